@@ -1,0 +1,5 @@
+"""`python -m catordog` is `catordog`."""
+
+from catordog.cli import entry
+
+entry()

@@ -1,0 +1,87 @@
+"""What a model file says of itself: written by training, read by the Classifier."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from catordog.confidence.verdict import DEFAULT_THRESHOLD
+from catordog.errors import CatordogError
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.split import Fractions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The part of a checkpoint that is not weights. Plain data, so that loading runs no code.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        network: as in `build_network`.
+        network_args: as in `build_network`.
+        preprocess: how a photo becomes input.
+        fractions: how the photos were split, so that evaluation holds out the same ones.
+        temperature: of `softmax`.
+        threshold: below this confidence the verdict is `not sure`.
+    """
+
+    classes: tuple[str, ...]
+    network: str
+    network_args: dict[str, Any] = field(default_factory=dict)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    fractions: Fractions = field(default_factory=Fractions)
+    temperature: float = 1.0
+    threshold: float = DEFAULT_THRESHOLD
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "network": self.network,
+            "network_args": self.network_args,
+            "preprocess": self.preprocess.to_dict(),
+            "fractions": {"val": self.fractions.val, "test": self.fractions.test},
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read back what `to_dict` wrote; every value is checked, since files come from anywhere.
+
+        Raises:
+            CatordogError: something is missing, of the wrong kind, or out of its range.
+        """
+        try:
+            if values["format"] != FORMAT:
+                raise CatordogError(
+                    f"the model file has format {values['format']}, and this version of catordog "
+                    f"reads {FORMAT}: use the version that wrote it, or train again"
+                )
+            classes = tuple(values["classes"])
+            if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+                raise TypeError("classes are not two or more names")
+            if not isinstance(values["network"], str):
+                raise TypeError("network is not a name")
+            return cls(
+                classes=classes,
+                network=values["network"],
+                network_args=dict(values["network_args"]),
+                preprocess=Preprocess.from_dict(values["preprocess"]),
+                fractions=Fractions.of(values["fractions"]["val"], values["fractions"]["test"]),
+                temperature=_positive(values["temperature"]),
+                threshold=_positive(values["threshold"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (number > 0 and math.isfinite(number)):
+        raise ValueError(f"{value} is not a number above 0")
+    return number

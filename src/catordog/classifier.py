@@ -1,0 +1,232 @@
+"""Classifier: from photos to raw logits, with all that the model file knows."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catordog.checkpoint import ModelFile
+from catordog.confidence.verdict import Prediction, judge
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos.decode import decode
+from catordog.photos.reading import in_parallel
+from catordog.photos.stores import read_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+BATCH = 64
+"""Photos that go through the network at once."""
+
+MAX_CHECKPOINT_BYTES = 16 * 2**30
+
+
+class Classifier:
+    """Preprocessing, network, class names and calibration, as one thing.
+
+    Make one with `catordog.load`.
+
+    Attributes:
+        model: all that the model file says of itself.
+    """
+
+    def __init__(self, network: nn.Module, model: ModelFile) -> None:
+        self.model = model
+        self._network = network.eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.model.classes
+
+    def logits(self, photos: PhotoLike | Iterable[PhotoLike]) -> npt.NDArray[np.float32]:
+        """Raw logits `float32 [N, C]` of photos.
+
+        Args:
+            photos: one or several paths, binary file objects, `PIL.Image`s, or `uint8` arrays
+                `[H, W, 3]` in RGB.
+
+        Raises:
+            PhotoError: one of them can't be read.
+        """
+        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
+        if not several:
+            return np.empty((0, len(self.classes)), np.float32)
+        pixels = [self.model.preprocess.pixels(self._image(photo)) for photo in several]
+        return self.logits_of_pixels(np.stack(pixels))
+
+    def predict(self, photos: PhotoLike | Iterable[PhotoLike]) -> Any:
+        """What is on photos: a `Prediction` for one photo, a list of them for several.
+
+        Args:
+            photos: as in `logits`.
+        """
+        results = [self.judge(row) for row in self.logits(photos)]
+        return results[0] if _is_one(photos) else results
+
+    def judge(
+        self, logits: npt.NDArray[np.floating[Any]], threshold: float | None = None
+    ) -> Prediction:
+        """Make a prediction from the raw logits `[C]` of one photo, by this model's calibration."""
+        return judge(
+            logits,
+            self.classes,
+            temperature=self.model.temperature,
+            threshold=self.model.threshold if threshold is None else threshold,
+        )
+
+    def logits_of_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
+        import torch
+
+        inputs = torch.from_numpy(self.model.preprocess.normalise(pixels))
+        with torch.inference_mode():
+            logits: npt.NDArray[np.float32] = self._network(inputs).float().numpy()
+        return logits
+
+    def stream(
+        self, items: Iterable[Item], read: Callable[[Item], Image.Image]
+    ) -> Iterator[tuple[Item, npt.NDArray[np.float32] | PhotoError]]:
+        """Raw logits of any number of photos, in order and in bounded memory.
+
+        Args:
+            items: whatever `read` makes an RGB image from; it runs in several threads.
+            read: raises `PhotoError` for a photo that can't be read.
+
+        Yields:
+            each item with its logits `[C]`, or with the error that kept it from being read.
+        """
+
+        def pixels(item: Item) -> tuple[Item, npt.NDArray[np.uint8] | PhotoError]:
+            try:
+                return item, self.model.preprocess.pixels(read(item))
+            except PhotoError as error:
+                return item, error
+
+        for batch in _batches(in_parallel(pixels, items, ahead=4 * BATCH), BATCH):
+            good = [result for _, result in batch if not isinstance(result, PhotoError)]
+            rows = iter(self.logits_of_pixels(np.stack(good)) if good else ())
+            for item, result in batch:
+                yield item, result if isinstance(result, PhotoError) else next(rows)
+
+    def _image(self, photo: PhotoLike) -> Image.Image:
+        side = self.model.preprocess.size
+        if isinstance(photo, Image.Image):
+            buffer = io.BytesIO()  # through the one decoder: profiles, transparency, rotation
+            photo.save(buffer, "TIFF" if photo.mode == "F" else "PNG", exif=photo.getexif())
+            return decode(buffer.getvalue(), "image")
+        if isinstance(photo, np.ndarray):
+            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+                raise CatordogError(
+                    f"an array of {photo.dtype} {list(photo.shape)} is no photo: "
+                    "give uint8 [height, width, 3] in RGB"
+                )
+            return Image.fromarray(photo)
+        if isinstance(photo, (str, PathLike)):
+            return decode(read_file(Path(photo)), str(photo), near=side)
+        return decode(photo.read(), getattr(photo, "name", "photo"), near=side)
+
+
+def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
+    """Consecutive lists of at most `size` items; Python 3.12 has `itertools.batched`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _is_one(photos: PhotoLike | Iterable[PhotoLike]) -> TypeGuard[PhotoLike]:
+    return isinstance(photos, (str, PathLike, Image.Image, np.ndarray)) or hasattr(photos, "read")
+
+
+def load(path: str | PathLike[str] | None = None) -> Classifier:
+    """Read a model file.
+
+    Args:
+        path: a `.ckpt` that `catordog train` has written.
+
+    Raises:
+        CatordogError: there is no such file, or it is not a model.
+    """
+    if path is None:
+        raise CatordogError(
+            "no model given: train one with 'catordog train', and pass its checkpoint"
+        )
+    checkpoint = load_checkpoint(Path(path))
+    from catordog.training.networks import build_network
+
+    model = checkpoint.model
+    network = build_network(
+        model.network, len(model.classes), model.network_args, size=model.preprocess.size
+    )
+    weights = {
+        key.removeprefix("network."): value
+        for key, value in checkpoint.state.items()
+        if key.startswith("network.")
+    }
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CatordogError(f"{path}: its weights don't fit its network: {reason}") from None
+    return Classifier(network, model)
+
+
+class Checkpoint:
+    """What is in a `.ckpt`: the model's description, and its weights by name."""
+
+    def __init__(self, model: ModelFile, state: dict[str, Any]) -> None:
+        self.model = model
+        self.state = state
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.ckpt` as data: nothing in it is executed.
+
+    Raises:
+        CatordogError: it is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise CatordogError(f"model {path}: {what}; give a .ckpt that 'catordog train' has written")
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise CatordogError(f"model {path}: over {MAX_CHECKPOINT_BYTES / 2**30:.0f} GiB, refused")
+    if not zipfile.is_zipfile(path):
+        raise CatordogError(
+            f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "
+            "copy it again, or train again"
+        )
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CatordogError(f"model {path}: can't be read as a checkpoint ({first})") from None
+    if not isinstance(content, dict) or "catordog" not in content or "state_dict" not in content:
+        raise CatordogError(
+            f"model {path}: not written by 'catordog train' (it has no class names and no "
+            "preprocessing): train one, or pass its weights to training as --model.weights"
+        )
+    try:
+        model = ModelFile.from_dict(content["catordog"])
+    except CatordogError as error:
+        raise CatordogError(f"model {path}: {error}") from None
+    state = content["state_dict"]
+    if not isinstance(state, dict):
+        raise CatordogError(f"model {path}: its weights are not named tensors")
+    return Checkpoint(model, state)

@@ -1,0 +1,175 @@
+"""The command line: one sub-command per use. It parses, and calls one function of one room.
+
+Nothing heavy is imported before the words have been understood: `catordog --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from catordog import __version__
+from catordog.errors import CatordogError
+
+DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+_EXAMPLES = """\
+examples:
+  catordog demo                                        train, evaluate and predict, without data
+  catordog train --config dogs-vs-cats.yaml --data dogs-vs-cats.zip
+  catordog evaluate runs/drawn/version_0/checkpoints/best.ckpt --data drawn
+  catordog predict holiday/ --model best.ckpt --format csv --out holiday.csv
+
+exit codes: 0 done; 1 done, but some photo could not be read; 2 wrong usage or input
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words after `catordog`; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _run([word for word in words if word != "--debug"])
+    except SystemExit as stop:  # argparse's
+        return stop.code if isinstance(stop.code, int) else WRONG
+    except KeyboardInterrupt:
+        print("\ncatordog: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `catordog predict … | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if debug:
+            raise
+        print(f"catordog: error: {_in_a_line(error)}", file=sys.stderr)
+        return WRONG
+
+
+def entry() -> NoReturn:
+    """The `catordog` command."""
+    code = main()
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _in_a_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, CatordogError):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {text} (unexpected: run it again with --debug for details)"
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["train"]:  # LightningCLI reads the rest
+        from catordog.training.fit import train
+
+        return train(words[1:])
+    args = _parser().parse_args(words)
+    if args.command == "evaluate":
+        from catordog import evaluate
+
+        return evaluate.run(args.model, args.data, args.split, args.json, args.csv)
+    if args.command == "predict":
+        from catordog import predict
+
+        return predict.run(args.paths, args.model, args.format, args.out, args.threshold)
+    from catordog import demo
+
+    return demo.run(args.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="catordog",
+        description="Cat or dog? Train, evaluate and use image classifiers whose confidence can be "
+        "believed.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"catordog {__version__}")
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser(
+        "train",
+        parents=[common],
+        help="train a network on labelled photos",
+        description="Train a network; see catordog train --help.",
+    )
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        parents=[common],
+        help="measure a model on held-out photos",
+        description="Measure a model on photos that it has not trained on: raw logits, softmax "
+        "confidences, and what they are worth.",
+    )
+    evaluate.add_argument("model", metavar="MODEL", help="a .ckpt that catordog train has written")
+    evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    evaluate.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "val", "test", "all"],
+        help="which photos (default: test, the held-out ones)",
+    )
+    evaluate.add_argument("--json", metavar="F", help="write the figures to this file")
+    evaluate.add_argument("--csv", metavar="F", help="write a row for each photo to this file")
+
+    predict = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="say what is on photos",
+        description="Say what is on photos: raw logits, confidences, and a verdict in words.",
+    )
+    predict.add_argument(
+        "paths", nargs="+", metavar="PATH", help="photos, folders (at any depth), zips, or globs"
+    )
+    predict.add_argument("--model", metavar="M", help="a .ckpt that catordog train has written")
+    predict.add_argument(
+        "--format", default="table", choices=["table", "jsonl", "csv"], help="default: table"
+    )
+    predict.add_argument("--out", metavar="F", help="write the result to this file")
+    predict.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="say 'not sure' below this confidence (0…1; default: the model's)",
+    )
+
+    demo = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="train, evaluate and predict on drawn pictures",
+        description="Train on pictures that catordog draws itself, evaluate, and predict new ones: "
+        "the whole job in about two minutes, without any data.",
+    )
+    demo.add_argument(
+        "--out", default="demo", metavar="DIR", help="where pictures go (default: demo)"
+    )
+    return parser
+
+
+_DATA_HELP = (
+    "a folder with a sub-folder per class, the same under train/ val/ test/, a flat folder of "
+    "cat.N.jpg and dog.N.jpg, a zip of any of these, the Oxford-IIIT Pet layout, or 'drawn'"
+)

@@ -1,0 +1,86 @@
+"""What a prediction comes to in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catordog.confidence.softmax import percent, softmax
+
+NOT_SURE = "not sure"
+
+DEFAULT_THRESHOLD = 0.8
+"""The least confidence that counts as an answer: below it, the verdict is `not sure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one photo.
+
+    Attributes:
+        label: the class with the highest logit.
+        confidence: its softmax, 0…1.
+        confidences: of every class, in class order; their sum is 1.
+        logits: raw, of every class.
+        verdict: the label, or `not sure` where the confidence is below the threshold.
+    """
+
+    label: str
+    confidence: float
+    confidences: dict[str, float]
+    logits: dict[str, float]
+    verdict: str
+
+    def in_words(self) -> str:
+        """`dog 99.99 %`, or `not sure (dog 57 %)`.
+
+        >>> Prediction("dog", 0.5732, {}, {}, "not sure").in_words()
+        'not sure (dog 57 %)'
+        """
+        says = f"{self.label} {percent(self.confidence)}"
+        return says if self.verdict == self.label else f"{self.verdict} ({says})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `catordog predict --format jsonl`, but for `path` and `error`."""
+        return {
+            "label": self.label,
+            "confidence": self.confidence,
+            "confidences": self.confidences,
+            "logits": self.logits,
+            "verdict": self.verdict,
+        }
+
+
+def judge(
+    logits: npt.ArrayLike,
+    classes: tuple[str, ...],
+    *,
+    temperature: float = 1.0,
+    threshold: float = DEFAULT_THRESHOLD,
+) -> Prediction:
+    """Make a prediction from the raw logits `[C]` of one photo.
+
+    Args:
+        logits: raw logits, one for each class.
+        classes: their names, in the same order.
+        temperature: see `softmax`.
+        threshold: below this confidence the verdict is `not sure`, 0…1.
+
+    >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
+    'not sure (dog 57 %)'
+    """
+    raw = np.asarray(logits, dtype=np.float64)
+    confidences = softmax(raw, temperature)
+    # By the logits: two confidences of exactly 1.0 and 1e-300 still have an order.
+    best = int(raw.argmax())
+    confidence = float(confidences[best])
+    return Prediction(
+        label=classes[best],
+        confidence=confidence,
+        confidences=dict(zip(classes, confidences.tolist(), strict=True)),
+        logits=dict(zip(classes, raw.tolist(), strict=True)),
+        verdict=classes[best] if confidence >= threshold else NOT_SURE,
+    )

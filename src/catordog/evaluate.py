@@ -1,0 +1,250 @@
+"""`catordog evaluate`: how good a model is on photos that it has not trained on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from catordog.classifier import Classifier, load
+from catordog.confidence.metrics import Metrics, measure
+from catordog.confidence.softmax import honest, softmax
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_text
+from catordog.photos.sources import Photo, open_data
+from catordog.photos.split import Split
+from catordog.terminal import progress, say, table
+
+SHOWN = 8
+"""How many mistakes, and how many unsure photos, are listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A model's logits on a data set, and what they come to.
+
+    Attributes:
+        model, data, split: as the user named them.
+        classes: in the order of the logits.
+        photos: the N photos that could be read.
+        labels: `int64 [N]`, indices into `classes`.
+        logits: raw, `float32 [N, C]`.
+        temperature: of `softmax`.
+        metrics: the figures.
+        failures: one for each photo that could not be read.
+    """
+
+    model: str
+    data: str
+    split: str
+    classes: tuple[str, ...]
+    photos: list[Photo]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    temperature: float
+    metrics: Metrics
+    failures: list[PhotoError]
+
+    @property
+    def confidences(self) -> npt.NDArray[np.float64]:
+        """Softmax of the logits, `[N, C]`."""
+        return softmax(self.logits, self.temperature)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `catordog evaluate --json`; fractions, not percent."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "split": self.split,
+            "unreadable": len(self.failures),
+            "temperature": self.temperature,
+            **self.metrics.to_dict(),
+        }
+
+
+def evaluate(
+    classifier: Classifier, data: str, split: Split | Literal["all"] = "test", *, model: str = ""
+) -> Evaluation:
+    """Run every photo of a split through a model.
+
+    The split is cut with the fractions that the model was trained with, so that "test" means
+    photos that took no part in making it.
+
+    Raises:
+        CatordogError: the data has no such split, other classes, or no readable photo.
+    """
+    photo_set = open_data(data)
+    place = _match(photo_set.classes, classifier.classes, data)
+    chosen = photo_set.split(split, classifier.model.fractions)
+    photos: list[Photo] = []
+    logits: list[npt.NDArray[np.float32]] = []
+    failures: list[PhotoError] = []
+    side = classifier.model.preprocess.size
+    with progress(f"evaluating {split} photos", len(chosen)) as done:
+        stream = classifier.stream(chosen, lambda photo: photo.image(near=side))
+        for count, (photo, result) in enumerate(stream, 1):
+            if isinstance(result, PhotoError):
+                failures.append(result)
+            else:
+                photos.append(photo)
+                logits.append(result)
+            done(count)
+    if not photos:
+        raise CatordogError(
+            f"none of the {len(chosen):,} photos of {data} could be read: {failures[0]}"
+        )
+    labels = np.array([place[photo.label] for photo in photos], dtype=np.int64)
+    stacked = np.stack(logits)
+    temperature = classifier.model.temperature
+    return Evaluation(
+        model=model,
+        data=data,
+        split=split,
+        classes=classifier.classes,
+        photos=photos,
+        labels=labels,
+        logits=stacked,
+        temperature=temperature,
+        metrics=measure(stacked, labels, classifier.classes, temperature),
+        failures=failures,
+    )
+
+
+def run(model: str, data: str, split: str, json_file: str | None, csv_file: str | None) -> int:
+    """`catordog evaluate`. Returns 1 if a photo could not be read, else 0."""
+    which: Split | Literal["all"] = split  # type: ignore[assignment]  # the parser has checked it
+    result = evaluate(load(model), data, which, model=model)
+    if json_file:
+        write_text(Path(json_file), json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+    if csv_file:
+        write_text(Path(csv_file), rows_csv(result))
+    print(report(result))
+    for failure in result.failures[:SHOWN]:
+        say(f"can't be read: {failure}")
+    if len(result.failures) > SHOWN:
+        say(f"can't be read: {len(result.failures) - SHOWN:,} more")
+    return 1 if result.failures else 0
+
+
+def report(result: Evaluation) -> str:
+    """The evaluation for people to read."""
+    metrics, classes = result.metrics, result.classes
+    counts = [int((result.labels == label).sum()) for label in range(len(classes))]
+    tally = ", ".join(f"{count:,} {name}" for count, name in zip(counts, classes, strict=True))
+    low, high = metrics.accuracy_ci95
+    figures = [
+        [
+            "accuracy",
+            _percent(metrics.accuracy),
+            f"95 % interval {_percent(low)} to {_percent(high)}",
+        ],
+        ["loss (NLL)", f"{metrics.nll:.4f}", f"{math.log(len(classes)):.4f} is a blind guess"],
+        ["Brier score", f"{metrics.brier:.4f}", "squared distance of confidence and truth"],
+        ["ECE", _percent(metrics.ece), "how far confidence and accuracy are apart"],
+        ["AUROC", "–" if metrics.auroc is None else f"{metrics.auroc:.4f}", "0.5 is a blind guess"],
+    ]
+    for target, share in metrics.coverage_at.items():
+        aim = f"{100 * float(target):g} % of the answers are right if only these are given"
+        figures.append(["surest", _percent(share), aim])
+    confusion = [["", *(f"said {name}" for name in classes)]]
+    confusion += [
+        [f"  {true}", *(f"{metrics.confusion[true][said]:,}" for said in classes)]
+        for true in classes
+    ]
+    parts = [
+        f"{result.model} on {result.data}, {result.split} split: {metrics.n:,} photos ({tally})"
+        + (f", {len(result.failures):,} unreadable" if result.failures else ""),
+        table(figures, frozenset({1})),
+        "confusion\n" + table(confusion, frozenset(range(1, len(classes) + 1))),
+    ]
+    confidence = result.confidences.max(axis=1)
+    wrong = np.flatnonzero(result.logits.argmax(axis=1) != result.labels)
+    margin = np.sort(result.logits, axis=1)
+    sure_first = np.argsort(-(margin[:, -1] - margin[:, -2]), kind="stable")
+    mistakes = [index for index in sure_first if index in set(wrong.tolist())]
+    if mistakes:
+        parts.append(
+            "most confident mistakes\n" + _photo_table(result, mistakes[:SHOWN], confidence)
+        )
+    unsure = list(sure_first[::-1])[:SHOWN]
+    parts.append("least confident photos\n" + _photo_table(result, unsure, confidence))
+    return "\n\n".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _photo_table(
+    result: Evaluation, indices: list[Any], confidence: npt.NDArray[np.float64]
+) -> str:
+    classes = result.classes
+    rows = [["  said", "true", "confidence", *(f"logit {name}" for name in classes), "photo"]]
+    for index in indices:
+        said = int(result.logits[index].argmax())
+        rows.append(
+            [
+                f"  {classes[said]}",
+                classes[int(result.labels[index])],
+                honest(float(confidence[index])),
+                *(f"{logit:.3f}" for logit in result.logits[index].tolist()),
+                result.photos[index].path,
+            ]
+        )
+    return table(rows, frozenset(range(2, 3 + len(classes))))
+
+
+def rows_csv(result: Evaluation) -> str:
+    """A row for each photo: path, label, predicted, confidence, then each logit and confidence."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    classes = result.classes
+    writer.writerow(
+        [
+            *("path", "label", "predicted", "confidence"),
+            *(f"logit_{name}" for name in classes),
+            *(f"confidence_{name}" for name in classes),
+            "error",
+        ]
+    )
+    confidences = result.confidences
+    for index, photo in enumerate(result.photos):
+        said = int(result.logits[index].argmax())
+        writer.writerow(
+            [
+                *(photo.path, classes[int(result.labels[index])], classes[said]),
+                confidences[index, said],
+                *result.logits[index].tolist(),
+                *confidences[index].tolist(),
+                "",
+            ]
+        )
+    for failure in result.failures:
+        writer.writerow([failure.path, *[""] * (3 + 2 * len(classes)), failure.reason])
+    return text.getvalue()
+
+
+def _match(data: tuple[str, ...], model: tuple[str, ...], name: str) -> list[int]:
+    """For each class of the data, its index among the model's classes; cats are cat."""
+
+    def plain(label: str) -> str:
+        label = label.casefold()
+        return label[:-1] if label.endswith("s") else label
+
+    known = {label.casefold(): index for index, label in enumerate(model)}
+    known |= {plain(label): index for index, label in enumerate(model)}
+    places = [known.get(label.casefold(), known.get(plain(label))) for label in data]
+    strange = [label for label, place in zip(data, places, strict=True) if place is None]
+    if strange:
+        raise CatordogError(
+            f"{name} has the class {' and '.join(map(repr, strange))}, which the model doesn't "
+            f"know; it knows {', '.join(model)}"
+        )
+    return [place for place in places if place is not None]

@@ -1,0 +1,105 @@
+"""From a picture to what a network sees: one path for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catordog.errors import CatordogError
+
+Resize = Literal["squash", "crop", "pad"]
+
+# The mean and spread of ImageNet's pixels, which torchvision's pretrained networks expect
+# (torchvision.transforms docs, "Normalize"); networks trained from scratch don't mind them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a photo becomes network input. It travels inside every checkpoint.
+
+    Attributes:
+        size: side length S of the square input, in pixels.
+        resize: `squash` scales both sides to S and ignores the aspect ratio; `crop` scales the
+            shorter side to S and cuts the middle; `pad` scales the longer side to S and fills the
+            rest with the mean colour.
+        mean, std: per channel (red, green, blue) of pixels in 0…1.
+    """
+
+    size: int = 64
+    resize: Resize = "squash"
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 2048:
+            raise CatordogError(f"an input size of {self.size} pixels is not within 8…2048")
+        if self.resize not in get_args(Resize):
+            raise CatordogError(
+                f"unknown resize rule {self.resize!r}: use {', '.join(get_args(Resize))}"
+            )
+        if any(len(values) != 3 for values in (self.mean, self.std)) or min(self.std) <= 0:
+            raise CatordogError("mean and std take three numbers each, and std only positive ones")
+
+    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Resize an RGB image of any size to `uint8 [S, S, 3]`."""
+        side = self.size
+        if image.size == (side, side):
+            return np.asarray(image)
+        box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
+        if self.resize == "crop":
+            edge = min(image.size)
+            left, top = (image.width - edge) / 2, (image.height - edge) / 2
+            box = (left, top, left + edge, top + edge)
+        if self.resize == "pad":
+            scale = side / max(image.size)
+            width, height = (max(1, round(length * scale)) for length in image.size)
+            colour = tuple(round(255 * value) for value in self.mean)
+            square = Image.new("RGB", (side, side), colour)
+            scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+            square.paste(scaled, ((side - width) // 2, (side - height) // 2))
+            return np.asarray(square)
+        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Turn `uint8 [N, S, S, 3]` into network input, `float32 [N, 3, S, S]`."""
+        mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        scaled = pixels.astype(np.float32) / np.float32(255)
+        normal: npt.NDArray[np.float32] = ((scaled - mean) / std).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(normal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read back what `to_dict` wrote.
+
+        Raises:
+            CatordogError: a value is missing or out of its range.
+        """
+
+        def three(name: str) -> tuple[float, float, float]:
+            red, green, blue = (float(value) for value in _sequence(values[name]))
+            return red, green, blue
+
+        try:
+            return cls(int(values["size"]), values["resize"], three("mean"), three("std"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CatordogError(f"unusable preprocessing in the model file: {error}") from None
+
+
+def _sequence(value: object) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r} is not a list")
+    return value

@@ -1,0 +1,103 @@
+"""Many photos at once: decoded in parallel, in order, the unreadable ones named."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.sources import Photo
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def in_parallel(work: Callable[[In], Out], items: Iterable[In], ahead: int = 256) -> Iterator[Out]:
+    """Yield `work(item)` in the order of the items, never more than `ahead` of them in memory.
+
+    Threads are enough: Pillow and zlib let go of Python's lock while they decode.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        waiting: deque[Future[Out]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Photos that were read, and those that could not be.
+
+    Attributes:
+        pixels: `uint8 [N, S, S, 3]`.
+        photos: the N photos, in the order asked for.
+        failures: one `PhotoError` for each photo that is missing from these.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    photos: list[Photo]
+    failures: list[PhotoError]
+
+
+def read_pixels(
+    photos: list[Photo], preprocess: Preprocess, progress: Callable[[int], None] = lambda _: None
+) -> Pixels:
+    """Decode photos into memory.
+
+    Args:
+        photos: which, in which order.
+        preprocess: their size and resize rule.
+        progress: called with the number of photos done so far.
+
+    Raises:
+        CatordogError: they would not fit into memory, or none could be read.
+    """
+    side = preprocess.size
+    _check_memory(len(photos) * side * side * 3, side)
+    pixels = np.empty((len(photos), side, side, 3), np.uint8)
+    read: list[Photo] = []
+    failures: list[PhotoError] = []
+
+    def one(photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
+        try:
+            return preprocess.pixels(photo.image(near=side))
+        except PhotoError as error:
+            return error
+
+    for done, (photo, result) in enumerate(zip(photos, in_parallel(one, photos), strict=True), 1):
+        if isinstance(result, PhotoError):
+            failures.append(result)
+        else:
+            pixels[len(read)] = result
+            read.append(photo)
+        progress(done)
+    if photos and not read:
+        raise CatordogError(
+            f"none of the {len(photos):,} photos could be read; first: {failures[0]}"
+        )
+    return Pixels(pixels[: len(read)], read, failures)
+
+
+def _check_memory(needed: int, side: int) -> None:
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a system that says
+        return
+    # What the system caches can be given back; half of it is a cautious guess.
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > max(free, total // 2):
+        raise CatordogError(
+            f"the decoded photos take {needed / 2**30:.1f} GiB at {side} pixels, more than this "
+            "machine's free memory: choose a smaller --data.size"
+        )

@@ -1,0 +1,238 @@
+"""Where the bytes of photos lie: a folder, or a zip that is read in place."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos.split import content_key
+
+MAX_PHOTO_BYTES = 256 * 2**20
+"""A larger file is no photo but a mistake or an attack; it is refused unread."""
+
+MAX_INNER_ARCHIVE_BYTES = 16 * 2**30
+"""A larger zip inside a zip is refused: it has to be unpacked to be read."""
+
+_LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", ".ds_store"})
+
+
+class Store(Protocol):
+    """A place that holds named files."""
+
+    def names(self) -> Iterator[str]:
+        """Relative POSIX names of all files but hidden ones and systems' litter, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file. Raises `PhotoError`."""
+
+    def key(self, name: str) -> int:
+        """The content key of one file (see `split.content_key`). Raises `PhotoError`."""
+
+    def path(self, name: str) -> str:
+        """What its owner calls the file."""
+
+
+class Folder:
+    """Files under a folder, at any depth; links to folders are followed, once each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> Iterator[str]:  # noqa: D102
+        seen = {_identity(self.root)}
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            here = Path(folder)
+            kept = []
+            for name in sorted(folders):
+                if is_litter(name):
+                    continue
+                identity = _identity(here / name)
+                if identity not in seen:  # a link back up would go round for ever
+                    seen.add(identity)
+                    kept.append(name)
+            folders[:] = kept
+            relative = here.relative_to(self.root).as_posix()
+            prefix = "" if relative == "." else f"{relative}/"
+            yield from (prefix + name for name in sorted(files) if not is_litter(name))
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        return read_file(self.root / name)
+
+    def key(self, name: str) -> int:  # noqa: D102
+        data = self.read(name)
+        return content_key(zlib.crc32(data), len(data))
+
+    def path(self, name: str) -> str:  # noqa: D102
+        return str(self.root / name)
+
+
+class Zip:
+    """The files of a zip, and of the zips in it (Kaggle packs `train.zip` into one), in place.
+
+    Nothing is extracted but an inner zip that is compressed once more, into a temporary file.
+    Every thread and process reads through a handle of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self._handles = threading.local()
+        self._unpacked: dict[str, Path] = {}
+        with self._open() as archive:
+            infos = archive.infolist()
+        self._members: dict[str, tuple[str | None, zipfile.ZipInfo]] = {}
+        for info in infos:
+            if info.is_dir() or _is_litter_path(info.filename):
+                continue
+            if info.filename.lower().endswith(".zip"):
+                self._add_inner(info)
+            else:
+                self._members[_safe(info.filename)] = (None, info)
+
+    def _add_inner(self, outer: zipfile.ZipInfo) -> None:
+        prefix = _safe(outer.filename)[: -len(".zip")] + "/"
+        for info in self._archive(outer.filename).infolist():
+            if not info.is_dir() and not _is_litter_path(info.filename):
+                name = _safe(info.filename)  # Kaggle's train.zip holds train/: once is enough
+                name = name if name.startswith(prefix) else prefix + name
+                self._members[name] = (outer.filename, info)
+
+    def names(self) -> Iterator[str]:  # noqa: D102
+        return iter(sorted(self._members))
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        inner, info = self._members[name]
+        if info.file_size > MAX_PHOTO_BYTES:
+            raise PhotoError(self.path(name), f"{info.file_size / 2**20:.0f} MiB is no photo")
+        if info.flag_bits & 0x1:
+            raise PhotoError(self.path(name), "encrypted: unpack the archive with its password")
+        try:
+            with self._archive(inner).open(info) as file:
+                # A bomb may lie about its size: never read further than it says.
+                data = file.read(info.file_size + 1)
+        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
+            raise PhotoError(self.path(name), f"damaged in its archive ({error})") from None
+        if len(data) != info.file_size:
+            raise PhotoError(self.path(name), "damaged in its archive (wrong length)")
+        return data
+
+    def key(self, name: str) -> int:  # noqa: D102
+        _, info = self._members[name]
+        return content_key(info.CRC, info.file_size)
+
+    def path(self, name: str) -> str:  # noqa: D102
+        return f"{self.root}/{name}"
+
+    def _archive(self, inner: str | None) -> zipfile.ZipFile:
+        """This thread's handle of the archive, or of an archive inside it."""
+        handles = self._handles.__dict__
+        key = f"{os.getpid()} {inner or ''}"
+        if key not in handles:
+            handles[key] = self._open() if inner is None else self._open_inner(inner)
+        archive: zipfile.ZipFile = handles[key]
+        return archive
+
+    def _open(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.root)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise CatordogError(
+                f"{self.root} is not a whole zip archive ({error}): copy or download it again"
+            ) from None
+
+    def _open_inner(self, inner: str) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._unpack(inner))
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise CatordogError(
+                f"{self.root}/{inner} is not a whole zip archive ({error})"
+            ) from None
+
+    def _unpack(self, inner: str) -> Path:
+        """An inner archive as a file of its own: zip needs to seek, and inflating can't."""
+        if inner in self._unpacked:
+            return self._unpacked[inner]
+        archive = self._archive(None)
+        size = archive.getinfo(inner).file_size
+        if size > MAX_INNER_ARCHIVE_BYTES:
+            raise CatordogError(f"{self.root}/{inner} unpacks to {size / 2**30:.0f} GiB: unpack it")
+        folder = Path(tempfile.mkdtemp(prefix="catordog-"))
+        _delete_at_exit(folder)
+        target = folder / "inner.zip"
+        with archive.open(inner) as packed, target.open("wb") as file:
+            _copy(packed, file, size)
+        self._unpacked[inner] = target
+        return target
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travel to another process without the handles."""
+        return {key: value for key, value in self.__dict__.items() if key != "_handles"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._handles = threading.local()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that is taken for a photo. Raises `PhotoError`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_PHOTO_BYTES + 1)
+    except OSError as error:
+        raise PhotoError(str(path), error.strerror or str(error)) from None
+    if len(data) > MAX_PHOTO_BYTES:
+        raise PhotoError(str(path), f"over {MAX_PHOTO_BYTES / 2**20:.0f} MiB is no photo")
+    return data
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip by its content, or claims to be one by its name."""
+    return path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a file manager."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _is_litter_path(name: str) -> bool:
+    return any(is_litter(part) for part in PurePosixPath(name.replace("\\", "/")).parts)
+
+
+def _safe(name: str) -> str:
+    """A member's name without anything that could climb out of a folder."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return "/".join(part for part in parts if part not in {"/", "..", "."}) or "unnamed"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _copy(packed: IO[bytes], file: IO[bytes], size: int) -> None:
+    left = size
+    while left > 0 and (block := packed.read(min(left, 2**20))):
+        file.write(block)
+        left -= len(block)
+
+
+def _delete_at_exit(folder: Path) -> None:
+    owner = os.getpid()
+
+    def delete() -> None:
+        if os.getpid() == owner:  # a forked worker's exit is not the end of the run
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(delete)

@@ -1,0 +1,118 @@
+"""Random changes to training photos that leave a cat a cat: whole batches at once, on any device.
+
+Every photo has its own random draw. The draws come from a generator that is seeded anew for each
+batch, so that a photo's crop depends on the run's seed and on the step, and on nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from catordog.errors import CatordogError
+
+_Draw = Callable[[float, float], Tensor]
+
+# How bright a colour looks (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How far training photos are changed, at random.
+
+    Attributes:
+        min_area: the smallest share of a photo's area that a crop keeps, 0…1; 1 crops nothing.
+        max_stretch: how far a crop's aspect ratio may change; 1 leaves it.
+        max_turn: the largest rotation, in degrees.
+        flip: whether half of the photos are mirrored.
+        brightness, contrast, saturation: the factor is drawn from 1 ± this, 0…1.
+        erase: the probability that a rectangle is painted grey, 0…1 (Zhong et al. 2017).
+    """
+
+    min_area: float = 0.4
+    max_stretch: float = 4 / 3
+    max_turn: float = 10.0
+    flip: bool = True
+    brightness: float = 0.25
+    contrast: float = 0.25
+    saturation: float = 0.25
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CatordogError(f"augment.{name} = {getattr(self, name)} is not within 0…1")
+        if not (0 < self.min_area <= 1 and self.max_stretch >= 1 and 0 <= self.max_turn <= 180):
+            raise CatordogError("augment needs 0 < min_area ≤ 1, max_stretch ≥ 1, max_turn 0…180")
+
+    def __call__(self, photos: Tensor, side: int, seed: int) -> Tensor:
+        """Change a batch.
+
+        Args:
+            photos: `uint8 [N, 3, T, T]`.
+            side: S, of the result.
+            seed: of this batch's draws.
+
+        Returns:
+            `float32 [N, 3, S, S]` in 0…1.
+        """
+        generator = torch.Generator(device=photos.device).manual_seed(seed)
+        n = len(photos)
+
+        def uniform(low: float, high: float) -> Tensor:
+            drawn = torch.rand(n, generator=generator, device=photos.device)
+            return low + (high - low) * drawn
+
+        # The grid is in −1…1 over the photo; every row of theta makes one photo's.
+        area = uniform(self.min_area, 1)
+        stretch = (uniform(-1, 1) * math.log(self.max_stretch) / 2).exp()
+        wide, high = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
+        left, top = uniform(-1, 1) * (1 - wide), uniform(-1, 1) * (1 - high)
+        mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(area)
+        angle = uniform(-1, 1) * math.radians(self.max_turn)
+        theta = torch.stack(
+            [
+                torch.stack([wide * angle.cos() * mirror, -high * angle.sin(), left], dim=1),
+                torch.stack([wide * angle.sin() * mirror, high * angle.cos(), top], dim=1),
+            ],
+            dim=1,
+        )
+        grid = F.affine_grid(theta, [n, 3, side, side], align_corners=False)
+        pixels = photos.float().div_(255)
+        cropped = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+        return self._erase(self._colour(cropped, uniform), uniform)
+
+    def _colour(self, photos: Tensor, uniform: _Draw) -> Tensor:
+        """Brightness, contrast and saturation, as one 3 × 3 matrix and an offset to a photo."""
+        spread = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = (uniform(1 - by, 1 + by) for by in spread)
+        luma = torch.tensor(_LUMA, device=photos.device)
+        grey = luma.expand(3, 3)
+        eye = torch.eye(3, device=photos.device)
+        matrix = saturation[:, None, None] * (eye - grey) + grey
+        matrix = matrix * (brightness * contrast)[:, None, None]
+        mean = torch.einsum("nchw,c->n", photos, luma) / photos[0, 0].numel()
+        offset = brightness * (1 - contrast) * mean
+        flat = photos.flatten(2)
+        changed = torch.baddbmm(offset[:, None, None].expand(-1, 3, 1), matrix, flat)
+        return changed.clamp_(0, 1).view_as(photos)
+
+    def _erase(self, photos: Tensor, uniform: _Draw) -> Tensor:
+        if not self.erase:
+            return photos
+        side = photos.shape[-1]
+        place = torch.arange(side, device=photos.device)[None, :] / side
+        chosen = uniform(0, 1) < self.erase
+        inside = []
+        for _ in range(2):
+            length = uniform(0.1, 0.4)
+            start = uniform(0, 1) * (1 - length)
+            inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
+        hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
+        return photos.masked_fill(hidden[:, None], 0.5)

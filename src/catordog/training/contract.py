@@ -1,0 +1,262 @@
+"""The logit contract: a network's output is raw logits, checked by what it does.
+
+Sources can hide an activation anywhere in `forward`; behaviour cannot. Whatever comes after the
+last affine layer must pass that layer's output on in proportion: its negative as a negative, a
+thousandfold as a thousandfold. ReLU and softmax fail the first, tanh and clamp the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from catordog.errors import CatordogError
+
+# What computes weight · x + bias, whether a module calls it or a forward() does.
+_AFFINE: frozenset[Callable[..., Any]] = frozenset(
+    {
+        F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm,
+        F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+        torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum,
+        Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm, Tensor.addmm,
+    }
+)  # fmt: skip
+
+_FACTORS = (-1.0, 1e3, 1e6)
+_SIZES = (64, 224, 32, 96, 128, 256, 299, 384, 512)
+
+
+class RawLogitsError(CatordogError):
+    """A network's output is not raw logits."""
+
+
+def check_raw_logits(
+    network: nn.Module, *, size: int | None = None, num_classes: int | None = None
+) -> str:
+    """Make sure that a network ends in raw logits: no activation after its last affine layer.
+
+    The network runs a few times in evaluation mode, on random input, with the output of its last
+    affine layer replaced; its weights, its mode and the random state are left as they were.
+
+    Args:
+        network: maps `float32 [N, 3, S, S]` to `float32 [N, C]`.
+        size: S; None tries common sizes.
+        num_classes: C, if it must be a certain number.
+
+    Returns:
+        The name of the last affine layer.
+
+    Raises:
+        RawLogitsError: the output is not raw logits. The message names the layer, says why it
+            hurts, and how to mend it.
+    """
+    mode = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network.eval()
+            return _check(network, size, num_classes)
+    finally:
+        for module, training in mode:
+            module.training = training
+
+
+def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str:
+    photos, output, tracer = _first_run(network, size)
+    _check_shape(output, len(photos), num_classes)
+    # The last affine layer that the output depends on: an unused branch may run after it.
+    for call in reversed(tracer.calls):
+        shape = call.shape
+        draws = [torch.randn(shape, device=photos.device) * 2 for _ in range(3)]
+        zero = _tail(network, photos, call.place, torch.zeros(shape, device=photos.device))
+        normal = [_tail(network, photos, call.place, draw) for draw in draws]
+        if all(torch.equal(zero, result) for result in normal):
+            continue
+        for draw, result in zip(draws, normal, strict=True):
+            for factor in _FACTORS:
+                scaled = _tail(network, photos, call.place, factor * draw)
+                if not _proportional(scaled - zero, factor * (result - zero)):
+                    huge = _tail(network, photos, call.place, 1e6 * draw)
+                    seen = torch.cat([*normal, scaled, huge])
+                    raise RawLogitsError(_lesson(call, tracer, _kind(seen), factor))
+        return call.layer
+    raise RawLogitsError(
+        f"{_name(network)} has no affine layer (Linear or convolution) that its output depends on: "
+        "end it in nn.Linear(features, classes)"
+    )
+
+
+def _first_run(network: nn.Module, size: int | None) -> tuple[Tensor, Any, _Tracer]:
+    """Run the network on random photos of the first size that it takes."""
+    first = next((p for p in network.parameters()), torch.empty(0))
+    problem: Exception | None = None
+    for side in (size,) if size else _SIZES:
+        photos = torch.randn(2, 3, side, side, device=first.device, dtype=first.dtype)
+        tracer = _Tracer()
+        try:
+            with tracer.watch(network):
+                return photos, network(photos), tracer
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            problem = problem or error
+    sides = f"{size} × {size}" if size else " or ".join(str(side) for side in _SIZES)
+    reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    raise RawLogitsError(
+        f"{_name(network)} can't take photos [N, 3, S, S] of {sides} pixels: {reason}"
+    )
+
+
+def _check_shape(output: Any, n: int, num_classes: int | None) -> None:
+    if not isinstance(output, Tensor):
+        raise RawLogitsError(
+            f"the network returns {type(output).__name__} and not a tensor of logits [N, C]: "
+            "return the logits alone"
+        )
+    if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 1:
+        raise RawLogitsError(
+            f"the network turns {n} photos into {list(output.shape)} and not into logits "
+            f"[{n}, classes]: pool and flatten before the last linear layer"
+        )
+    if num_classes is not None and output.shape[1] != num_classes:
+        raise RawLogitsError(
+            f"the network has {output.shape[1]} logits for {num_classes} classes: "
+            f"make its last layer {num_classes} wide"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One affine computation: the place in the sequence of them, and the layer it was made in."""
+
+    place: int
+    layer: str
+    shape: torch.Size
+
+
+class _Tracer(TorchFunctionMode):
+    """Notes each affine computation, and every leaf module that ran after it.
+
+    With `replace_at`, the output of one of them is replaced.
+    """
+
+    def __init__(self, replace_at: int | None = None, by: Tensor | None = None) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+        self.ran: list[tuple[int, str]] = []  # (affine computations so far, leaf module)
+        self._replace_at, self._by = replace_at, by
+        self._inside: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in _AFFINE or not isinstance(result, Tensor):
+            return result
+        place = len(self.calls)
+        layer = self._inside[-1] if self._inside else "forward()"
+        self.calls.append(_Call(place, layer, result.shape))
+        return self._by.to(result) if place == self._replace_at and self._by is not None else result
+
+    @contextmanager
+    def watch(self, network: nn.Module) -> Iterator[None]:
+        handles = []
+        for name, module in network.named_modules():
+            label = f"{name or 'the network'} ({type(module).__name__})"
+            leaf = not any(True for _ in module.children())
+
+            def enter(_module: nn.Module, _args: Any, label: str = label) -> None:
+                self._inside.append(label)
+
+            def leave(
+                _m: nn.Module, _a: Any, _o: Any, label: str = label, leaf: bool = leaf
+            ) -> None:
+                self._inside.pop()
+                if leaf:
+                    self.ran.append((len(self.calls), label))
+
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave),
+            ]
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _tail(network: nn.Module, photos: Tensor, place: int, value: Tensor) -> Tensor:
+    """The network's output if its affine computation number `place` had given `value`.
+
+    An affine layer whose weight and bias are multiplied by k gives k times its output, so this is
+    the same as scaling its parameters, and it leaves them alone.
+    """
+    with _Tracer(place, value):
+        output: Tensor = network(photos)
+    return output.double()
+
+
+def _proportional(scaled: Tensor, expected: Tensor) -> bool:
+    tolerance = 1e-3 * float(expected.abs().max())
+    return bool(scaled.isfinite().all()) and float((scaled - expected).abs().max()) <= tolerance
+
+
+_WHY = {
+    "softmax": "cross-entropy applies softmax itself, so the loss would see the softmax of a "
+    "softmax: its gradient nearly vanishes, and of two classes none could pass 73 %",
+    "log-softmax": "cross-entropy applies log-softmax itself, and the sizes of the raw logits "
+    "are lost before anyone can read them",
+    "sigmoid": "it squeezes every logit into 0…1, and the softmax of (1, 0) is 0.73: no "
+    "confidence could be higher",
+    "ReLU": "it throws away every negative logit, and with it the gradient that would correct it",
+    "tanh": "it squeezes every logit into −1…1, and the softmax of (1, −1) is 0.88: no confidence "
+    "could be higher",
+    "clamp": "a bound on the logits is a bound on the confidence, and beyond it no gradient flows",
+    "non-linearity": "logits must be free to take any value: whatever bends or bounds them "
+    "distorts every confidence that is made from them",
+}
+
+# Layers that hand their input on unbent, at least in evaluation.
+_INERT = ("Dropout", "Flatten", "Identity", "AvgPool", "Unflatten")
+
+
+def _lesson(call: _Call, tracer: _Tracer, kind: str, factor: float) -> str:
+    after = [
+        label
+        for calls, label in tracer.ran
+        if calls > call.place and label != call.layer and not any(word in label for word in _INERT)
+    ]
+    where = after[-1] if after else f"a {kind} hidden in forward()"
+    return (
+        f"not raw logits: {where} comes after the last affine layer, {call.layer}; "
+        f"{factor:g} times that layer's output does not give {factor:g} times the logits. "
+        f"Why it hurts: {_WHY[kind]}. The fix: remove it and return that layer's output as it is; "
+        "softmax belongs to evaluation"
+    )
+
+
+def _kind(outputs: Tensor) -> str:
+    """Which activation made these outputs, as far as their ranges tell: words for the error."""
+    low, high = float(outputs.min()), float(outputs.max())
+    sums, logs = outputs.sum(dim=1), outputs.logsumexp(dim=1)
+    several = outputs.shape[1] > 1
+    if several and low >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        return "softmax"
+    if several and torch.allclose(logs, torch.zeros_like(logs), atol=1e-4):
+        return "log-softmax"
+    if low >= 0:
+        return "sigmoid" if high <= 1 else "ReLU"
+    if max(-low, high) <= 1:
+        return "tanh"
+    return "clamp" if max(-low, high) < 1e4 else "non-linearity"
+
+
+def _name(network: nn.Module) -> str:
+    return type(network).__name__

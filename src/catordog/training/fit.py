@@ -1,0 +1,316 @@
+"""`catordog train`: from a config to a checkpoint, on LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from catordog.errors import CatordogError
+from catordog.terminal import say
+from catordog.training.callbacks import (
+    CleanStop,
+    EpochLines,
+    TensorBoardFigures,
+    checkpoint_folder,
+)
+from catordog.training.datamodule import PhotosDataModule
+from catordog.training.module import ClassifierModule
+
+INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
+
+_QUIET = (
+    # Our batches come from memory: workers would only copy them.
+    ".*does not have many workers.*",
+    ".*The `srun` command is available.*",
+    ".*number of training batches.*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*WeightAveraging callback.*",
+)
+
+
+class TrainCLI(LightningCLI):
+    """LightningCLI with our module and data, and what belongs to every run."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is ours, and pass on what one part learns from the other."""
+        parser.add_argument(
+            "--name", type=str, default=None, help="Folder of the runs, runs/NAME (default: config)"
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str,
+            default=None,
+            help="Checkpoint to go on from; 'last' is the newest of runs/NAME",
+        )
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        parser.link_arguments("data.size", "model.size")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose what the config leaves open: folders, callbacks, and the precision."""
+        config = self.config
+        name = config.name or (Path(str(config.config[-1])).stem if config.config else "run")
+        config.name = name
+        config.ckpt_path, version = _resume(config.ckpt_path, Path("runs") / name)
+        trainer = config.trainer
+        if trainer.precision is None:
+            trainer.precision = _precision(trainer.accelerator)
+        if trainer.logger is None or trainer.logger is True:
+            self.trainer_defaults["logger"] = TensorBoardLogger(
+                "runs", name, version, default_hp_metric=False
+            )
+        callbacks = [
+            ModelCheckpoint(
+                filename="best",
+                monitor="val/loss",
+                save_last=True,
+                enable_version_counter=False,
+                auto_insert_metric_name=False,
+            ),
+            TensorBoardFigures(),
+            EpochLines(),
+            CleanStop(),
+        ]
+        if trainer.logger is not False:
+            callbacks.append(LearningRateMonitor("step"))
+        if sys.stderr.isatty() and trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar(leave=False))
+        else:
+            trainer.enable_progress_bar = False
+        self.trainer_defaults["callbacks"] = callbacks
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Build the Trainer, with our logger where the config names none."""
+        if (logger := self.trainer_defaults.get("logger")) is not None:
+            kwargs["logger"] = logger
+        return super().instantiate_trainer(**kwargs)
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run `catordog train`.
+
+    Args:
+        argv: the words after `train`.
+
+    Returns:
+        0; 1 if some photos could not be read; 130 after Ctrl-C.
+
+    Raises:
+        CatordogError: a setting, the data or the checkpoint is unusable.
+    """
+    start = time.monotonic()
+    _calm()
+    cli = _parse(argv)
+    trainer, data = cli.trainer, cli.datamodule
+    try:
+        with warnings.catch_warnings():
+            for message in _QUIET:
+                warnings.filterwarnings("ignore", message)
+            trainer.fit(cli.model, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):
+        if not (trainer.interrupted or _stopped(trainer)):
+            raise
+        return _say_how_to_resume(cli, argv)
+    if _stopped(trainer) and trainer.interrupted:
+        return _say_how_to_resume(cli, argv)
+    folder = checkpoint_folder(trainer)
+    _log_hyperparameters(cli)
+    failures = data.write_failures(folder.parent)
+    best = folder / "best.ckpt"
+    say(f"done in {time.monotonic() - start:.0f} s; checkpoint {_shown(best)}")
+    if trainer.logger and trainer.logger.save_dir:
+        say(f"TensorBoard: tensorboard --logdir {_shown(Path(trainer.logger.save_dir))}")
+    if failures:
+        say(
+            f"{len(data.failures):,} photos could not be read; they are named in {_shown(failures)}"
+        )
+    say("evaluate it on the held-out photos:")
+    print(
+        shlex.join(
+            ["catordog", "evaluate", _shown(best), "--data", data.source, "--split", "test"]
+        ),
+        flush=True,
+    )
+    return 1 if failures else 0
+
+
+def _parse(argv: Sequence[str]) -> TrainCLI:
+    words = [_short_data(word) for word in argv]
+    words = _find_configs(words)
+    # LightningCLI warns if a program has arguments of its own; ours are these.
+    kept, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        return TrainCLI(
+            ClassifierModule,
+            PhotosDataModule,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": 20,
+                "log_every_n_steps": 10,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+                "deterministic": "warn",
+                "default_root_dir": "runs",
+            },
+            parser_kwargs={"exit_on_error": False, "prog": "catordog train"},
+            auto_configure_optimizers=False,
+            args=words,
+            run=False,
+        )
+    except ArgumentError as error:
+        raise CatordogError(_one_line(str(error))) from None
+    finally:
+        sys.argv = kept
+
+
+def _short_data(word: str) -> str:
+    """`--data D` means `--data.source D`; LightningCLI would take D for a config file."""
+    if word == "--data":
+        return "--data.source"
+    return word.replace("--data=", "--data.source=", 1) if word.startswith("--data=") else word
+
+
+def _find_configs(words: list[str]) -> list[str]:
+    """Find `--config drawn.yaml` also among the configs that come with the package."""
+    found = list(words)
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag not in {"--config", "-c"}:
+            continue
+        if equals:
+            found[place] = f"{flag}={_config(value)}"
+        elif place + 1 < len(words):
+            found[place + 1] = _config(words[place + 1])
+    return found
+
+
+def _config(name: str) -> str:
+    if Path(name).exists():
+        return name
+    here = Path(__file__).resolve().parents[1]
+    folders = [here / "configs", here.parents[1] / "configs"]  # a wheel's, and a checkout's
+    for folder in folders:
+        if (folder / Path(name).name).is_file():
+            return str(folder / Path(name).name)
+    names = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
+    raise CatordogError(f"--config {name}: no such file; catordog has {', '.join(names)}")
+
+
+def _resume(ckpt_path: str | None, runs: Path) -> tuple[str | None, str | None]:
+    """The checkpoint to go on from, and the version of the run that it belongs to."""
+    if ckpt_path is None:
+        return None, None
+    if ckpt_path == "last":
+        found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise CatordogError(
+                f"--ckpt_path last: no checkpoint in {runs}; train without it, or give a path"
+            )
+        path = found[-1]
+    else:
+        path = Path(ckpt_path)
+        if not path.is_file():
+            raise CatordogError(f"--ckpt_path {ckpt_path}: no such file")
+    from catordog.classifier import load_checkpoint
+
+    load_checkpoint(path)  # says what is wrong with it before any photo is read
+    say(f"going on from {_shown(path)}")
+    run = path.parent.parent
+    return str(path), run.name if run.parent == runs else None
+
+
+def _precision(accelerator: Any) -> str:
+    """The fastest precision that this machine has in hardware, said in one line."""
+    if torch.cuda.is_available() and accelerator != "cpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        where = torch.cuda.get_device_name()
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        where = f"CPU, {torch.get_num_threads()} threads"
+    say(f"{where}: {'bfloat16, which it has in hardware' if fast else 'float32'}")
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _calm() -> None:
+    """Keep Lightning's notes about itself off the screen; warnings and errors stay."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for message in _QUIET:
+        warnings.filterwarnings("ignore", message)
+
+
+def _log_hyperparameters(cli: TrainCLI) -> None:
+    """The HParams tab: the settings of this run beside what they gave."""
+    logger = cli.trainer.logger
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    metrics = {
+        name: float(value)
+        for name, value in cli.trainer.callback_metrics.items()
+        if name in {"val/loss", "val/accuracy"}
+    }
+    chosen = {
+        "source": cli.datamodule.source,
+        "size": cli.datamodule.preprocess.size,
+        "batch_size": cli.datamodule.batch_size,
+        "epochs": cli.trainer.max_epochs,
+        "precision": str(cli.trainer.precision),
+        "seed": cli.datamodule.seed,
+    }
+    model = {
+        name: value if isinstance(value, (int, float, str, bool)) else str(value)
+        for name, value in cli.model.hparams.items()
+        if not name.startswith("_")
+    }
+    logger.log_hyperparams({**model, **chosen}, {f"hparams/{k}": v for k, v in metrics.items()})
+    logger.save()
+
+
+def _stopped(trainer: Any) -> bool:
+    return any(isinstance(callback, CleanStop) and callback.asked for callback in trainer.callbacks)
+
+
+def _say_how_to_resume(cli: TrainCLI, argv: Sequence[str]) -> int:
+    last = checkpoint_folder(cli.trainer) / "last.ckpt"
+    if not last.is_file():
+        say("stopped before the first checkpoint: nothing to go on from")
+        return INTERRUPTED
+    words = list(argv)
+    if "--ckpt_path" in words:
+        place = words.index("--ckpt_path")
+        del words[place : place + 2]
+    words = [word for word in words if not word.startswith("--ckpt_path=")]
+    say(f"stopped; checkpoint {_shown(last)}; go on with:")
+    print(shlex.join(["catordog", "train", *words, "--ckpt_path", "last"]), flush=True)
+    return INTERRUPTED
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it is still true from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)

@@ -1,0 +1,143 @@
+"""The LightningModule: a network that gives raw logits, trained by cross-entropy on them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from catordog.checkpoint import ModelFile
+from catordog.errors import CatordogError
+from catordog.training.networks import OURS, build_network
+
+Optimizer = Literal["sgd", "adamw"]
+
+
+class ClassifierModule(L.LightningModule):
+    """Trains a network to tell classes apart.
+
+    Args:
+        classes: their names, in the order of the logits; they come from the data.
+        size: side of the input, in pixels; it comes from the data.
+        network: `residual` (ours), a torchvision architecture such as `resnet18`, or the class
+            path of a network that takes `num_classes`.
+        network_args: further arguments for the network.
+        weights: pretrained weights: torchvision's by name, or a local file.
+        optimizer: `sgd` (with Nesterov momentum) or `adamw`.
+        lr: the highest learning rate.
+        momentum: of SGD.
+        weight_decay: on weights; not on biases and norms.
+        warmup: the share of all steps in which the learning rate rises; then it falls to 0 along
+            a cosine.
+        label_smoothing: in 0…1; it makes a network humbler than the data (Müller et al. 2019).
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        size: int = 64,
+        network: str = OURS,
+        network_args: dict[str, Any] | None = None,
+        weights: str | None = None,
+        optimizer: Optimizer = "sgd",
+        lr: float = 0.2,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        warmup: float = 0.15,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if lr <= 0 or not 0 <= warmup <= 1 or not 0 <= label_smoothing < 1 or weight_decay < 0:
+            raise CatordogError(
+                "model needs lr > 0, warmup in 0…1, label_smoothing in 0…1, weight_decay ≥ 0; got "
+                f"{lr}, {warmup}, {label_smoothing}, {weight_decay}"
+            )
+        self.save_hyperparameters()
+        self.classes = tuple(classes)
+        self.network_args = dict(network_args or {})
+        self.network: nn.Module = build_network(
+            network, len(classes), self.network_args, weights, size=size
+        ).to(memory_format=torch.channels_last)
+        self.example_input_array = torch.zeros(2, 3, size, size)
+        metrics = {"num_classes": len(classes), "average": "micro"}
+        self.train_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
+        self.val_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
+        self.confusion = MulticlassConfusionMatrix(num_classes=len(classes))
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Raw logits `float32 [N, C]` of normalised photos `float32 [N, 3, S, S]`."""
+        logits: Tensor = self.network(photos)
+        return logits.float()  # a loss in half precision would round what it should learn from
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy on raw logits."""
+        del batch_idx
+        photos, labels = batch
+        logits = self(photos)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams["label_smoothing"])
+        self.train_accuracy(logits, labels)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss, accuracy and confusion matrix over photos that don't train."""
+        del batch_idx
+        photos, labels = batch
+        logits = self(photos)
+        loss = F.cross_entropy(logits, labels)
+        self.val_accuracy(logits, labels)
+        self.confusion(logits, labels)
+        shown = {"on_step": False, "on_epoch": True, "prog_bar": True}
+        self.log("val/loss", loss, batch_size=len(labels), sync_dist=True, **shown)  # type: ignore[arg-type]
+        self.log("val/accuracy", self.val_accuracy, **shown)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with a learning rate that rises, then falls to 0 along a cosine."""
+        hparams = self.hparams
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": hparams["weight_decay"]},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
+        if hparams["optimizer"] == "sgd":
+            momentum = hparams["momentum"]
+            optimizer = torch.optim.SGD(
+                groups, lr=hparams["lr"], momentum=momentum, nesterov=momentum > 0
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=hparams["lr"])
+        total = float(self.trainer.estimated_stepping_batches)
+        rise = hparams["warmup"] * total if math.isfinite(total) else 500
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / (rise + 1)
+            if not math.isfinite(total):
+                return 1.0
+            done = (step - rise) / max(total - rise, 1)
+            return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning rate"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put everything that a `Classifier` needs into the file."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["catordog"] = ModelFile(
+            classes=self.classes,
+            network=self.hparams["network"],
+            network_args=self.network_args,
+            preprocess=data.preprocess,
+            fractions=data.fractions,
+        ).to_dict()
