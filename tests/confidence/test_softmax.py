@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catordog.confidence import honest, judge, percent, softmax
+from catordog.errors import CatordogError
+
+# Logits of (dog, cat), as their network gave them, and what they mean.
+EXAMPLES = [
+    ((16.917, 0.772), (0.9999, 0.0001), (1 - 9.7340e-08, 9.7340e-08)),
+    ((1.004, 0.709), (0.5732, 0.4268), (0.5732197727, 0.4267802273)),
+]
+logits = st.lists(st.floats(-1e4, 1e4, width=64), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize(("raw", "digits", "exact"), EXAMPLES)
+def test_the_worked_examples_hold_to_four_digits_and_to_1e_9(raw, digits, exact):
+    confidences = softmax(raw)
+    assert [honest(p) for p in confidences] == [f"{p:.4f}" for p in digits]
+    assert confidences == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_worked_examples_agree_with_the_formula_at_high_precision():
+    from decimal import Decimal, getcontext
+
+    getcontext().prec = 50
+    for raw, _, _ in EXAMPLES:
+        powers = [Decimal(str(x)).exp() for x in raw]
+        exact = [float(power / sum(powers)) for power in powers]
+        assert softmax(raw) == pytest.approx(exact, rel=1e-14, abs=0)
+
+
+@given(logits, st.floats(-1e4, 1e4))
+def test_adding_a_number_to_all_logits_changes_nothing(raw, shift):
+    assert softmax(np.array(raw) + shift) == pytest.approx(softmax(raw), abs=1e-9)
+
+
+@given(logits, st.floats(0.01, 100))
+def test_confidences_are_finite_within_0_and_1_and_sum_to_1(raw, temperature):
+    confidences = softmax(raw, temperature)
+    assert np.isfinite(confidences).all()
+    assert (confidences >= 0).all()
+    assert (confidences <= 1).all()
+    assert confidences.sum() == pytest.approx(1, abs=1e-12)
+
+
+@given(logits, st.floats(0.01, 100))
+def test_a_temperature_never_changes_the_order(raw, temperature):
+    confidences = softmax(raw, temperature)
+    for i, x in enumerate(raw):
+        for j, y in enumerate(raw):
+            if x >= y:
+                assert confidences[i] >= confidences[j]
+
+
+@given(st.floats(-1e4, 1e4), st.integers(1, 10))
+def test_equal_logits_share_the_confidence(value, count):
+    assert softmax([value] * count) == pytest.approx([1 / count] * count, abs=1e-15)
+
+
+def test_extreme_logits_stay_finite():
+    assert softmax([1e4, -1e4]).tolist() == [1.0, 0.0]
+    assert softmax([-1e4, 1e4]).tolist() == [0.0, 1.0]
+    assert softmax([1e4, 1e4]).tolist() == [0.5, 0.5]
+    assert softmax([1e308, -1e308, 0.0]).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_softmax_works_along_the_last_axis():
+    rows = np.array([[16.917, 0.772], [1.004, 0.709]])
+    assert softmax(rows).shape == (2, 2)
+    assert softmax(rows)[1] == pytest.approx(softmax(rows[1]))
+
+
+def test_a_high_temperature_makes_humbler():
+    assert softmax([2.0, 0.0], 2.0) == pytest.approx(softmax([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("bad", [[math.nan, 1.0], [math.inf, 1.0], [], 3.0])
+def test_what_is_no_logits_is_refused(bad):
+    with pytest.raises(CatordogError, match="logit"):
+        softmax(bad)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(CatordogError, match="temperature"):
+        softmax([1.0, 2.0], temperature)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "words"),
+    [
+        (0.5732, "57 %"),
+        (0.95, "95 %"),
+        (0.983, "98 %"),
+        (0.9999, "99.99 %"),
+        (1 - 9.7e-08, "99.99999 %"),
+        (0.9989, "99.8 %"),
+        (0.99999999999, "99.999999999 %"),
+        (0.0, "0 %"),
+    ],
+)
+def test_percent_prints_as_many_nines_as_there_are(confidence, words):
+    assert percent(confidence) == words
+
+
+@given(st.floats(0, 1))
+def test_no_confidence_reads_as_certain(confidence):
+    assert not percent(confidence).startswith("100")
+    assert honest(confidence) not in {"1.0000", "0.0000"}
+
+
+def test_softmax_that_fills_float64_is_still_not_called_certain():
+    assert percent(softmax([1e4, -1e4])[0]) == "> 99.9999999999999 %"
+
+
+@given(st.floats(0.9, 1, exclude_max=True))
+def test_percent_never_rounds_a_doubt_away(confidence):
+    shown = float(percent(confidence).removesuffix(" %").removeprefix("> ")) / 100
+    assert shown <= confidence + 1e-15
+    assert 1 - shown < 11 * (1 - confidence) + 1e-15
+
+
+def test_the_verdict_of_the_examples():
+    sure = judge([0.772, 16.917], ("cat", "dog"))
+    guess = judge([0.709, 1.004], ("cat", "dog"))
+    assert (sure.label, sure.verdict, sure.in_words()) == ("dog", "dog", "dog 99.99999 %")
+    assert (guess.label, guess.verdict) == ("dog", "not sure")
+    assert guess.in_words() == "not sure (dog 57 %)"
+    assert guess.logits == {"cat": 0.709, "dog": 1.004}
+    assert judge([0.709, 1.004], ("cat", "dog"), threshold=0.5).verdict == "dog"
+
+
+def test_the_winner_is_known_where_confidences_can_no_longer_tell():
+    # Both are 0.5 in float64 at this temperature, but the logits are not equal.
+    assert judge([0.0, 1e-300], ("cat", "dog")).label == "dog"
