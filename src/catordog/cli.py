@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    # Pillow warns about photos that it reads all the same; those that it can't read are reported.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return _run([word for word in words if word != "--debug"])
     except SystemExit as stop:  # argparse's

@@ -7,7 +7,6 @@ with the reason; nothing else comes out of here, whatever the bytes are.
 from __future__ import annotations
 
 import io
-import warnings
 
 from PIL import (  # each plugin registers its format; Pillow would import all sixty for one
     AvifImagePlugin,  # noqa: F401
@@ -15,6 +14,7 @@ from PIL import (  # each plugin registers its format; Pillow would import all s
     GifImagePlugin,  # noqa: F401
     Image,
     ImageCms,
+    ImageFile,
     ImageOps,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
@@ -82,23 +82,20 @@ def decode(
     """
     if not data:
         raise PhotoError(path, "empty file")
+    _let_pillow_take(max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns where it goes on; we judge by the result
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                pixels = image.width * image.height
-                if pixels > max_pixels:
-                    raise PhotoError(
-                        path,
-                        f"{image.width} × {image.height} pixels is more than the limit of "
-                        f"{max_pixels / 1e6:.0f} megapixels",
-                    )
-                if near is not None and image.format in {"JPEG", "MPO"}:
-                    image.draft(None, (2 * near, 2 * near))
-                _load(image, allow_truncated)
-                return _rgb(ImageOps.exif_transpose(_srgb(image)))
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width} × {image.height} pixels is "
+                raise PhotoError(path, size + _too_large(max_pixels))
+            if near is not None and image.format in {"JPEG", "MPO"}:
+                image.draft(None, (2 * near, 2 * near))
+            _load(image, allow_truncated)
+            return _rgb(ImageOps.exif_transpose(_srgb(image)))
     except PhotoError:
         raise
+    except Image.DecompressionBombError:
+        raise PhotoError(path, _too_large(max_pixels)) from None
     except UnidentifiedImageError:
         raise PhotoError(path, f"not a photo ({_what_it_is(data)})") from None
     except MemoryError:
@@ -107,6 +104,17 @@ def decode(
     # damaged files; whichever it is, this photo cannot be read and the next one can.
     except Exception as error:
         raise PhotoError(path, _reason(error)) from None
+
+
+def _let_pillow_take(max_pixels: int) -> None:
+    """Pillow has a limit of its own for the whole process, 179 megapixels; raise it to ours."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and limit < max_pixels:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"more than the limit of {max_pixels / 1e6:g} megapixels"
 
 
 def _formats() -> tuple[str, ...]:
@@ -125,12 +133,15 @@ def _heif() -> bool:
     return True
 
 
-def _load(image: Image.Image, allow_truncated: bool) -> None:
+def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> None:
     try:
         image.load()
     except OSError:
-        # Pillow has filled what it could read; the rest is black.
-        if not (allow_truncated and image.getbbox()):
+        if not allow_truncated:
+            raise
+        # Pillow has filled in what it could read. Without tiles it doesn't try again.
+        image.tile = []
+        if not image.getbbox():
             raise
 
 

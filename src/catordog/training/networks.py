@@ -77,9 +77,6 @@ class _Block(nn.Module):
         super().__init__()
         self.first = _conv_norm(channels, width, stride)
         self.second = _conv_norm(width, width)
-        norm = self.second[1]
-        assert isinstance(norm, nn.BatchNorm2d)
-        nn.init.zeros_(norm.weight)  # a block begins as its shortcut (Goyal et al. 2017, 5.1)
         self.shortcut = nn.Sequential()
         if stride > 1:  # averaging first keeps what a strided 1 × 1 would drop (He et al. 2018)
             self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from catordog.errors import PhotoError
+from catordog.photos.decode import decode
+from conftest import jpeg, save
+
+RED = (200, 40, 30)
+
+
+def half_red(mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
+    """Red on the left, black on the right, so that turning and mirroring show."""
+    image = Image.new("RGB", size, "black")
+    image.paste(RED, (0, 0, size[0] // 2, size[1]))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF"])
+def test_every_format_gives_the_same_upright_rgb_picture(form):
+    image = decode(save(half_red(), form))
+    assert (image.mode, image.size) == ("RGB", (40, 24))
+    assert np.allclose(image.getpixel((5, 12)), RED, atol=12)
+    assert max(image.getpixel((35, 12))) < 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("CMYK", "JPEG"), ("L", "JPEG"), ("P", "PNG"), ("1", "PNG"), ("LA", "PNG")]
+)
+def test_every_colour_mode_becomes_rgb(mode, form):
+    image = decode(save(half_red(mode), form))
+    assert image.mode == "RGB"
+    assert sum(image.getpixel((5, 12))) > sum(image.getpixel((35, 12)))
+
+
+def test_sixteen_bit_grey_keeps_its_brightness():
+    grey = Image.fromarray(np.full((8, 8), 32896, np.uint16))
+    assert decode(save(grey, "PNG")).getpixel((4, 4)) == (128, 128, 128)
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert decode(save(image, "PNG")).getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_progressive_jpeg_is_read():
+    assert decode(save(half_red(), "JPEG", progressive=True)).size == (40, 24)
+
+
+def test_a_phones_rotation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+    image = decode(save(half_red(), "JPEG", exif=exif, quality=95))
+    assert image.size == (24, 40)
+    assert np.allclose(image.getpixel((12, 5)), RED, atol=12)  # what was left is on top
+
+
+def test_an_embedded_profile_is_converted_to_srgb():
+    image = Image.new("RGB", (8, 8), (100, 100, 200))
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode(save(image, "PNG", icc_profile=lab)).getpixel((1, 1)) == pytest.approx(
+        (100, 100, 200), abs=1
+    )
+    assert decode(save(image, "PNG", icc_profile=b"not a profile")).size == (8, 8)
+
+
+def test_only_the_first_frame_of_an_animation_counts():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = save(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data).getpixel((1, 1)) == (255, 0, 0)
+
+
+def test_a_large_jpeg_is_decoded_near_the_size_that_is_needed():
+    data = save(Image.new("RGB", (2000, 1200), RED), "JPEG")
+    small = decode(data, near=64)
+    assert 128 <= min(small.size) < 300
+    assert decode(data).size == (2000, 1200)
+
+
+def test_content_decides_and_not_the_name():
+    assert decode(save(half_red(), "PNG"), "cat.jpg").size == (40, 24)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML page"),
+        (b"just some words\n" * 9, "it is text"),
+        (b"%PDF-1.7 ...", "PDF"),
+        (b"PK\x03\x04" + bytes(60), "zip archive"),
+        (bytes(600), "only zeros"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(range(200)), "HEIC|damaged"),
+        (b"\xff\xd8\xff" + b"\x00junk" * 20, "JPEG|damaged"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "PNG|damaged|not a photo"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+    ],
+)
+def test_what_is_no_photo_says_what_it_is(data, reason):
+    with pytest.raises(PhotoError, match=reason) as caught:
+        decode(data, "thing.jpg")
+    assert "thing.jpg" in str(caught.value)
+
+
+def test_a_truncated_photo_is_refused_unless_allowed():
+    data = save(half_red(size=(400, 400)), "JPEG")
+    half = data[: int(len(data) * 0.6)]
+    with pytest.raises(PhotoError, match="truncated"):
+        decode(half)
+    assert decode(half, allow_truncated=True).size == (400, 400)
+
+
+def test_a_pixel_bomb_is_refused_before_its_pixels_are_made():
+    bomb = save(Image.new("1", (20_000, 20_000)), "PNG")  # 50 kB for 400 megapixels
+    with pytest.raises(PhotoError, match="more than the limit of 200 mega"):
+        decode(bomb)
+    with pytest.raises(PhotoError, match="40 × 24 pixels is more than the limit"):
+        decode(save(half_red(), "PNG"), max_pixels=100)
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_whatever_the_bytes_the_outcome_is_a_picture_or_a_photo_error(step):
+    generator = np.random.default_rng(step)
+    data = bytearray(jpeg(step) if step % 2 else save(half_red(), "PNG"))
+    for place in generator.integers(0, len(data), 12):
+        data[place] = generator.integers(0, 256)
+    try:
+        assert decode(bytes(data)).mode == "RGB"
+    except PhotoError as error:
+        assert error.reason
+
+
+def test_file_like_names_never_open_a_file():
+    assert decode(io.BytesIO(jpeg(0)).getvalue(), "/nowhere/at/all.jpg").size == (48, 48)
