@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -128,10 +129,8 @@ def test_whatever_the_bytes_the_outcome_is_a_picture_or_a_photo_error(step):
     data = bytearray(jpeg(step) if step % 2 else save(half_red(), "PNG"))
     for place in generator.integers(0, len(data), 12):
         data[place] = generator.integers(0, 256)
-    try:
+    with contextlib.suppress(PhotoError):
         assert decode(bytes(data)).mode == "RGB"
-    except PhotoError as error:
-        assert error.reason
 
 
 def test_file_like_names_never_open_a_file():

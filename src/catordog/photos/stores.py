@@ -200,7 +200,7 @@ def is_zip(path: Path) -> bool:
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in _LITTER
+    return (name.startswith(".") and name != "..") or name.lower() in _LITTER
 
 
 def _is_litter_path(name: str) -> bool:
