@@ -29,7 +29,8 @@ _AFFINE: frozenset[Callable[..., Any]] = frozenset(
     }
 )  # fmt: skip
 
-_FACTORS = (-1.0, 1e3, 1e6)
+# One of the last two makes a large positive number of any that is not 0, and one a negative.
+_FACTORS = (-1.0, 1e3, -1e6)
 _SIZES = (64, 224, 32, 96, 128, 256, 299, 384, 512)
 
 
@@ -74,18 +75,20 @@ def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str
     # The last affine layer that the output depends on: an unused branch may run after it.
     for call in reversed(tracer.calls):
         shape = call.shape
-        draws = [torch.randn(shape, device=photos.device) * 2 for _ in range(3)]
+        draw = torch.randn(shape, device=photos.device) * 2
         zero = _tail(network, photos, call.place, torch.zeros(shape, device=photos.device))
-        normal = [_tail(network, photos, call.place, draw) for draw in draws]
-        if all(torch.equal(zero, result) for result in normal):
+        result = _tail(network, photos, call.place, draw)
+        if torch.equal(zero, result) and torch.equal(
+            zero,
+            _tail(network, photos, call.place, -draw),  # a ReLU passes nothing below 0
+        ):
             continue
-        for draw, result in zip(draws, normal, strict=True):
-            for factor in _FACTORS:
-                scaled = _tail(network, photos, call.place, factor * draw)
-                if not _proportional(scaled - zero, factor * (result - zero)):
-                    huge = _tail(network, photos, call.place, 1e6 * draw)
-                    seen = torch.cat([*normal, scaled, huge])
-                    raise RawLogitsError(_lesson(call, tracer, _kind(seen), factor))
+        for factor in _FACTORS:
+            scaled = _tail(network, photos, call.place, factor * draw)
+            if not _proportional(scaled - zero, factor * (result - zero)):
+                huge = _tail(network, photos, call.place, 1e6 * draw)
+                seen = torch.cat([result, scaled, huge])
+                raise RawLogitsError(_lesson(call, tracer, _kind(seen), factor))
         return call.layer
     raise RawLogitsError(
         f"{_name(network)} has no affine layer (Linear or convolution) that its output depends on: "

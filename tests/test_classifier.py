@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import catordog
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos.drawn import draw
+from conftest import jpeg
+
+
+@pytest.fixture(scope="module")
+def classifier(drawn_run):
+    return catordog.load(drawn_run.checkpoint)
+
+
+def picture(index: int) -> Image.Image:
+    return draw(index, 555, size=64).image
+
+
+def test_everything_it_needs_is_in_the_file(classifier):
+    assert classifier.classes == ("cat", "dog")
+    assert classifier.model.preprocess.size == 64
+    assert classifier.model.network == "residual"
+
+
+def test_logits_are_raw(classifier):
+    logits = classifier.logits([picture(index) for index in range(40)])
+    assert logits.shape == (40, 2)
+    assert logits.dtype == np.float32
+    assert logits.min() < 0 < logits.max()
+    assert not np.allclose(np.exp(logits).sum(1), 1)
+
+
+def test_paths_files_images_and_arrays_of_one_photo_have_the_same_logits(classifier, tmp_path):
+    path = tmp_path / "a.png"
+    picture(3).save(path)
+    forms = [path, str(path), io.BytesIO(path.read_bytes()), picture(3), np.asarray(picture(3))]
+    rows = [classifier.logits(form)[0] for form in forms]
+    assert all(np.array_equal(row, rows[0]) for row in rows)
+    assert np.allclose(classifier.logits(forms[3:] * 2), rows[0], atol=1e-4)
+
+
+def test_one_photo_gives_one_prediction_and_several_a_list(classifier):
+    one = classifier.predict(picture(0))
+    assert one.label == "cat"
+    assert one.confidence == pytest.approx(catordog.softmax(list(one.logits.values())).max())
+    assert [p.label for p in classifier.predict([picture(i) for i in range(4)])] == [
+        "cat", "dog", "cat", "dog",
+    ]  # fmt: skip
+    assert classifier.predict([]) == []
+
+
+def test_a_checkpoint_gives_the_same_logits_in_another_process(classifier, drawn_run, tmp_path):
+    paths = []
+    for index in range(8):
+        paths.append(str(tmp_path / f"{index}.jpg"))
+        Path(paths[-1]).write_bytes(jpeg(index, size=90))
+    here = classifier.logits(paths)
+    code = (
+        "import catordog, json, sys; "
+        "print(json.dumps(catordog.load(sys.argv[1]).logits(sys.argv[2:]).tolist()))"
+    )
+    words = [sys.executable, "-c", code, str(drawn_run.checkpoint), *paths]
+    there = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+    assert np.array_equal(here, np.array(there, np.float32))
+
+
+def test_what_is_no_photo_is_refused(classifier, tmp_path):
+    with pytest.raises(PhotoError, match="No such file"):
+        classifier.logits(tmp_path / "missing.jpg")
+    with pytest.raises(CatordogError, match="uint8"):
+        classifier.logits(np.zeros((4, 4, 3)))
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code in a checkpoint ran')",))
+
+
+def broken(drawn_run, tmp_path: Path, name: str) -> Path:
+    path = tmp_path / "model.ckpt"
+    good = torch.load(drawn_run.checkpoint, weights_only=True)
+    if name == "truncated":
+        path.write_bytes(drawn_run.checkpoint.read_bytes()[:100_000])
+        return path
+    if name == "text":
+        path.write_text("a model, honestly")
+        return path
+    if name == "evil":
+        good["extra"] = Evil()
+    if name == "foreign":
+        del good["catordog"]
+    if name == "other weights":
+        good["state_dict"].pop("network.head.weight")
+    if name == "newer":
+        good["catordog"]["format"] = 99
+    if name == "damaged":
+        good["catordog"]["preprocess"]["size"] = "large"
+    if name == "no temperature":
+        good["catordog"]["temperature"] = 0
+    torch.save(good, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("truncated", "not a whole checkpoint"),
+        ("text", "not a whole checkpoint"),
+        ("evil", "can't be read as a checkpoint"),
+        ("foreign", "not written by 'catordog train'"),
+        ("other weights", "don't fit its network"),
+        ("newer", "format 99"),
+        ("damaged", "unusable preprocessing"),
+        ("no temperature", "damaged"),
+    ],
+)
+def test_a_wrong_checkpoint_says_what_is_wrong(drawn_run, tmp_path, name, words):
+    path = broken(drawn_run, tmp_path, name)
+    with pytest.raises(CatordogError, match=words) as caught:
+        catordog.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CatordogError, match=r"gone\.ckpt: no such file"):
+        catordog.load(tmp_path / "gone.ckpt")
+    with pytest.raises(CatordogError, match="a folder"):
+        catordog.load(tmp_path)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from catordog.errors import CatordogError
+from catordog.training.augment import Augment
+
+NOTHING = Augment(
+    min_area=1, max_stretch=1, max_turn=0, flip=False, brightness=0, contrast=0, saturation=0
+)
+
+
+def photos(n: int = 8, side: int = 40) -> torch.Tensor:
+    smooth = torch.rand(n, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(smooth, side, mode="bilinear")
+    return (large * 255).round().byte()
+
+
+def test_the_result_has_the_side_asked_for_and_stays_within_0_and_1():
+    changed = Augment(erase=0.5)(photos(), 32, 1)
+    assert changed.shape == (8, 3, 32, 32)
+    assert changed.dtype == torch.float32
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+
+
+def test_the_same_seed_draws_the_same_changes():
+    assert torch.equal(Augment()(photos(), 32, 7), Augment()(photos(), 32, 7))
+    assert not torch.equal(Augment()(photos(), 32, 7), Augment()(photos(), 32, 8))
+
+
+def test_the_global_random_state_is_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    Augment()(photos(), 32, 7)
+    assert torch.rand(1) == expected
+
+
+def test_every_photo_has_its_own_draw():
+    same = photos(1).expand(16, -1, -1, -1)
+    changed = Augment()(same, 32, 0)
+    assert len({tuple(photo.flatten().tolist()) for photo in changed}) == 16
+
+
+def test_with_all_changes_off_photos_stay_as_they_are():
+    unchanged = NOTHING(photos(), 40, 0)
+    assert torch.allclose(unchanged, photos().float() / 255, atol=1e-5)
+
+
+def test_about_half_of_the_photos_are_mirrored():
+    same = photos(1).expand(400, -1, -1, -1)
+    plain = same.float() / 255
+    flip = Augment(min_area=1, max_stretch=1, max_turn=0, brightness=0, contrast=0, saturation=0)
+    changed = flip(same, 40, 0)
+    mirrored = ((changed - plain.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
+    kept = ((changed - plain).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
+    assert mirrored + kept == 400
+    assert 150 < mirrored < 250
+
+
+def test_colour_changes_are_those_of_their_definitions():
+    only = {"min_area": 1, "max_stretch": 1, "max_turn": 0, "flip": False}
+    plain = photos().float() / 255 * 0.5 + 0.1
+    data = (plain * 255).round().byte()
+    grey = Augment(**only, brightness=0, contrast=0, saturation=1)(data, 40, 0)
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    # Saturation moves a colour towards or away from its own grey, and leaves that grey alone.
+    before, after = ((x * luma).sum(1) for x in (data.float() / 255, grey))
+    assert torch.allclose(before, after, atol=0.02)
+    bright = Augment(**only, brightness=0.2, contrast=0, saturation=0)(data, 40, 0)
+    ratio = bright.mean(dim=(1, 2, 3)) / (data.float() / 255).mean(dim=(1, 2, 3))
+    assert (ratio > 0.79).all()
+    assert (ratio < 1.21).all()
+    assert ratio.std() > 0.01
+
+
+def test_erasing_paints_rectangles():
+    erased = Augment(min_area=1, max_stretch=1, max_turn=0, flip=False, brightness=0, contrast=0,
+                     saturation=0, erase=1)(photos(), 40, 0)  # fmt: skip
+    assert ((erased == 0.5).all(dim=1).flatten(1).float().mean(dim=1) > 0.005).all()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"min_area": 0}, {"max_stretch": 0.5}, {"max_turn": 200}, {"brightness": 2}]
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(CatordogError, match=r"augment"):
+        Augment(**bad)

@@ -1,0 +1,305 @@
+"""Training as its users meet it: whole runs, real files, real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+import torchvision
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from catordog.cli import main
+from conftest import jpeg, named, write_folder
+
+SMALL = [
+    *("--data", "drawn:n=400,size=32", "--data.size", "32", "--data.batch_size", "32"),
+    *("--model.network_args", "{widths: [8, 16], blocks: [1, 1]}", "--model.lr", "0.05"),
+]
+
+
+def run(*words: str) -> int:
+    return main(["train", *words])
+
+
+def weights(folder: Path, version: int = 0, file: str = "last") -> dict[str, torch.Tensor]:
+    path = folder / f"runs/run/version_{version}/checkpoints/{file}.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    """Every run writes below the folder that it is started in."""
+    monkeypatch.chdir(tmp_path)
+
+
+class TestTheDemosRun:
+    """The whole training run of `make demo`."""
+
+    def test_the_held_out_loss_falls_and_the_network_passes_95_percent(self, drawn_run):
+        lines = re.findall(r"val loss ([\d.]+)\s+accuracy ([\d.]+)", drawn_run.ended.err)
+        losses = [float(loss) for loss, _ in lines]
+        assert losses[-1] < 0.5 * losses[0]
+        assert float(lines[-1][1]) > 0.95
+
+    def test_it_ends_with_one_line_to_copy_and_nothing_else_on_stdout(self, drawn_run):
+        assert re.fullmatch(
+            r"catordog evaluate runs/drawn/version_0/checkpoints/best\.ckpt --data drawn "
+            r"--split test\n",
+            drawn_run.ended.out,
+        )
+
+    def test_the_best_and_the_last_checkpoint_are_kept(self, drawn_run):
+        folder = drawn_run.checkpoint.parent
+        assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+
+    def test_a_line_an_epoch_and_no_bar_where_there_is_no_terminal(self, drawn_run):
+        assert len(re.findall(r"^epoch +\d+/\d+ ", drawn_run.ended.err, re.MULTILINE)) == 8
+        assert "\x1b" not in drawn_run.ended.err
+        assert "Warning" not in drawn_run.ended.err
+
+    def test_tensorboard_has_curves_photos_graph_confusion_and_hyperparameters(self, drawn_run):
+        board = EventAccumulator(str(drawn_run.checkpoint.parents[1]), {"images": 0, "scalars": 0})
+        board.Reload()
+        tags = board.Tags()
+        scalars = {"train/loss_step", "train/loss_epoch", "train/accuracy", "val/loss",
+                   "val/accuracy", "learning rate/pg1", "hparams/val/loss"}  # fmt: skip
+        assert scalars <= set(tags["scalars"]), tags["scalars"]
+        assert {"training photos", "confusion matrix"} <= set(tags["images"])
+        assert len(board.Images("training photos")) == 8
+        assert tags["graph"]
+        hparams = board.summary_metadata["_hparams_/session_start_info"]
+        assert b"residual" in hparams.plugin_data.content
+        rates = [point.value for point in board.Scalars("learning rate/pg1")]
+        assert rates[0] < max(rates) > rates[-1]  # it rises, then it falls
+
+    def test_the_settings_of_the_run_are_kept_beside_it(self, drawn_run):
+        assert "min_area: 0.7" in (drawn_run.checkpoint.parents[1] / "config.yaml").read_text()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path):
+    for seed in ("1", "1", "2"):
+        assert run(*SMALL, "--trainer.max_epochs", "2", "--seed_everything", seed) == 0
+    first, again, other = (weights(tmp_path, version) for version in range(3))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+class StopAtSecondEpoch(L.Callback):
+    """Ctrl-C when the second epoch begins."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_run_that_was_stopped_and_resumed_gives_the_weights_of_one_that_was_not(
+    tmp_path, capsys, ema
+):
+    options = [*SMALL, "--trainer.max_epochs", "3"]
+    if ema:
+        path = f"{EMAWeightAveraging.__module__}.EMAWeightAveraging"
+        options += ["--trainer.callbacks+", path, "--trainer.callbacks.decay", "0.9"]
+    assert run(*options) == 0
+    stop = ["--trainer.callbacks+", "training.test_fit.StopAtSecondEpoch"]
+    capsys.readouterr()
+    assert run(*options, *stop) == 130
+    out, _ = capsys.readouterr()
+    words = shlex.split(out)
+    assert words[:2] == ["catordog", "train"]
+    assert words[-2:] == ["--ckpt_path", "last"]
+    assert run(*options, "--ckpt_path", "last") == 0
+    assert "epoch   3/3" in capsys.readouterr().err
+    assert same(weights(tmp_path, 0), weights(tmp_path, 1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C differently")
+def test_ctrl_c_stops_a_process_cleanly_and_the_printed_command_goes_on(tmp_path, catordog):
+    words = ["train", *SMALL, "--data", "drawn:n=2000,size=32", "--trainer.max_epochs", "200"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "catordog", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("epoch   2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, seen
+    assert "Traceback" not in err
+    assert "stopped; checkpoint runs/run/version_0/checkpoints/last.ckpt; go on with:" in err
+    resume = shlex.split(out)
+    assert resume[-2:] == ["--ckpt_path", "last"]
+    ended = catordog(*resume[1:], "--trainer.max_epochs", "4", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "epoch   1/" not in ended.err
+    assert "epoch   4/4" in ended.err
+
+
+def test_resnet18_by_name_on_a_folder_of_ones_own(tmp_path, capsys):
+    write_folder(tmp_path / "pets", {f"{k}/{i}.jpg": jpeg(2 * i + (k == "dog")) for k in
+                                     ("cat", "dog") for i in range(30)})  # fmt: skip
+    code = run("--data", "pets", "--data.size", "32", "--data.batch_size", "16",
+               "--model.network", "resnet18", "--trainer.max_epochs", "1")  # fmt: skip
+    assert code == 0
+    assert "60 photos (30 cat, 30 dog)" in capsys.readouterr().err
+    assert "network.layer4.1.bn2.weight" in weights(tmp_path)
+
+
+def test_pretrained_weights_are_where_training_starts(tmp_path):
+    torch.manual_seed(0)
+    source = torchvision.models.resnet18(weights=None, num_classes=2)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    run("--data", "drawn:n=60", "--data.size", "32", "--model.network", "resnet18",
+        "--model.weights", "w.pth", "--model.lr", "1e-9", "--trainer.max_epochs", "1")  # fmt: skip
+    assert torch.allclose(weights(tmp_path)["network.conv1.weight"], source.conv1.weight)
+
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 2)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, photos):
+        return self.fc(self.body(photos).relu().mean(dim=(2, 3)))
+
+
+class TinyWithSoftmax(Tiny):
+    def forward(self, photos):
+        return super().forward(photos).softmax(dim=1)
+
+
+def test_a_network_of_ones_own_by_class_path(tmp_path):
+    assert run("--data", "drawn:n=80", "--data.size", "32", "--trainer.max_epochs", "1",
+               "--model.network", "training.test_fit.Tiny") == 0  # fmt: skip
+    assert "network.fc.weight" in weights(tmp_path)
+
+
+def test_a_network_that_ends_in_softmax_never_starts(capsys):
+    code = run("--data", "drawn:n=80", "--data.size", "32", "--trainer.max_epochs", "1",
+               "--model.network", "training.test_fit.TinyWithSoftmax")  # fmt: skip
+    err = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert "not raw logits: a softmax hidden in forward()" in err[-1]
+
+
+def test_three_classes_train_like_two(tmp_path, catordog):
+    files = {f"{k}/{i}.jpg": jpeg(3 * i + n) for n, k in enumerate(("cat", "dog", "hare"))
+             for i in range(30)}  # fmt: skip
+    write_folder(tmp_path / "zoo", files)
+    options = ["--data", "zoo", *SMALL[2:], "--trainer.max_epochs", "1"]
+    assert run(*options) == 0
+    assert weights(tmp_path)["network.head.weight"].shape[0] == 3
+
+
+def test_photos_that_cannot_be_read_are_counted_named_and_survived(tmp_path, capsys):
+    files = named(60) | {"cat.900.jpg": b"", "dog.901.jpg": b"<html>no photo</html>"}
+    write_folder(tmp_path / "pets", files)
+    assert run("--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1") == 1
+    err = capsys.readouterr().err
+    assert "2 photos could not be read" in err
+    listed = (tmp_path / "runs/run/version_0/unreadable.txt").read_text()
+    assert "cat.900.jpg: empty file" in listed
+    assert "dog.901.jpg: not a photo (it is an HTML page)" in listed
+
+
+def test_the_config_can_be_printed_and_used_again(tmp_path, capsys):
+    assert run("--config", "drawn.yaml", "--model.lr", "0.123", "--print_config") == 0
+    printed = capsys.readouterr().out
+    assert "lr: 0.123" in printed
+    assert "source: drawn" in printed
+
+
+def test_small_photos_come_first_where_asked(tmp_path):
+    code = run(*SMALL, "--data.size", "48", "--data.start_size", "32", "--trainer.max_epochs", "2")
+    assert code == 0
+
+
+def one_class(folder: Path) -> list[str]:
+    write_folder(folder / "data", {"cat/1.jpg": jpeg(0), "cat/2.jpg": jpeg(2)})
+    return ["--data", "data"]
+
+
+def no_labels(folder: Path) -> list[str]:
+    write_folder(folder / "data", {"a.jpg": jpeg(0), "b.jpg": jpeg(2)})
+    return ["--data", "data"]
+
+
+def empty(folder: Path) -> list[str]:
+    (folder / "data").mkdir()
+    return ["--data", "data"]
+
+
+def no_dog_to_validate(folder: Path) -> list[str]:
+    files = {"train/cat/1.jpg": jpeg(0), "train/dog/1.jpg": jpeg(1), "val/cat/1.jpg": jpeg(2)}
+    write_folder(folder / "data", files)
+    return ["--data", "data"]
+
+
+def unknown_key(folder: Path) -> list[str]:
+    (folder / "my.yaml").write_text("model:\n  learning_rate: 3\n")
+    return ["--config", "my.yaml"]
+
+
+def not_yaml(folder: Path) -> list[str]:
+    (folder / "my.yaml").write_text("model: [\n")
+    return ["--config", "my.yaml"]
+
+
+def truncated_checkpoint(folder: Path) -> list[str]:
+    (folder / "half.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    return ["--data", "drawn:n=50", "--ckpt_path", "half.ckpt"]
+
+
+BAD: list[tuple[Callable[[Path], list[str]], str]] = [
+    (lambda _: ["--data", "nowhere"], "nowhere: no such file or folder"),
+    (empty, "data: no photos in it"),
+    (one_class, "one class, 'cat'"),
+    (no_labels, "2 photos but no labels"),
+    (no_dog_to_validate, "the val split has no photo of dog"),
+    (unknown_key, "learning_rate"),
+    (not_yaml, "my.yaml"),
+    (lambda _: ["--config", "nowhere.yaml"], "nowhere.yaml: no such file; catordog has"),
+    (lambda _: ["--model.lr", "fast"], "lr"),
+    (lambda _: ["--model.lr", "-1"], "lr > 0"),
+    (lambda _: ["--data.size", "5"], "8…2048"),
+    (lambda _: ["--data.val", "0.9"], "nothing to train on"),
+    (lambda _: ["--model.network", "resnet19"], "unknown network"),
+    (lambda _: ["--model.network", "squeezenet1_1"], "ReLU"),
+    (lambda _: ["--no_such_option", "1"], "no_such_option"),
+    (lambda _: ["--ckpt_path", "last"], "no checkpoint in runs"),
+    (lambda _: ["--ckpt_path", "nowhere.ckpt"], "no such file"),
+    (truncated_checkpoint, "half.ckpt: not a whole checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, says):
+    code = run(*words(tmp_path))
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if "error" in line]
+    assert len(errors) == 1, err
+    assert says in errors[0]
+    assert len(errors[0]) < 700
