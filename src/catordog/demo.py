@@ -22,12 +22,11 @@ def run(out: str) -> int:
     folder = Path(out)
     pictures = draw_new_pictures(folder)
     _step("1. Train a small network on drawn cats and dogs")
-    command = _catordog("train", "--config", "drawn.yaml")
-    evaluate = command.strip().splitlines()[-1] if command else ""
-    checkpoint = Path(shlex.split(evaluate)[2])
+    evaluate = _train("--config", "drawn.yaml")
+    checkpoint = Path(evaluate[2])
 
     _step("2. Evaluate it on held-out pictures")
-    _catordog(*shlex.split(evaluate)[1:])
+    _catordog(*evaluate[1:])
 
     _step("3. Predict new pictures; the knob turns from cat to dog in the last seven")
     _catordog("predict", *map(str, pictures), "--model", str(checkpoint))
@@ -81,22 +80,21 @@ def _step(title: str) -> None:
     say(f"── {title} " + "─" * max(0, 76 - len(title)))
 
 
-def _catordog(*words: str) -> str:
-    """Run a command as a user would, show what it prints, and return its stdout."""
+def _train(*options: str) -> list[str]:
+    """Run `catordog train`, and return the words of the command that evaluates what it has made."""
+    line = _catordog("train", *options, stdout=subprocess.PIPE)
+    print(line, end="", flush=True)
+    return shlex.split(line)
+
+
+def _catordog(*words: str, stdout: int | None = None) -> str:
+    """Run a command as a user would."""
     say(f"$ {shlex.join(['catordog', *words])}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "catordog", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
+    ended = subprocess.run(
+        [sys.executable, "-m", "catordog", *words], stdout=stdout, encoding="utf-8", check=False
     )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
-    if code := process.wait():
+    if ended.returncode:
         raise CatordogError(
-            f"'catordog {words[0]}' ended with exit code {code}; its words are above"
+            f"'catordog {words[0]}' ended with exit code {ended.returncode}; its words are above"
         )
-    return "".join(lines)
+    return ended.stdout or ""

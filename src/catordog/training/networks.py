@@ -57,9 +57,6 @@ class ResidualNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # Start with confidences in the middle: an untrained network knows nothing.
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def features(self, photos: Tensor) -> Tensor:
         """The penultimate features `[N, widths[-1]]`: what the last layer makes logits from."""
