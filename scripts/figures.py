@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import catordog
 from catordog.confidence import percent
+from catordog.demo import MORPHED, NEW_SEED
 from catordog.photos import drawn
 
 CAT, DOG, GREY = "#d9822b", "#2b6cb0", "#8a8a8a"
@@ -22,18 +23,18 @@ EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}
 def predictions(model: str) -> Figure:
     """What the demo's network says of new pictures, and of one animal morphing."""
     classifier = catordog.load(model)
-    pictures = [drawn.draw(index, 20_000, size=128).image for index in (0, 1)]
+    pictures = [drawn.draw(index, NEW_SEED, size=128).image for index in (0, 1)]
     pictures += [
-        drawn.picture(knob, np.random.default_rng((20_000, 8)), 128)
-        for knob in (0.0, 0.35, 0.5, 0.65, 1.0)
+        drawn.picture(knob, np.random.default_rng((NEW_SEED, MORPHED)), 128)
+        for knob in (0.0, 0.5, 0.6, 0.7, 1.0)
     ]
     results = classifier.predict(pictures)
     figure = Figure(figsize=(12.6, 3.5), layout="constrained")
-    rows = figure.subplots(2, len(pictures), height_ratios=(3, 1))
+    rows = figure.subplots(2, len(pictures), height_ratios=(3, 1.1))
     for column, (picture, result) in enumerate(zip(pictures, results, strict=True)):
         above, below = rows[0][column], rows[1][column]
         above.imshow(picture)
-        above.set_title(result.in_words(), fontsize=11)
+        above.set_title(result.in_words(), fontsize=10.5)
         above.set_axis_off()
         logits = [result.logits["cat"], result.logits["dog"]]
         bars = below.barh(["cat", "dog"], logits, color=[CAT, DOG])

@@ -136,7 +136,7 @@ def test_as_a_process_results_are_on_stdout_and_words_on_stderr(catordog, drawn_
         (["EMPTY"], "no photos in it"),
         (["PHOTO", "--threshold", "1.5"], "--threshold 1.5 is not a confidence"),
         (["PHOTO", "--format", "xml"], "invalid choice: 'xml'"),
-        (["PHOTO", "--out", "no/such/folder/r.csv"], "no/such/folder"),
+        (["PHOTO", "--out", "photo.jpg/r.csv"], "can't write photo.jpg/r.csv"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(predict, tmp_path, monkeypatch, words, says):

@@ -15,6 +15,7 @@ from catordog.photos import drawn
 from catordog.terminal import say
 
 NEW_SEED = 20_000  # pictures of this series are in no training run of the demo
+MORPHED = 10  # the picture of it that turns from cat to dog
 
 
 def run(out: str) -> int:
@@ -56,7 +57,7 @@ def draw_new_pictures(folder: Path) -> list[Path]:
     for step in range(7):
         knob = step / 6
         pictures.append(folder / f"morph-{step}-of-6.png")
-        drawn.picture(knob, np.random.default_rng((NEW_SEED, 8)), 128).save(pictures[-1])
+        drawn.picture(knob, np.random.default_rng((NEW_SEED, MORPHED)), 128).save(pictures[-1])
     contact_sheet(rows=7).save(folder / "contact-sheet.png")
     return pictures
 
@@ -69,7 +70,7 @@ def contact_sheet(rows: int, columns: int = 12, size: int = 96) -> Image.Image:
         picture = drawn.draw(place, NEW_SEED, size=size).image
         sheet.paste(picture, (x * (size + 2), y * (size + 2)))
     for x in range(columns):
-        generator = np.random.default_rng((NEW_SEED, 8))
+        generator = np.random.default_rng((NEW_SEED, MORPHED))
         picture = drawn.picture(x / (columns - 1), generator, size)
         sheet.paste(picture, (x * (size + 2), rows * (size + 2)))
     return sheet

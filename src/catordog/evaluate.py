@@ -151,8 +151,8 @@ def report(result: Evaluation) -> str:
         ["AUROC", "–" if metrics.auroc is None else f"{metrics.auroc:.4f}", "0.5 is a blind guess"],
     ]
     for target, share in metrics.coverage_at.items():
-        aim = f"{100 * float(target):g} % of the answers are right if only these are given"
-        figures.append(["surest", _percent(share), aim])
+        aim = f"of the photos, the surest, can be answered at {100 * float(target):g} % accuracy"
+        figures.append(["coverage", _percent(share), aim])
     confusion = [["", *(f"said {name}" for name in classes)]]
     confusion += [
         [f"  {true}", *(f"{metrics.confusion[true][said]:,}" for said in classes)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from catordog.errors import CatordogError
+from catordog.terminal import say
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,6 +34,32 @@ def write_text(path: Path, text: str) -> None:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[str]]:
+    """Write a long file bit by bit; under its own name it appears only when it is whole.
+
+    If the work breaks off, what is done so far stays beside it as `NAME.partial`.
+
+    Raises:
+        CatordogError: it can't be written; known before the work begins, unless the disk fills up.
+    """
+    partial = path.with_name(path.name + ".partial")
+    done = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+        done = True
+    except OSError as error:
+        raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
+    finally:
+        if not done and partial.is_file() and partial.stat().st_size:
+            say(f"what is done so far is in {partial}")
 
 
 def _umask() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import json
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from catordog.classifier import Classifier, load
 from catordog.confidence.softmax import honest
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_text
+from catordog.files import written_whole
 from catordog.photos.decode import decode
 from catordog.photos.sources import is_photo_name
 from catordog.photos.stores import Folder, Zip, is_zip, read_file
@@ -94,8 +93,7 @@ def run(
     inputs = find_photos(paths)
     classifier = load(model)
     tally: Counter[str] = Counter()
-    buffer = io.StringIO() if out else None
-    with nullcontext(buffer or sys.stdout) as file:
+    with written_whole(Path(out)) if out else nullcontext(sys.stdout) as file:
         write = _WRITERS[style](file, classifier.classes)
         with progress("predicting", len(inputs)) as done:
             results = predictions(classifier, inputs, threshold)
@@ -103,8 +101,6 @@ def run(
                 write(path, result)
                 tally["unreadable" if isinstance(result, PhotoError) else result.verdict] += 1
                 done(count)
-    if out and buffer:
-        write_text(Path(out), buffer.getvalue())
     words = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(tally.items()))
     say(f"{len(inputs):,} photo{'s' if len(inputs) > 1 else ''}: {words}")
     return 1 if tally["unreadable"] else 0

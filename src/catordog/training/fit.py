@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def _parse(argv: Sequence[str]) -> TrainCLI:
             run=False,
         )
     except ArgumentError as error:
-        raise CatordogError(_one_line(str(error))) from None
+        where = ", ".join(_configs(words)) if "parsing config" in str(error) else ""
+        raise CatordogError(_one_line(f"{where}: {error}" if where else str(error))) from None
     finally:
         sys.argv = kept
 
@@ -199,6 +201,11 @@ def _find_configs(words: list[str]) -> list[str]:
         elif place + 1 < len(words):
             found[place + 1] = _config(words[place + 1])
     return found
+
+
+def _configs(words: list[str]) -> list[str]:
+    after = [word for flag, word in pairwise(words) if flag in {"--config", "-c"}]
+    return after + [word.partition("=")[2] for word in words if word.startswith("--config=")]
 
 
 def _config(name: str) -> str:
