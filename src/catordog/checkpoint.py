@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
@@ -12,6 +13,11 @@ from catordog.photos.preprocess import Preprocess
 from catordog.photos.split import Fractions
 
 FORMAT = 1
+
+
+def run_folder(model: Path) -> Path:
+    """The folder of the run that a model file belongs to: RUN/checkpoints/best.ckpt is of RUN."""
+    return model.parent.parent if model.parent.name == "checkpoints" else model.parent
 
 
 @dataclass(frozen=True, slots=True)

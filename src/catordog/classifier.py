@@ -19,7 +19,7 @@ from catordog.checkpoint import ModelFile
 from catordog.confidence.verdict import Prediction, judge
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.decode import decode
-from catordog.photos.reading import in_parallel
+from catordog.photos.parallel import in_parallel
 from catordog.photos.stores import read_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Classifier:
     def __init__(self, network: nn.Module, model: ModelFile) -> None:
         self.model = model
         self._network = network.eval()
+        self._last: nn.Module | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,6 +99,26 @@ class Classifier:
         with torch.inference_mode():
             logits: npt.NDArray[np.float32] = self._network(inputs).float().numpy()
         return logits
+
+    def features_of_pixels(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Raw logits `[N, C]`, and what the last layer makes them from, the features `[N, D]`.
+
+        Args:
+            pixels: preprocessed photos, `uint8 [N, S, S, 3]`.
+        """
+        if self._last is None:
+            self._last = last_layer(self._network, self.model.preprocess.size)
+        seen: list[npt.NDArray[np.float32]] = []
+        hook = self._last.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0].float().flatten(1).numpy())
+        )
+        try:
+            logits = self.logits_of_pixels(pixels)
+        finally:
+            hook.remove()
+        return logits, seen[-1]
 
     def stream(
         self, items: Iterable[Item], read: Callable[[Item], Image.Image]
@@ -184,6 +205,15 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
         reason = str(error).splitlines()[-1].strip()
         raise CatordogError(f"{path}: its weights don't fit its network: {reason}") from None
     return Classifier(network, model)
+
+
+def last_layer(network: nn.Module, size: int) -> nn.Module:
+    """The module that makes the logits: the last affine one that they depend on."""
+    from catordog.training.contract import check_raw_logits
+
+    name = check_raw_logits(network, size=size).partition(" (")[0]
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    return modules.get(name, network)  # "forward()", where it is in no module of its own
 
 
 class Checkpoint:

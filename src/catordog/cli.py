@@ -10,10 +10,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from catordog import __version__
 from catordog.errors import CatordogError
+
+if TYPE_CHECKING:
+    from catordog.photos.decode import DecodeRules
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -22,6 +25,7 @@ examples:
   catordog demo                                        train, evaluate and predict, without data
   catordog train --config dogs-vs-cats.yaml --data dogs-vs-cats.zip
   catordog evaluate runs/drawn/version_0/checkpoints/best.ckpt --data drawn
+  catordog audit --data pets --html audit.html         what is wrong with a folder
   catordog predict holiday/ --model best.ckpt --format csv --out holiday.csv
 
 exit codes: 0 done; 1 done, but some photo could not be read; 2 wrong usage or input
@@ -90,14 +94,28 @@ def _run(words: list[str]) -> int:
     if args.command == "evaluate":
         from catordog import evaluate
 
-        return evaluate.run(args.model, args.data, args.split, args.json, args.csv)
+        return evaluate.run(
+            args.model, args.data, args.split, args.json, args.csv, args.exclude, _rules(args)
+        )
     if args.command == "predict":
         from catordog import predict
 
-        return predict.run(args.paths, args.model, args.format, args.out, args.threshold)
+        return predict.run(
+            args.paths, args.model, args.format, args.out, args.threshold, _rules(args)
+        )
+    if args.command == "audit":
+        from catordog import audit
+
+        return audit.run(args.data, args.model, args.html, args.json, args.fix_list, _rules(args))
     from catordog import demo
 
     return demo.run(args.out)
+
+
+def _rules(args: argparse.Namespace) -> DecodeRules:
+    from catordog.photos.decode import DecodeRules
+
+    return DecodeRules(args.allow_truncated, args.max_megapixels)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +129,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"catordog {__version__}")
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show tracebacks")
+    reading = _Parser(add_help=False)
+    reading.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="read what is there of photos that end too early",
+    )
+    reading.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=200,
+        metavar="N",
+        help="refuse larger photos before they are decoded (default: 200)",
+    )
+    excluding = _Parser(add_help=False)
+    excluding.add_argument(
+        "--exclude", metavar="F", help="a CSV file with a column 'path': photos to leave out"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser(
@@ -122,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        parents=[common],
+        parents=[common, reading, excluding],
         help="measure a model on held-out photos",
         description="Measure a model on photos that it has not trained on: raw logits, softmax "
         "confidences, and what they are worth.",
@@ -140,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser(
         "predict",
-        parents=[common],
+        parents=[common, reading],
         help="say what is on photos",
         description="Say what is on photos: raw logits, confidences, and a verdict in words.",
     )
@@ -159,6 +194,21 @@ def _parser() -> argparse.ArgumentParser:
         help="say 'not sure' below this confidence (0…1; default: the model's)",
     )
 
+    audit = commands.add_parser(
+        "audit",
+        parents=[common, reading],
+        help="find what is wrong with a photo folder",
+        description="Tell the truth about a photo folder: unreadable files, copies, near copies, "
+        "one picture under several labels; with a model also wrong labels, and photos of no class.",
+    )
+    audit.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    audit.add_argument("--model", metavar="M", help="a .ckpt whose features judge the labels")
+    audit.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
+    audit.add_argument("--json", metavar="F", help="write the findings to this file")
+    audit.add_argument(
+        "--fix-list", metavar="F", help="write photos to leave out, for --exclude, to this CSV file"
+    )
+
     demo = commands.add_parser(
         "demo",
         parents=[common],
@@ -174,5 +224,6 @@ def _parser() -> argparse.ArgumentParser:
 
 _DATA_HELP = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, a flat folder of "
-    "cat.N.jpg and dog.N.jpg, a zip of any of these, the Oxford-IIIT Pet layout, or 'drawn'"
+    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, or "
+    "'drawn', 'oxford-pets', 'microsoft'"
 )

@@ -13,14 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from catordog.checkpoint import run_folder
 from catordog.classifier import Classifier, load
 from catordog.confidence.metrics import Metrics, measure
 from catordog.confidence.softmax import honest, softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.reading import report_failures
 from catordog.photos.sources import Photo, open_data
 from catordog.photos.split import Split
-from catordog.terminal import progress, say, table
+from catordog.terminal import progress, table
 
 SHOWN = 8
 """How many mistakes, and how many unsure photos, are listed."""
@@ -39,6 +42,8 @@ class Evaluation:
         temperature: of `softmax`.
         metrics: the figures.
         failures: one for each photo that could not be read.
+        excluded: how many photos the user has left out.
+        accuracy_with_excluded: the accuracy if they were not; None if there are none.
     """
 
     model: str
@@ -51,6 +56,8 @@ class Evaluation:
     temperature: float
     metrics: Metrics
     failures: list[PhotoError]
+    excluded: int = 0
+    accuracy_with_excluded: float | None = None
 
     @property
     def confidences(self) -> npt.NDArray[np.float64]:
@@ -64,25 +71,41 @@ class Evaluation:
             "data": self.data,
             "split": self.split,
             "unreadable": len(self.failures),
+            "excluded": self.excluded,
+            "accuracy_with_excluded": self.accuracy_with_excluded,
             "temperature": self.temperature,
             **self.metrics.to_dict(),
         }
 
 
 def evaluate(
-    classifier: Classifier, data: str, split: Split | Literal["all"] = "test", *, model: str = ""
+    classifier: Classifier,
+    data: str,
+    split: Split | Literal["all"] = "test",
+    *,
+    model: str = "",
+    exclude: str | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> Evaluation:
     """Run every photo of a split through a model.
 
     The split is cut with the fractions that the model was trained with, so that "test" means
     photos that took no part in making it.
 
+    Args:
+        classifier: the model.
+        data: as `open_data` takes it.
+        split: which photos.
+        model: what to call the model.
+        exclude: a CSV file with a column `path`: photos to leave out.
+        rules: what is decoded.
+
     Raises:
         CatordogError: the data has no such split, other classes, or no readable photo.
     """
-    photo_set = open_data(data)
+    photo_set = open_data(data, rules=rules, exclude=exclude)
     place = _match(photo_set.classes, classifier.classes, data)
-    chosen = photo_set.split(split, classifier.model.fractions)
+    chosen = photo_set.split(split, classifier.model.fractions, excluded=True)
     photos: list[Photo] = []
     logits: list[npt.NDArray[np.float32]] = []
     failures: list[PhotoError] = []
@@ -102,34 +125,44 @@ def evaluate(
         )
     labels = np.array([place[photo.label] for photo in photos], dtype=np.int64)
     stacked = np.stack(logits)
+    out = np.array([photo.name in photo_set.excluded for photo in photos])
+    if out.all():
+        raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
     temperature = classifier.model.temperature
     return Evaluation(
         model=model,
         data=data,
         split=split,
         classes=classifier.classes,
-        photos=photos,
-        labels=labels,
-        logits=stacked,
+        photos=[photo for photo, left_out in zip(photos, out, strict=True) if not left_out],
+        labels=labels[~out],
+        logits=stacked[~out],
         temperature=temperature,
-        metrics=measure(stacked, labels, classifier.classes, temperature),
+        metrics=measure(stacked[~out], labels[~out], classifier.classes, temperature),
         failures=failures,
+        excluded=int(out.sum()),
+        accuracy_with_excluded=float((stacked.argmax(1) == labels).mean()) if out.any() else None,
     )
 
 
-def run(model: str, data: str, split: str, json_file: str | None, csv_file: str | None) -> int:
+def run(
+    model: str,
+    data: str,
+    split: str,
+    json_file: str | None,
+    csv_file: str | None,
+    exclude: str | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
+) -> int:
     """`catordog evaluate`. Returns 1 if a photo could not be read, else 0."""
     which: Split | Literal["all"] = split  # type: ignore[assignment]  # the parser has checked it
-    result = evaluate(load(model), data, which, model=model)
+    result = evaluate(load(model), data, which, model=model, exclude=exclude, rules=rules)
     if json_file:
         write_text(Path(json_file), json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
     if csv_file:
         write_text(Path(csv_file), rows_csv(result))
     print(report(result))
-    for failure in result.failures[:SHOWN]:
-        say(f"can't be read: {failure}")
-    if len(result.failures) > SHOWN:
-        say(f"can't be read: {len(result.failures) - SHOWN:,} more")
+    report_failures(result.failures, run_folder(Path(model)) / f"unreadable-{split}.txt")
     return 1 if result.failures else 0
 
 
@@ -145,6 +178,7 @@ def report(result: Evaluation) -> str:
             _percent(metrics.accuracy),
             f"95 % interval {_percent(low)} to {_percent(high)}",
         ],
+        *_with_excluded(result),
         ["loss (NLL)", f"{metrics.nll:.4f}", f"{math.log(len(classes)):.4f} is a blind guess"],
         ["Brier score", f"{metrics.brier:.4f}", "squared distance of confidence and truth"],
         ["ECE", _percent(metrics.ece), "how far confidence and accuracy are apart"],
@@ -176,6 +210,13 @@ def report(result: Evaluation) -> str:
     unsure = list(sure_first[::-1])[:SHOWN]
     parts.append("least confident photos\n" + _photo_table(result, unsure, confidence))
     return "\n\n".join(parts)
+
+
+def _with_excluded(result: Evaluation) -> list[list[str]]:
+    if result.accuracy_with_excluded is None:
+        return []
+    words = f"with the {result.excluded:,} excluded photo{'s' if result.excluded > 1 else ''}"
+    return [["", _percent(result.accuracy_with_excluded), words]]
 
 
 def _percent(share: float) -> str:

@@ -15,6 +15,11 @@ from catordog.terminal import say
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_bytes` does, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever finds half of it.
 
     Raises:
@@ -26,8 +31,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except OSError as error:

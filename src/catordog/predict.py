@@ -18,9 +18,9 @@ from catordog.confidence.softmax import honest
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import written_whole
-from catordog.photos.decode import decode
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
 from catordog.photos.sources import is_photo_name
-from catordog.photos.stores import Folder, Zip, is_zip, read_file
+from catordog.photos.stores import open_store, read_file
 from catordog.terminal import progress, say
 
 Format = Literal["table", "jsonl", "csv"]
@@ -57,8 +57,7 @@ def find_photos(paths: Sequence[str]) -> list[Input]:
 
 
 def _photos_in(path: Path) -> Iterator[Input]:
-    if path.is_dir() or (path.is_file() and is_zip(path)):
-        store = Folder(path) if path.is_dir() else Zip(path)
+    if store := open_store(path):
         names = [name for name in store.names() if is_photo_name(name)]
         if not names:
             raise CatordogError(f"{path}: no photos in it")
@@ -69,13 +68,16 @@ def _photos_in(path: Path) -> Iterator[Input]:
 
 
 def predictions(
-    classifier: Classifier, inputs: Sequence[Input], threshold: float | None = None
+    classifier: Classifier,
+    inputs: Sequence[Input],
+    threshold: float | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> Iterator[tuple[str, Prediction | PhotoError]]:
     """Yield each photo's path with its prediction, or with why it can't be read, in order."""
     side = classifier.model.preprocess.size
 
     def read(item: Input) -> Any:
-        return decode(item.read(), item.path, near=side)
+        return decode(item.read(), item.path, near=side, rules=rules)
 
     for item, result in classifier.stream(inputs, read):
         if isinstance(result, PhotoError):
@@ -85,7 +87,12 @@ def predictions(
 
 
 def run(
-    paths: Sequence[str], model: str | None, style: Format, out: str | None, threshold: float | None
+    paths: Sequence[str],
+    model: str | None,
+    style: Format,
+    out: str | None,
+    threshold: float | None,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> int:
     """`catordog predict`. Returns 1 if a photo could not be read, else 0."""
     if threshold is not None and not 0 <= threshold <= 1:
@@ -96,7 +103,7 @@ def run(
     with written_whole(Path(out)) if out else nullcontext(sys.stdout) as file:
         write = _WRITERS[style](file, classifier.classes)
         with progress("predicting", len(inputs)) as done:
-            results = predictions(classifier, inputs, threshold)
+            results = predictions(classifier, inputs, threshold, rules)
             for count, (path, result) in enumerate(results, 1):
                 write(path, result)
                 tally["unreadable" if isinstance(result, PhotoError) else result.verdict] += 1

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from catordog.errors import PhotoError
-from catordog.photos.decode import decode
+from catordog.photos.decode import DecodeRules, decode, examine
 from conftest import jpeg, save
 
 RED = (200, 40, 30)
@@ -112,7 +112,7 @@ def test_a_truncated_photo_is_refused_unless_allowed():
     half = data[: int(len(data) * 0.6)]
     with pytest.raises(PhotoError, match="truncated"):
         decode(half)
-    assert decode(half, allow_truncated=True).size == (400, 400)
+    assert decode(half, rules=DecodeRules(allow_truncated=True)).size == (400, 400)
 
 
 def test_a_pixel_bomb_is_refused_before_its_pixels_are_made():
@@ -120,7 +120,7 @@ def test_a_pixel_bomb_is_refused_before_its_pixels_are_made():
     with pytest.raises(PhotoError, match="more than the limit of 200 mega"):
         decode(bomb)
     with pytest.raises(PhotoError, match="40 × 24 pixels is more than the limit"):
-        decode(save(half_red(), "PNG"), max_pixels=100)
+        decode(save(half_red(), "PNG"), rules=DecodeRules(max_megapixels=1e-4))
 
 
 @pytest.mark.parametrize("step", range(40))

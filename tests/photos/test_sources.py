@@ -221,7 +221,7 @@ def test_a_damaged_photo_in_a_zip_is_named(tmp_path):
     bad = [photo for photo in found.photos if photo.path.endswith("cat.0.jpg")]
     with pytest.raises(PhotoError, match=r"cat\.0\.jpg.*damaged in its archive"):
         bad[0].image()
-    others = [photo for photo in found.photos if photo is not bad[0]]
+    others = [photo for photo in found.photos if photo != bad[0]]
     assert all(isinstance(np.asarray(photo.image()), np.ndarray) for photo in others)
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CatordogError, match="not a whole zip"):
         open_data(str(tmp_path / "half.zip"))
-    with pytest.raises(CatordogError, match="neither a folder nor a zip"):
+    with pytest.raises(CatordogError, match="neither a folder nor an archive"):
         open_data(str(tmp_path / "notes.txt"))
 
 

@@ -7,6 +7,7 @@ with the reason; nothing else comes out of here, whatever the bytes are.
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 from PIL import (  # each plugin registers its format; Pillow would import all sixty for one
     AvifImagePlugin,  # noqa: F401
@@ -23,7 +24,7 @@ from PIL import (  # each plugin registers its format; Pillow would import all s
     WebPImagePlugin,  # noqa: F401
 )
 
-from catordog.errors import PhotoError
+from catordog.errors import CatordogError, PhotoError
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 """What is decoded (a phone's MPO is a JPEG). Pillow knows dozens more formats; each is more code
@@ -48,10 +49,50 @@ SUFFIXES = frozenset(
 )
 """Names that are taken for photos when a folder is listed (any case)."""
 
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused before their pixels are allocated (200 megapixels)."""
-
 _SRGB = ImageCms.createProfile("sRGB")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRules:
+    """What is decoded and what is refused.
+
+    Attributes:
+        allow_truncated: read what is there of a file that ends too early.
+        max_megapixels: a picture of more pixels is refused before they are allocated.
+    """
+
+    allow_truncated: bool = False
+    max_megapixels: float = 200
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_megapixels <= 1e6:
+            raise CatordogError(f"a limit of {self.max_megapixels} megapixels lets nothing through")
+
+    @property
+    def max_pixels(self) -> int:
+        """The same limit, in pixels."""
+        return int(self.max_megapixels * 1e6)
+
+
+DEFAULT_RULES = DecodeRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded photo, and what its file says of itself.
+
+    Attributes:
+        image: RGB and upright.
+        format: as Pillow names it: JPEG, PNG, …
+        mode: the file's own colour mode: RGB, L, CMYK, P, …
+        width, height: as stored, in pixels, before rotation and whatever `near` has saved.
+    """
+
+    image: Image.Image
+    format: str
+    mode: str
+    width: int
+    height: int
 
 
 def decode(
@@ -59,8 +100,7 @@ def decode(
     path: str = "photo",
     *,
     near: int | None = None,
-    allow_truncated: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> Image.Image:
     """Decode the bytes of one photo.
 
@@ -70,8 +110,7 @@ def decode(
         near: the side length, in pixels, that the photo will be resized to. A large JPEG is then
             decoded at 1/2, 1/4 or 1/8 of its size, never below twice this side, which loses
             nothing visible and takes a fraction of the time. None: the full size.
-        allow_truncated: read what is there of a file that ends too early.
-        max_pixels: refuse a picture with more pixels than this.
+        rules: what is refused.
 
     Returns:
         An RGB image: EXIF orientation applied, an embedded colour profile converted to sRGB,
@@ -80,18 +119,33 @@ def decode(
     Raises:
         PhotoError: the reason why the photo cannot be read.
     """
+    return examine(data, path, near=near, rules=rules).image
+
+
+def examine(
+    data: bytes,
+    path: str = "photo",
+    *,
+    near: int | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
+) -> Decoded:
+    """Decode the bytes of one photo, and say what its file is; otherwise as `decode`."""
     if not data:
         raise PhotoError(path, "empty file")
+    max_pixels = rules.max_pixels
     _let_pillow_take(max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} × {image.height} pixels is "
                 raise PhotoError(path, size + _too_large(max_pixels))
+            facts = (image.format or "?", image.mode, image.width, image.height)
             if near is not None and image.format in {"JPEG", "MPO"}:
                 image.draft(None, (2 * near, 2 * near))
-            _load(image, allow_truncated)
-            return _rgb(ImageOps.exif_transpose(_srgb(image)))
+            _load(image, rules.allow_truncated)
+            # Upright first: a converted picture has forgotten its rotation.
+            ImageOps.exif_transpose(image, in_place=True)
+            return Decoded(_rgb(_srgb(image)), *facts)
     except PhotoError:
         raise
     except Image.DecompressionBombError:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_text
+from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.sources import Photo
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-
-def in_parallel(work: Callable[[In], Out], items: Iterable[In], ahead: int = 256) -> Iterator[Out]:
-    """Yield `work(item)` in the order of the items, never more than `ahead` of them in memory.
-
-    Threads are enough: Pillow and zlib let go of Python's lock while they decode.
-    """
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        waiting: deque[Future[Out]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+from catordog.terminal import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +70,26 @@ def read_pixels(
             f"none of the {len(photos):,} photos could be read; first: {failures[0]}"
         )
     return Pixels(pixels[: len(read)], read, failures)
+
+
+def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
+    """Say which photos could not be read: a few of them here, all of them in a file."""
+    if not failures:
+        return
+    for failure in failures[:_SHOWN]:
+        say(f"can't be read: {failure}")
+    if len(failures) > _SHOWN:
+        say(f"can't be read: {len(failures) - _SHOWN:,} more")
+    photos = "photo" if len(failures) == 1 else "photos"
+    try:
+        write_text(file, "".join(f"{failure}\n" for failure in failures))
+    except CatordogError as error:
+        say(f"{len(failures):,} {photos} could not be read; {error}")
+    else:
+        say(f"{len(failures):,} {photos} could not be read; all are named in {file}")
+
+
+_SHOWN = 5
 
 
 def _check_memory(needed: int, side: int) -> None:

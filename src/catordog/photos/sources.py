@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import os
 import re
+import sys
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, Protocol, overload
 
 from PIL import Image
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos import drawn
-from catordog.photos.decode import SUFFIXES, decode
-from catordog.photos.split import SPLITS, Fractions, Split, content_key, split_of
-from catordog.photos.stores import Folder, Store, Zip, is_zip
+from catordog.photos.decode import DEFAULT_RULES, SUFFIXES, Decoded, DecodeRules, decode, examine
+from catordog.photos.downloads import DOWNLOADS, fetch
+from catordog.photos.parallel import in_parallel
+from catordog.photos.split import SPLITS, Fractions, Split, content_key, sides_of
+from catordog.photos.stores import Store, open_store
+from catordog.terminal import progress
 
 FORMS = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, files named "
-    "cat.N.jpg and dog.N.jpg, a zip of any of these, the Oxford-IIIT Pet layout, or 'drawn'"
+    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, or "
+    "'drawn', 'oxford-pets', 'microsoft'"
 )
 
 _SPLIT_FOLDERS: dict[str, Split] = {
@@ -32,29 +40,84 @@ _FLAT_NAME = re.compile(r"(?P<label>[^\W\d][^.]*)\.\d+\.\w+", re.UNICODE)
 _SPECIES = {"1": "cat", "2": "dog"}  # Oxford-IIIT Pet, annotations/README
 
 
+class Pictures(Protocol):
+    """Where pictures come from, by name: files of a store, or our own drawing."""
+
+    def image(self, name: str, near: int | None) -> Image.Image:
+        """Read and decode one (see `decode.decode`). Raises `PhotoError`."""
+
+    def examine(self, name: str, near: int) -> tuple[Decoded, int, bytes]:
+        """Read and decode one: what it is, its file's size, and a digest of its bytes."""
+
+    def key(self, name: str) -> int:
+        """Its content key (see `split.content_key`). Raises `PhotoError`."""
+
+    def path(self, name: str) -> str:
+        """What its owner calls it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One labelled photo, not yet read.
 
     Attributes:
-        path: what its owner calls it.
+        name: in its data set.
         label: index into the data set's classes.
         own_split: the side that the data set itself puts it on, if it does.
     """
 
-    path: str
+    name: str
     label: int
     own_split: Split | None
-    _image: Callable[[int | None], Image.Image] = field(repr=False, compare=False)
-    _key: Callable[[], int] = field(repr=False, compare=False)
+    _pictures: Pictures = field(repr=False, compare=False)
+
+    @property
+    def path(self) -> str:
+        """What its owner calls it."""
+        return self._pictures.path(self.name)
 
     def image(self, near: int | None = None) -> Image.Image:
         """Read and decode it (see `decode.decode`). Raises `PhotoError`."""
-        return self._image(near)
+        return self._pictures.image(self.name, near)
+
+    def examine(self, near: int) -> tuple[Decoded, int, bytes]:
+        """Read and decode it: what it is, its file's size in bytes, and a digest of its bytes.
+
+        Raises `PhotoError`.
+        """
+        return self._pictures.examine(self.name, near)
 
     def key(self) -> int:
         """Its content key (see `split.content_key`). Raises `PhotoError`."""
-        return self._key()
+        return self._pictures.key(self.name)
+
+
+class Photos(Sequence[Photo]):
+    """Labelled photos, kept as lists of names and numbers: a million take little memory."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        names: Sequence[str],
+        labels: Iterable[int],
+        own_splits: Sequence[Split | None],
+    ) -> None:
+        self.pictures = pictures
+        self.names = names
+        self.labels = array("l", labels)
+        self.own_splits = own_splits
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> Photo: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Photo]: ...
+    def __getitem__(self, place: int | slice) -> Photo | Sequence[Photo]:
+        if isinstance(place, slice):
+            return [self[index] for index in range(*place.indices(len(self)))]
+        return Photo(self.names[place], self.labels[place], self.own_splits[place], self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,63 +127,76 @@ class PhotoSet:
     Attributes:
         name: as the user gave it.
         classes: names in lower case, sorted; a photo's label is an index into them.
-        photos: in the order of their paths.
+        photos: in the order of their names.
         unlabelled: how many photos were left out because nothing says what they show.
+        excluded: names of photos that the user has left out.
+        distinct: no two pictures are alike, so nobody has to look for copies.
     """
 
     name: str
     classes: tuple[str, ...]
-    photos: tuple[Photo, ...]
+    photos: Photos
     unlabelled: int = 0
+    excluded: frozenset[str] = frozenset()
+    distinct: bool = False
 
-    def split(self, which: Split | Literal["all"], fractions: Fractions) -> list[Photo]:
+    def split(
+        self, which: Split | Literal["all"], fractions: Fractions, *, excluded: bool = False
+    ) -> list[Photo]:
         """The photos of one side.
 
         The data set's own split wins where it has one; only validation photos are cut from its
-        training photos if it names none. Otherwise a photo's content decides. A photo that
-        can't be read stays with the training photos, where it will be reported.
+        training photos if it names none. Otherwise a photo's content decides, and copies and
+        near copies of it follow. A photo that can't be read stays with the training photos,
+        where it will be reported.
+
+        Args:
+            which: train, val, test, or all.
+            fractions: the shares of validation and test photos.
+            excluded: also those that the user has left out.
 
         Raises:
             CatordogError: this side has no photo, or a class has none on it.
         """
-        sides = self.sides(fractions)
+        there: Sequence[Split] = ()
+        if which != "all":
+            there = self.sides(fractions)
         chosen = [
-            photo for photo, side in zip(self.photos, sides, strict=True) if which in (side, "all")
+            photo
+            for place, photo in enumerate(self.photos)
+            if which in ("all", *there[place : place + 1])
+            and (excluded or photo.name not in self.excluded)
         ]
-        self._check(which, chosen, sides)
+        self._check(which, chosen, there)
         return chosen
 
     def sides(self, fractions: Fractions) -> list[Split]:
-        """The side of every photo, in their order."""
-        own = {photo.own_split for photo in self.photos} - {None}
+        """The side of every photo, in their order, also of the excluded ones."""
+        own = {split for split in self.photos.own_splits if split}
         if not own:
-            return self._by_content(self.photos, fractions)
-        sides: list[Split] = [photo.own_split or "train" for photo in self.photos]
+            return self._by_content(range(len(self.photos)), fractions)
+        sides: list[Split] = [split or "train" for split in self.photos.own_splits]
         if "train" in own and "val" not in own:
             places = [place for place, side in enumerate(sides) if side == "train"]
             only_val = Fractions(fractions.val / (1 - fractions.test), 0)
-            cut = self._by_content([self.photos[place] for place in places], only_val)
-            for place, side in zip(places, cut, strict=True):
+            for place, side in zip(places, self._by_content(places, only_val), strict=True):
                 sides[place] = side
         return sides
 
-    @staticmethod
-    def _by_content(photos: Sequence[Photo], fractions: Fractions) -> list[Split]:
-        def side(photo: Photo) -> Split:
-            try:
-                return split_of(photo.key(), fractions)
-            except PhotoError:
-                return "train"
+    def _by_content(self, places: Sequence[int], fractions: Fractions) -> list[Split]:
+        from catordog.photos.likeness import groups_of
 
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(side, photos, chunksize=64))
+        photos = [self.photos[place] for place in places]
+        keys = keys_of(photos)
+        groups = None if self.distinct else groups_of(photos, keys)
+        return sides_of(keys, [photo.label for photo in photos], fractions, groups)
 
     def _check(self, which: str, chosen: Sequence[Photo], sides: Sequence[Split]) -> None:
         counts = Counter(self.classes[photo.label] for photo in chosen)
         if not chosen:
             there = [split for split in SPLITS if split in set(sides)]
             raise CatordogError(
-                f"{self.name} has no {which} photos; it has {', '.join(there)}: "
+                f"{self.name} has no {which} photos; it has {', '.join(there) or 'none at all'}: "
                 f"choose one of them, or all, with --split"
             )
         missing = [name for name in self.classes if not counts[name]]
@@ -132,144 +208,265 @@ class PhotoSet:
 
     def summary(self) -> str:
         """One line for people: how many photos of which classes."""
-        counts = Counter(self.classes[photo.label] for photo in self.photos)
-        left_out = f", {self.unlabelled:,} without a label left out" if self.unlabelled else ""
-        return f"{self.name}: {len(self.photos):,} photos ({_tally(counts)}){left_out}"
+        counts = Counter(self.classes[label] for label in self.photos.labels)
+        words = f"{self.name}: {len(self.photos):,} photos ({_tally(counts)})"
+        if self.unlabelled:
+            words += f", {self.unlabelled:,} without a label left out"
+        if self.excluded:
+            words += f", {len(self.excluded):,} excluded"
+        return words
 
 
-def open_data(data: str) -> PhotoSet:
+def keys_of(photos: Sequence[Photo]) -> list[int | None]:
+    """The content keys of photos, read in parallel; None for one that can't be read."""
+    keys = []
+    with progress("looking at contents", len(photos)) as done:
+        for count, key in enumerate(in_parallel(_key_or_none, photos), 1):
+            keys.append(key)
+            done(count)
+    return keys
+
+
+def _key_or_none(photo: Photo) -> int | None:
+    try:
+        return photo.key()
+    except PhotoError:
+        return None
+
+
+def open_data(
+    data: str, *, rules: DecodeRules = DEFAULT_RULES, exclude: str | None = None
+) -> PhotoSet:
     """Find the labelled photos that `--data` names. Only names and folders are read here.
 
     Args:
         data: a path or a name, in any of the forms that `FORMS` lists. `drawn` takes settings:
             `drawn:n=8000,seed=0,size=64,morph=0`.
+        rules: what is decoded.
+        exclude: a CSV file with a column `path`: photos to leave out.
 
     Raises:
         CatordogError: there is no such data set, or it is not one.
     """
+    found = _open(data, rules)
+    return found if exclude is None else _without(found, Path(exclude))
+
+
+def _open(data: str, rules: DecodeRules) -> PhotoSet:
     name, _, settings = data.partition(":")
-    if name == "drawn" and not Path(data).exists():
-        return _drawn(data, settings)
     path = Path(data).expanduser()
     if not path.exists():
-        raise CatordogError(f"--data {data}: no such file or folder; give {FORMS}")
-    if path.is_dir():
-        return _labelled(data, Folder(path))
-    if is_zip(path):
-        return _labelled(data, Zip(path))
-    raise CatordogError(f"--data {data}: neither a folder nor a zip archive; give {FORMS}")
+        if name == "drawn":
+            return _drawn(data, settings)
+        if data not in DOWNLOADS:
+            raise CatordogError(f"--data {data}: no such file or folder; give {FORMS}")
+        path = fetch(data)
+    store = open_store(path)
+    if store is None:
+        raise CatordogError(f"--data {data}: neither a folder nor an archive; give {FORMS}")
+    return _labelled(data, store, rules)
+
+
+def _without(found: PhotoSet, file: Path) -> PhotoSet:
+    """The data set, with those photos marked that a list names."""
+    listed = _listed(file)
+    pictures = found.photos.pictures
+    paths = ((name, os.path.normpath(pictures.path(name))) for name in found.photos.names)
+    excluded = frozenset(name for name, path in paths if path in listed or name in listed)
+    if listed and not excluded:
+        raise CatordogError(
+            f"--exclude {file}: none of its {len(listed):,} paths is in {found.name}, where they "
+            f"look like {pictures.path(found.photos.names[0])}"
+        )
+    return replace(found, excluded=excluded)
+
+
+def _listed(file: Path) -> set[str]:
+    """The paths in a CSV file."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = csv.DictReader(opened)
+            if "path" not in (rows.fieldnames or ()):
+                raise CatordogError(f"--exclude {file}: it has no column 'path'")
+            return {os.path.normpath(row["path"]) for row in rows if row["path"]}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no CSV file in UTF-8"
+        raise CatordogError(f"--exclude {file}: {reason}") from None
 
 
 def is_photo_name(name: str) -> bool:
     """Whether a file of this name is taken for a photo when a folder is listed."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+class _Files:
+    """Pictures that are files of a store."""
+
+    def __init__(self, store: Store, rules: DecodeRules) -> None:
+        self.store = store
+        self.rules = rules
+
+    def image(self, name: str, near: int | None) -> Image.Image:
+        return decode(self.store.read(name), self.path(name), near=near, rules=self.rules)
+
+    def examine(self, name: str, near: int) -> tuple[Decoded, int, bytes]:
+        data = self.store.read(name)
+        seen = examine(data, self.path(name), near=near, rules=self.rules)
+        return seen, len(data), hashlib.blake2b(data, digest_size=16).digest()
+
+    def key(self, name: str) -> int:
+        return self.store.key(name)
+
+    def path(self, name: str) -> str:
+        return self.store.path(name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    name: str  # in its store
-    label: str
-    split: Split | None
+class _Labels:
+    """What names say: which photos have a label, in three lists of the same length."""
+
+    names: list[str]
+    labels: list[str]
+    splits: list[Split | None]
+
+    def add(self, name: str, label: str, split: Split | None) -> None:
+        self.names.append(name)
+        self.labels.append(sys.intern(label))
+        self.splits.append(split)
 
 
-def _labelled(data: str, store: Store) -> PhotoSet:
-    names = list(store.names())
-    photos = [name for name in names if is_photo_name(name)]
+def _labelled(data: str, store: Store, rules: DecodeRules) -> PhotoSet:
+    photos: list[str] = []
+    annotations: list[str] = []
+    with progress("listing files") as done:
+        for count, name in enumerate(store.names(), 1):
+            if is_photo_name(name):
+                photos.append(name)
+            elif name.endswith(("annotations/trainval.txt", "annotations/test.txt")):
+                annotations.append(name)
+            if count % 1000 == 0:
+                done(count)
     if not photos:
         raise CatordogError(f"--data {data}: no photos in it; give {FORMS}")
-    entries = _oxford(names, photos, store) or _by_folder(photos)
-    classes = tuple(sorted({entry.label for entry in entries}))
+    photos.sort()
+    found = _oxford(annotations, photos, store) if annotations else None
+    found = found if found and found.names else _by_name(photos)
+    classes = tuple(sorted(set(found.labels)))
     if not classes:
         raise CatordogError(f"--data {data}: {len(photos):,} photos but no labels; give {FORMS}")
     if len(classes) == 1:
         raise CatordogError(
-            f"--data {data}: all {len(entries):,} labelled photos are of one class, "
+            f"--data {data}: all {len(found.names):,} labelled photos are of one class, "
             f"{classes[0]!r}; a classifier needs at least two"
         )
     index = {label: place for place, label in enumerate(classes)}
     return PhotoSet(
         data,
         classes,
-        tuple(_photo(store, entry.name, index[entry.label], entry.split) for entry in entries),
-        unlabelled=len(photos) - len(entries),
+        Photos(
+            _Files(store, rules), found.names, map(index.__getitem__, found.labels), found.splits
+        ),
+        unlabelled=len(photos) - len(found.names),
     )
 
 
-def _photo(store: Store, name: str, label: int, split: Split | None) -> Photo:
-    path = store.path(name)
-    return Photo(
-        path,
-        label,
-        split,
-        lambda near: decode(store.read(name), path, near=near),
-        lambda: store.key(name),
-    )
-
-
-def _by_folder(photos: Sequence[str]) -> list[_Entry]:
+def _by_name(photos: Sequence[str]) -> _Labels:
     """Labels and splits from the names of folders, or of files, below any wrapping folders."""
-    inside = _unwrap([PurePosixPath(name).parts for name in photos])
-    tops = {parts[0].casefold() for parts in inside if len(parts) > 1}
+    start = _wrapping(photos)
+    tops = {name[start:].partition("/")[0].casefold() for name in photos if "/" in name[start:]}
     own_splits = {_SPLIT_FOLDERS[top] for top in tops if top in _SPLIT_FOLDERS}
-    entries = []
+    found = _Labels([], [], [])
     # A lone train/ folder, as in Kaggle's archive, says nothing about a test split.
     if len(own_splits) > 1 or (own_splits and len(tops) == len(own_splits)):
-        for name, parts in zip(photos, inside, strict=True):
-            split = _SPLIT_FOLDERS.get(parts[0].casefold()) if len(parts) > 1 else None
-            label = _label(parts[1:]) if split else None
-            if label:
-                entries.append(_Entry(name, label, split))
-        if len({entry.split for entry in entries}) < 2:
-            entries = [_Entry(entry.name, entry.label, None) for entry in entries]
-        return entries
-    for name, parts in zip(photos, inside, strict=True):
-        if label := _label(parts):
-            entries.append(_Entry(name, label, None))
-    return entries
+        for name in photos:
+            top, slash, rest = name[start:].partition("/")
+            split = _SPLIT_FOLDERS.get(top.casefold()) if slash else None
+            if split and (label := _label(rest)):
+                found.add(name, label, split)
+        if len(set(found.splits)) < 2:
+            found.splits[:] = [None] * len(found.splits)
+        return found
+    for name in photos:
+        if label := _label(name[start:]):
+            found.add(name, label, None)
+    return found
 
 
-def _label(parts: Sequence[str]) -> str | None:
+def _label(name: str) -> str | None:
     """The label of one photo: its outermost folder, or the first part of a flat file's name."""
-    if len(parts) > 1:
-        return parts[0].casefold()
-    match = _FLAT_NAME.fullmatch(parts[-1])
+    folder, slash, _ = name.partition("/")
+    if slash:
+        return folder.casefold()
+    match = _FLAT_NAME.fullmatch(name)
     return match["label"].casefold() if match else None
 
 
-def _unwrap(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drop folders that hold everything else, such as PetImages/ in Microsoft's archive.
+def _wrapping(photos: Sequence[str]) -> int:
+    """The length of the folders that hold everything, such as PetImages/ in Microsoft's archive.
 
-    A folder stays if nothing below it has a label: then it is a class, and the only one.
+    A folder counts as such unless nothing below it has a label: then it is a class, the only one.
     """
-    while all(len(parts) > 1 for parts in paths) and len({parts[0] for parts in paths}) == 1:
-        inside = [parts[1:] for parts in paths]
-        if not any(_label(parts) for parts in inside):
-            break
-        paths = inside
-    return paths
+    start = 0
+    while True:
+        folder, slash, _ = photos[0][start:].partition("/")
+        inside = start + len(folder) + 1
+        wrapper = photos[0][:inside]
+        if not slash or not all(name.startswith(wrapper) for name in photos):
+            return start
+        if not any(_label(name[inside:]) for name in photos):
+            return start
+        start = inside
 
 
-def _oxford(names: Iterable[str], photos: Iterable[str], store: Store) -> list[_Entry]:
+def _oxford(annotations: Sequence[str], photos: Sequence[str], store: Store) -> _Labels:
     """The official Oxford-IIIT Pet layout: lists of `name id species breed` beside images/."""
-    lists = {name for name in names if PurePosixPath(name).parent.name == "annotations"}
-    entries: dict[str, _Entry] = {}
     by_stem = {
         PurePosixPath(photo).stem: photo
         for photo in photos
         if PurePosixPath(photo).parent.name == "images"
     }
-    for file, split in (("trainval.txt", "train"), ("test.txt", "test")):
-        for listed in (name for name in lists if PurePosixPath(name).name == file):
-            for line in store.read(listed).decode("utf-8", "replace").splitlines():
-                fields = line.split()
-                if len(fields) == 4 and fields[0] in by_stem and fields[2] in _SPECIES:
-                    photo = by_stem[fields[0]]
-                    side: Split = "train" if split == "train" else "test"
-                    entries[photo] = _Entry(photo, _SPECIES[fields[2]], side)
-    return sorted(entries.values(), key=lambda entry: entry.name)
+    entries: dict[str, tuple[str, Split]] = {}
+    for listed in sorted(annotations, reverse=True):  # trainval.txt, then test.txt
+        side: Split = "test" if PurePosixPath(listed).name == "test.txt" else "train"
+        for line in store.read(listed).decode("utf-8", "replace").splitlines():
+            fields = line.split()
+            if len(fields) == 4 and fields[0] in by_stem and fields[2] in _SPECIES:
+                entries[by_stem[fields[0]]] = (_SPECIES[fields[2]], side)
+    found = _Labels([], [], [])
+    for name, (label, side) in sorted(entries.items()):
+        found.add(name, label, side)
+    return found
 
 
 _DRAWN_EXAMPLE = "drawn:n=8000,seed=0,size=64,morph=0"
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Pictures that we draw ourselves; a name ends in `.INDEX.png`."""
+
+    seed: int
+    picture_size: int
+    morph: float
+
+    def image(self, name: str, near: int | None) -> Image.Image:
+        del near
+        return drawn.draw(_index(name), self.seed, size=self.picture_size, morph=self.morph).image
+
+    def examine(self, name: str, near: int) -> tuple[Decoded, int, bytes]:
+        image = self.image(name, near)
+        key = self.key(name).to_bytes(8, "big")
+        return Decoded(image, "PNG", image.mode, image.width, image.height), 0, key
+
+    def key(self, name: str) -> int:
+        return content_key(_index(name), self.seed)
+
+    def path(self, name: str) -> str:
+        return name
+
+
+def _index(name: str) -> int:
+    return int(name.split(".")[-2])
 
 
 def _drawn(data: str, settings: str) -> PhotoSet:
@@ -288,18 +485,10 @@ def _drawn(data: str, settings: str) -> PhotoSet:
     morph = values["morph"]
     if not (n > 0 and seed >= 0 and 16 <= size <= 1024 and 0 <= morph <= 1):
         raise CatordogError(f"--data {data}: needs n > 0, seed ≥ 0, size in 16…1024, morph in 0…1")
-
-    def photo(index: int) -> Photo:
-        def image(_near: int | None) -> Image.Image:
-            return drawn.draw(index, seed, size=size, morph=morph).image
-
-        def key() -> int:
-            return content_key(index, seed)
-
-        label, _ = drawn.label_of(index, seed, morph)
-        return Photo(f"drawn/{drawn.CLASSES[label]}.{index}.png", label, None, image, key)
-
-    return PhotoSet(data, drawn.CLASSES, tuple(photo(index) for index in range(n)))
+    labels = [drawn.label_of(index, seed, morph)[0] for index in range(n)]
+    names = [f"drawn/{drawn.CLASSES[label]}.{index}.png" for index, label in enumerate(labels)]
+    photos = Photos(_Drawn(seed, size, morph), names, labels, [None] * n)
+    return PhotoSet(data, drawn.CLASSES, photos, distinct=True)
 
 
 def _tally(counts: Counter[str]) -> str:

@@ -1,26 +1,31 @@
-"""Where the bytes of photos lie: a folder, or a zip that is read in place."""
+"""Where the bytes of photos lie: a folder, or an archive that is read in place."""
 
 from __future__ import annotations
 
 import atexit
+import bz2
+import gzip
+import lzma
 import os
 import shutil
+import tarfile
 import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.split import content_key
+from catordog.terminal import progress
 
 MAX_PHOTO_BYTES = 256 * 2**20
 """A larger file is no photo but a mistake or an attack; it is refused unread."""
 
 MAX_INNER_ARCHIVE_BYTES = 16 * 2**30
-"""A larger zip inside a zip is refused: it has to be unpacked to be read."""
+"""A larger archive that has to be unpacked to be read is refused."""
 
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", ".ds_store"})
 
@@ -29,7 +34,7 @@ class Store(Protocol):
     """A place that holds named files."""
 
     def names(self) -> Iterator[str]:
-        """Relative POSIX names of all files but hidden ones and systems' litter, sorted."""
+        """Relative POSIX names of all files but hidden ones and litter, in a fixed order."""
 
     def read(self, name: str) -> bytes:
         """The bytes of one file. Raises `PhotoError`."""
@@ -68,8 +73,7 @@ class Folder:
         return read_file(self.root / name)
 
     def key(self, name: str) -> int:  # noqa: D102
-        data = self.read(name)
-        return content_key(zlib.crc32(data), len(data))
+        return _key_of(self.read(name))
 
     def path(self, name: str) -> str:  # noqa: D102
         return str(self.root / name)
@@ -164,9 +168,7 @@ class Zip:
         size = archive.getinfo(inner).file_size
         if size > MAX_INNER_ARCHIVE_BYTES:
             raise CatordogError(f"{self.root}/{inner} unpacks to {size / 2**30:.0f} GiB: unpack it")
-        folder = Path(tempfile.mkdtemp(prefix="catordog-"))
-        _delete_at_exit(folder)
-        target = folder / "inner.zip"
+        target = _temporary_folder() / "inner.zip"
         with archive.open(inner) as packed, target.open("wb") as file:
             _copy(packed, file, size)
         self._unpacked[inner] = target
@@ -181,6 +183,115 @@ class Zip:
         self._handles = threading.local()
 
 
+class Tar:
+    """The files of a tar. A plain one is read in place.
+
+    A compressed one (gzip, bzip2, xz) can't be entered in the middle: it is unpacked once, as a
+    tar, into a temporary file. Links, devices and the like are left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self._tar = _plain_tar(path)
+        self._members: dict[str, tuple[int, int]] = {}
+        try:
+            with tarfile.open(self._tar, "r:") as archive:
+                for info in archive:
+                    if info.isreg() and not info.issparse() and not _is_litter_path(info.name):
+                        self._members[_safe(info.name)] = (info.offset_data, info.size)
+                    archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise CatordogError(
+                f"{path} is not a whole tar archive ({error}): copy or download it again"
+            ) from None
+
+    def names(self) -> Iterator[str]:  # noqa: D102
+        return iter(sorted(self._members))
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        offset, size = self._members[name]
+        if size > MAX_PHOTO_BYTES:
+            raise PhotoError(self.path(name), f"{size / 2**20:.0f} MiB is no photo")
+        try:
+            with self._tar.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise PhotoError(self.path(name), error.strerror or str(error)) from None
+        if len(data) != size:
+            raise PhotoError(self.path(name), "cut off: its archive ends too early")
+        return data
+
+    def key(self, name: str) -> int:  # noqa: D102
+        return _key_of(self.read(name))
+
+    def path(self, name: str) -> str:  # noqa: D102
+        return f"{self.root}/{name}"
+
+
+def open_store(path: Path) -> Store | None:
+    """The store that a path is, by its content; None if it is neither a folder nor an archive.
+
+    Raises:
+        CatordogError: it is an archive, but not a whole one.
+    """
+    if path.is_dir():
+        return Folder(path)
+    if not path.is_file():
+        return None
+    head, name = _head(path), path.name.lower()
+    if name.endswith(".zip") or head.startswith(b"PK\x03\x04"):
+        return Zip(path)
+    if name.endswith(_TAR_NAMES) or head[257:262] == b"ustar" or head.startswith(_PACKED):
+        return Tar(path)
+    return None
+
+
+_TAR_NAMES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_OPEN_PACKED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7": lzma.open,
+}
+_PACKED = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise CatordogError(f"{path}: {error.strerror or error}") from None
+
+
+def _plain_tar(path: Path) -> Path:
+    """The tar itself, or a temporary file with what is packed in it."""
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic not in _OPEN_PACKED:
+        return path
+    target = _temporary_folder() / "unpacked.tar"
+    try:
+        with (
+            _OPEN_PACKED[magic](path, "rb") as packed,
+            target.open("wb") as file,
+            progress(f"unpacking {path.name}, in MiB") as done,
+        ):
+            size = 0
+            while block := packed.read(2**20):
+                size += len(block)
+                if size > MAX_INNER_ARCHIVE_BYTES:
+                    raise CatordogError(
+                        f"{path} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
+                        "unpack it, and give the folder"
+                    )
+                file.write(block)
+                done(size // 2**20)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise CatordogError(f"{path} can't be unpacked ({error})") from None
+    return target
+
+
 def read_file(path: Path) -> bytes:
     """The bytes of a file that is taken for a photo. Raises `PhotoError`."""
     try:
@@ -193,9 +304,8 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file is a zip by its content, or claims to be one by its name."""
-    return path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+def _key_of(data: bytes) -> int:
+    return content_key(zlib.crc32(data), len(data))
 
 
 def is_litter(name: str) -> bool:
@@ -228,7 +338,9 @@ def _copy(packed: IO[bytes], file: IO[bytes], size: int) -> None:
         left -= len(block)
 
 
-def _delete_at_exit(folder: Path) -> None:
+def _temporary_folder() -> Path:
+    """A folder that is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="catordog-"))
     owner = os.getpid()
 
     def delete() -> None:
@@ -236,3 +348,4 @@ def _delete_at_exit(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(delete)
+    return folder

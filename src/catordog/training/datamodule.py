@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, read_pixels
 from catordog.photos.sources import open_data
@@ -42,6 +42,10 @@ class PhotosDataModule(L.LightningDataModule):
         batch_size: photos to a step.
         val: share of photos for validation.
         test: share of photos that are held out for `catordog evaluate`.
+        exclude: a CSV file with a column `path`: photos to leave out; `--exclude F` is short for
+            `--data.exclude F`.
+        allow_truncated: read what is there of photos that end too early (`--allow-truncated`).
+        max_megapixels: larger photos are refused unread (`--max-megapixels N`).
         augment: random changes to training photos.
         seed: of the order of photos and of their random changes; the run's seed.
     """
@@ -58,6 +62,9 @@ class PhotosDataModule(L.LightningDataModule):
         batch_size: int = 128,
         val: float = 0.1,
         test: float = 0.2,
+        exclude: str | None = None,
+        allow_truncated: bool = False,
+        max_megapixels: float = 200,
         augment: Augment = Augment(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
@@ -76,7 +83,10 @@ class PhotosDataModule(L.LightningDataModule):
         self.fractions = Fractions(val, test)
         self.augment = augment
         self.seed = seed
-        self.photo_set = open_data(source)
+        self.photo_set = open_data(
+            source, rules=DecodeRules(allow_truncated, max_megapixels), exclude=exclude
+        )
+        self.exclude = exclude
         self.failures: list[PhotoError] = []
         self._train: _Decoded | None = None
         self._val: _Decoded | None = None
@@ -96,13 +106,9 @@ class PhotosDataModule(L.LightningDataModule):
         val = self._read("val", self.preprocess)
         self._train, self._val = _Decoded(train), _Decoded(val)
         self.failures = train.failures + val.failures
-        for failure in self.failures[:5]:
-            say(f"left out: {failure}")
-        if len(self.failures) > 5:
-            say(f"left out: {len(self.failures) - 5:,} more unreadable photos")
 
-    def _read(self, split: Split, preprocess: Preprocess) -> Pixels:
-        photos = self.photo_set.split(split, self.fractions)
+    def _read(self, split: Split, preprocess: Preprocess, *, excluded: bool = False) -> Pixels:
+        photos = self.photo_set.split(split, self.fractions, excluded=excluded)
         with progress(f"reading {split} photos", len(photos)) as done:
             pixels = read_pixels(photos, preprocess, done)
         left = {photo.label for photo in pixels.photos}
@@ -111,13 +117,26 @@ class PhotosDataModule(L.LightningDataModule):
                 raise CatordogError(f"{self.source}: no {split} photo of {name} could be read")
         return pixels
 
-    def write_failures(self, folder: Path) -> Path | None:
-        """Name the photos that could not be read in a file beside the run."""
-        if not self.failures:
-            return None
-        target = folder / "unreadable.txt"
-        target.write_text("".join(f"{failure}\n" for failure in self.failures), encoding="utf-8")
-        return target
+    def accuracies(self, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        """Accuracy on the validation photos, without and with those that the user has excluded.
+
+        Args:
+            network: maps `float32 [N, 3, S, S]` to raw logits, on the CPU.
+        """
+        read = self._read("val", self.preprocess, excluded=True)
+        right: list[bool] = []
+        for start in range(0, len(read.photos), self.batch_size):
+            pixels = self.preprocess.normalise(read.pixels[start : start + self.batch_size])
+            with torch.inference_mode():
+                said = network(torch.from_numpy(pixels)).argmax(1).tolist()
+            photos = read.photos[start : start + self.batch_size]
+            right += [photo.label == label for photo, label in zip(photos, said, strict=True)]
+        kept = [
+            good
+            for good, photo in zip(right, read.photos, strict=True)
+            if photo.name not in self.photo_set.excluded
+        ]
+        return sum(kept) / len(kept), sum(right) / len(right)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches `uint8 [B, 3, T, T]`, labels `int64 [B]`."""

@@ -19,7 +19,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from catordog.classifier import load_checkpoint
 from catordog.errors import CatordogError
+from catordog.photos.reading import report_failures
 from catordog.terminal import say
 from catordog.training.callbacks import (
     CleanStop,
@@ -131,27 +133,27 @@ def train(argv: Sequence[str]) -> int:
         return _say_how_to_resume(cli, argv)
     folder = checkpoint_folder(trainer)
     _log_hyperparameters(cli)
-    failures = data.write_failures(folder.parent)
     best = folder / "best.ckpt"
     say(f"done in {time.monotonic() - start:.0f} s; checkpoint {_shown(best)}")
     if trainer.logger and trainer.logger.save_dir:
         say(f"TensorBoard: tensorboard --logdir {_shown(Path(trainer.logger.save_dir))}")
-    if failures:
+    if data.photo_set.excluded:
+        cli.model.load_state_dict(load_checkpoint(best).state)
+        without, with_them = data.accuracies(cli.model.eval().cpu())
         say(
-            f"{len(data.failures):,} photos could not be read; they are named in {_shown(failures)}"
+            f"accuracy on validation photos: {without:.4f} without the excluded ones, "
+            f"{with_them:.4f} with them"
         )
+    report_failures(data.failures, Path(_shown(folder.parent / "unreadable.txt")))
     say("evaluate it on the held-out photos:")
-    print(
-        shlex.join(
-            ["catordog", "evaluate", _shown(best), "--data", data.source, "--split", "test"]
-        ),
-        flush=True,
-    )
-    return 1 if failures else 0
+    words = ["catordog", "evaluate", _shown(best), "--data", data.source, "--split", "test"]
+    words += ["--exclude", data.exclude] if data.exclude else []
+    print(shlex.join(words), flush=True)
+    return 1 if data.failures else 0
 
 
 def _parse(argv: Sequence[str]) -> TrainCLI:
-    words = [_short_data(word) for word in argv]
+    words = [_long(word) for word in argv]
     words = _find_configs(words)
     # LightningCLI warns if a program has arguments of its own; ours are these.
     kept, sys.argv = sys.argv, sys.argv[:1]
@@ -182,11 +184,19 @@ def _parse(argv: Sequence[str]) -> TrainCLI:
         sys.argv = kept
 
 
-def _short_data(word: str) -> str:
-    """`--data D` means `--data.source D`; LightningCLI would take D for a config file."""
-    if word == "--data":
-        return "--data.source"
-    return word.replace("--data=", "--data.source=", 1) if word.startswith("--data=") else word
+_SHORT = {
+    "--data": "--data.source",  # LightningCLI would take a bare --data for a config file
+    "--exclude": "--data.exclude",
+    "--max-megapixels": "--data.max_megapixels",
+}
+
+
+def _long(word: str) -> str:
+    """What a short option that all commands share is called in LightningCLI."""
+    if word == "--allow-truncated":
+        return "--data.allow_truncated=true"
+    flag, equals, value = word.partition("=")
+    return _SHORT.get(flag, flag) + equals + value
 
 
 def _find_configs(words: list[str]) -> list[str]:
@@ -235,8 +245,6 @@ def _resume(ckpt_path: str | None, runs: Path) -> tuple[str | None, str | None]:
         path = Path(ckpt_path)
         if not path.is_file():
             raise CatordogError(f"--ckpt_path {ckpt_path}: no such file")
-    from catordog.classifier import load_checkpoint
-
     load_checkpoint(path)  # says what is wrong with it before any photo is read
     say(f"going on from {_shown(path)}")
     run = path.parent.parent

@@ -1,0 +1,266 @@
+"""`catordog audit`: the truth about a photo folder, before anyone trains on it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catordog.confidence.labels import Suspect
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_text
+from catordog.photos.audit import Findings
+from catordog.photos.audit import audit as look
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.sources import Photo, open_data
+from catordog.photos.split import Fractions
+from catordog.terminal import progress, say, table
+
+SHOWN = 5
+STRANGE = 5.0
+"""A photo is strange if its distance from its neighbours is this many times the usual spread above
+the usual distance (medians)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit has found.
+
+    Attributes:
+        findings: what needs no model.
+        model: the model that judged labels; None if none did.
+        suspects: photos whose labels are probably wrong, worst first.
+        neither: places of photos that seem to show no class, with a score, worst first.
+    """
+
+    findings: Findings
+    model: str | None = None
+    suspects: list[Suspect] = field(default_factory=list)
+    neither: list[tuple[int, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `catordog audit --json`."""
+        found, classes = self.findings, self.findings.photo_set.classes
+        return {
+            **found.to_dict(),
+            "model": self.model,
+            "suspect_labels": [
+                {
+                    "path": found.path(suspect.place),
+                    "label": found.label(suspect.place),
+                    "suggested": classes[suspect.suggested],
+                    "score": round(suspect.score, 6),
+                }
+                for suspect in self.suspects
+            ],
+            "neither": [
+                {"path": found.path(place), "score": round(score, 6)}
+                for place, score in self.neither
+            ],
+        }
+
+    def proposals(self) -> Iterator[tuple[str, str, str, str]]:
+        """Photos to leave out, each once, worst first: path, label, suggested label, reason."""
+        found, classes = self.findings, self.findings.photo_set.classes
+        seen: set[str] = set()
+
+        def row(
+            place: int, reason: str, suggested: str = ""
+        ) -> Iterator[tuple[str, str, str, str]]:
+            path = found.path(place)
+            if path not in seen:
+                seen.add(path)
+                yield path, found.label(place), suggested, reason
+
+        places = {photo.path: place for place, photo in enumerate(found.photos)}
+        for error in found.unreadable:
+            yield from row(places[error.path], f"can't be read: {error.reason}")
+        for group in found.contradictions:
+            for place in group:
+                others = sorted({found.label(other) for other in group})
+                yield from row(place, f"the same picture is labelled {' and '.join(others)}")
+        for suspect in self.suspects:
+            suggested = classes[suspect.suggested]
+            yield from row(
+                suspect.place, f"probably a wrong label (score {suspect.score:.3f})", suggested
+            )
+        for place, score in self.neither:
+            yield from row(place, f"seems to show no class (score {score:.2f})")
+        for place, reason in found.suspicious:
+            if not reason.startswith("misnamed"):
+                yield from row(place, reason)
+        for kind, groups in (("copy", found.exact_copies), ("near copy", found.near_copies)):
+            for group in groups:
+                for place in group[1:]:
+                    yield from row(place, f"{kind} of {found.path(group[0])}")
+
+
+def run(
+    data: str,
+    model: str | None,
+    html_file: str | None,
+    json_file: str | None,
+    fix_file: str | None,
+    rules: DecodeRules = DEFAULT_RULES,
+) -> int:
+    """`catordog audit`. Returns 1 if a photo could not be read, else 0."""
+    photo_set = open_data(data, rules=rules)
+    classifier = None
+    if model is not None:
+        from catordog.classifier import load
+
+        classifier = load(model)  # says what is wrong with it before any photo is read
+    result = Audit(look(photo_set))
+    if classifier is not None:
+        result = _judged(result.findings, classifier, model or "")
+    if json_file:
+        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(Path(json_file), text + "\n")
+    if fix_file:
+        write_text(Path(fix_file), fix_list(result))
+    if html_file:
+        from catordog.report.audit import audit_page
+
+        write_text(Path(html_file), audit_page(result))
+    print(report(result))
+    for what, file in (("page", html_file), ("JSON", json_file), ("fix list", fix_file)):
+        if file:
+            say(f"{what}: {file}")
+    return 1 if result.findings.unreadable else 0
+
+
+def _judged(findings: Findings, classifier: Any, model: str) -> Audit:
+    """Let a model look for wrong labels, and for photos that show no class."""
+    from catordog.confidence.labels import cross_validated, strangeness, suspect_labels
+
+    readable = [place for place, seen in enumerate(findings.looks) if seen]
+    kept, features = _features(classifier, findings.photos, readable)
+    labels = np.array([findings.photos[place].label for place in kept], dtype=np.int64)
+    groups = [findings.groups[place] for place in kept]
+    for label, name in enumerate(findings.photo_set.classes):
+        if len({group for group, own in zip(groups, labels, strict=True) if own == label}) < 5:
+            raise CatordogError(
+                f"--model: {findings.photo_set.name} has fewer than 5 different readable photos "
+                f"of {name}, too few to judge labels by: audit it without --model"
+            )
+    say("judging labels")
+    confidences = cross_validated(features, labels, groups)
+    suspects = [
+        Suspect(kept[suspect.place], suspect.suggested, suspect.score)
+        for suspect in suspect_labels(confidences, labels)
+    ]
+    return Audit(findings, model, suspects, _strange(strangeness(features), kept))
+
+
+def _features(
+    classifier: Any, photos: Sequence[Photo], places: Sequence[int]
+) -> tuple[list[int], Any]:
+    """The places of the photos that could be read again, and their features `[N, D]`."""
+    from catordog.photos.parallel import in_parallel
+
+    prepare = classifier.model.preprocess
+
+    def pixels(place: int) -> Any:
+        try:
+            return prepare.pixels(photos[place].image(near=prepare.size))
+        except PhotoError:
+            return None
+
+    kept: list[int] = []
+    rows = []
+    stream = zip(places, in_parallel(pixels, places), strict=True)
+    with progress("running the model", len(places)) as done:
+        while batch := list(islice(stream, 64)):
+            good = [(place, one) for place, one in batch if one is not None]
+            if good:
+                rows.append(classifier.features_of_pixels(np.stack([one for _, one in good]))[1])
+                kept += [place for place, _ in good]
+            done(len(kept))
+    return kept, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+
+
+def _strange(scores: Any, places: Sequence[int]) -> list[tuple[int, float]]:
+    """Photos that are unlike any other: far out by the measure of the others."""
+    usual = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - usual))) or 1e-12
+    out = (scores - usual) / spread
+    return [(places[i], float(out[i])) for i in np.argsort(-out) if out[i] > STRANGE]
+
+
+def fix_list(result: Audit) -> str:
+    """A CSV of photos to leave out, for `--exclude`, to be looked over and cut by a person."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "suggested", "reason"])
+    writer.writerows(result.proposals())
+    return text.getvalue()
+
+
+def report(result: Audit) -> str:
+    """The audit for people to read."""
+    found = result.findings
+    seen = [one for one in found.looks if one]
+    parts = [found.photo_set.summary()]
+    if seen:
+        facts = found.to_dict()
+        rows = [["", "least", "median", "most"]]
+        for name in ("width", "height", "aspect_ratio"):
+            spread = facts[name]
+            numbers = [f"{spread[key]:.4g}" for key in ("min", "median", "max")]
+            rows.append([name.replace("_", " "), *numbers])
+        formats = ", ".join(f"{count:,} {name}" for name, count in facts["formats"].items())
+        modes = ", ".join(f"{count:,} {name}" for name, count in facts["modes"].items())
+        parts.append(table(rows, frozenset({1, 2, 3})) + f"\nformats: {formats}; modes: {modes}")
+    torn, groups = found.leak(Fractions())
+    findings: list[tuple[str, int, str, list[str]]] = [
+        ("contradictions", len(found.contradictions), "pictures under several labels",
+         [_group(found, group, labels=True) for group in found.contradictions]),
+        ("suspect labels", len(result.suspects), "probably wrong",
+         [f"{found.photos[x.place].name}: labelled {found.label(x.place)}, looks like "
+          f"{found.photo_set.classes[x.suggested]} ({x.score:.3f})" for x in result.suspects]),
+        ("neither", len(result.neither), "photos that seem to show no class",
+         [f"{found.photos[place].name} ({score:.1f})" for place, score in result.neither]),
+        ("unreadable", len(found.unreadable), "files that can't be read",
+         [str(error) for error in found.unreadable]),
+        ("suspicious", len(found.suspicious), "blank, tiny, very long, or misnamed",
+         [f"{found.photos[place].name}: {reason}" for place, reason in found.suspicious]),
+        ("near copies", len(found.near_copies), "groups that look alike, mirrored or not",
+         [_group(found, group) for group in found.near_copies]),
+        ("exact copies", len(found.exact_copies), "groups of byte-identical files",
+         [_group(found, group) for group in found.exact_copies]),
+    ]  # fmt: skip
+    if result.model is None:
+        findings = [row for row in findings if row[0] not in {"suspect labels", "neither"}]
+    parts.append(
+        table([[name, f"{count:,}", words] for name, count, words, _ in findings], frozenset({1}))
+    )
+    if groups:
+        parts.append(
+            f"{groups:,} groups of copies: a split at random, photo by photo, would tear "
+            f"{torn:.1f} of them apart; catordog's keeps each on one side"
+        )
+    for name, count, _, lines in findings:
+        if count:
+            more = [f"  … and {count - SHOWN:,} more"] if count > SHOWN else []
+            parts.append("\n".join([name, *(f"  {line}" for line in lines[:SHOWN]), *more]))
+    if result.model is None:
+        parts.append("wrong labels, and photos that show no class, need a model: --model best.ckpt")
+    return "\n\n".join(parts)
+
+
+def _group(found: Findings, group: Sequence[int], *, labels: bool = False) -> str:
+    def name(place: int) -> str:
+        return (
+            f"{found.photos[place].name} ({found.label(place)})"
+            if labels
+            else found.photos[place].name
+        )
+
+    return " = ".join(name(place) for place in group)

@@ -1,0 +1,234 @@
+"""Data sets that catordog fetches by name: resumed after a break, verified, moved in when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catordog.errors import CatordogError
+from catordog.photos.places import data_folder
+from catordog.terminal import progress, say
+
+ATTEMPTS = 4
+TIMEOUT_SECONDS = 30
+MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One file to fetch.
+
+    Attributes:
+        url: where it is.
+        algorithm: of its checksum, as hashlib names it.
+        checksum: in hexadecimal digits.
+    """
+
+    url: str
+    algorithm: str
+    checksum: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+
+MICROSOFT = Remote(
+    "https://download.microsoft.com/download/3/E/1/"
+    "3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+    "sha256",
+    "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
+)
+
+
+def fetch(name: str) -> Path:
+    """The data set of that name: from `data/`, where it is fetched into if it isn't there yet.
+
+    Raises:
+        CatordogError: it can't be fetched; with how to put it there by hand.
+    """
+    return DOWNLOADS[name]()
+
+
+def _microsoft() -> Path:
+    target = data_folder() / MICROSOFT.name
+    if target.exists():
+        _verify(target, MICROSOFT)
+        return target
+    say("Microsoft's cats and dogs: 25,000 photos from Petfinder, for research only")
+    say("(Microsoft Research licence: MSR-LA - 3467.docx in the archive)")
+    fetch_file(MICROSOFT, target, f"put the file at {target}")
+    return target
+
+
+def _oxford_pets() -> Path:
+    target = data_folder() / "oxford-pets"
+    if target.exists():
+        return target
+    say("Oxford-IIIT Pet: 7,349 photos of 37 breeds; CC BY-SA 4.0 (Parkhi et al. 2012)")
+    from torchvision.datasets import OxfordIIITPet
+
+    packed = data_folder() / "oxford-iiit-pet"
+    by_hand = f"put the two archives into {packed}"
+    for url, md5 in OxfordIIITPet._RESOURCES:
+        remote = Remote(url, "md5", md5)
+        if not (packed / remote.name).exists():
+            fetch_file(remote, packed / remote.name, by_hand)
+        _verify(packed / remote.name, remote)
+    # torchvision finds the archives beside where it unpacks them, and verifies them once more.
+    try:
+        with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".oxford-pets-") as folder:
+            inside = Path(folder) / "oxford-iiit-pet"
+            inside.mkdir()
+            for archive in packed.glob("*.tar.gz"):
+                _link_or_copy(archive, inside / archive.name)
+            say("unpacking")
+            OxfordIIITPet(folder, target_types="binary-category", download=True)
+            for archive in inside.glob("*.tar.gz"):
+                archive.unlink()
+            inside.rename(target)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise CatordogError(f"--data oxford-pets: can't be unpacked: {error}") from None
+    shutil.rmtree(packed, ignore_errors=True)
+    return target
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+DOWNLOADS: dict[str, Callable[[], Path]] = {"microsoft": _microsoft, "oxford-pets": _oxford_pets}
+
+
+def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
+    """Fetch a file; it appears under its own name only when it is whole and verified.
+
+    A break is mended by going on from where it was, a few times now, and again on the next call.
+
+    Args:
+        remote: what to fetch.
+        target: where it goes.
+        by_hand: what people can do instead, who have the file from elsewhere.
+
+    Raises:
+        CatordogError: there is no network, it breaks off again and again, or the bytes are wrong.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(ATTEMPTS):
+            if _fetch_rest(remote, part):
+                break
+            if attempt < ATTEMPTS - 1:
+                time.sleep(0.5 * 2**attempt)
+        else:
+            done = part.stat().st_size / 2**20 if part.exists() else 0
+            raise CatordogError(
+                f"{remote.url} broke off after {done:.1f} MiB, {ATTEMPTS} times: run the same "
+                "command again to go on from there"
+            )
+        if _checksum(part, remote) != remote.checksum:
+            part.unlink()
+            raise CatordogError(
+                f"{remote.url} sent other bytes than published ({remote.algorithm} differs); they "
+                f"are deleted: try again, or {by_hand}"
+            )
+        part.replace(target)
+    except urllib.error.HTTPError as error:
+        raise CatordogError(
+            f"{remote.url} answers {error.code} {error.reason}: get it elsewhere, and {by_hand}"
+        ) from None
+    except urllib.error.URLError as error:
+        raise CatordogError(
+            f"no network: {remote.url} can't be reached ({_plain(error.reason)}); fetch it on "
+            f"another machine, and {by_hand}"
+        ) from None
+    except OSError as error:
+        raise CatordogError(f"can't write {part}: {error.strerror or error}") from None
+
+
+def _fetch_rest(remote: Remote, part: Path) -> bool:
+    """Add to the part what is missing. False if it broke off."""
+    there = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(remote.url, headers={"User-Agent": "catordog"})
+    if there:
+        request.add_header("Range", f"bytes={there}-")
+    try:
+        with _open(request) as answer:
+            if answer.status != http.client.PARTIAL_CONTENT:
+                there = 0  # it sends everything, whatever we asked for
+            length = answer.headers.get("Content-Length")
+            total = there + int(length) if length and length.isdigit() else None
+            if total is not None:
+                _check_room(part.parent, total - there, total)
+            return _copy(answer, part, there, total, remote.name)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True  # nothing is missing; the checksum knows whether that is so
+        raise
+
+
+def _open(request: urllib.request.Request) -> Any:
+    if not request.full_url.startswith(("https://", "http://")):
+        raise CatordogError(f"{request.full_url} is no web address")
+    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+
+
+def _copy(answer: Any, part: Path, there: int, total: int | None, name: str) -> bool:
+    in_mib = None if total is None else max(1, total // 2**20)
+    with part.open("ab" if there else "wb") as file, progress(f"{name}, MiB", in_mib) as done:
+        while True:
+            try:
+                block = answer.read(2**18)
+            except (TimeoutError, ConnectionError, http.client.HTTPException):
+                return False
+            if not block:
+                return total is None or there == total
+            there += len(block)
+            if there > MAX_BYTES:
+                raise CatordogError(f"{name} is larger than {MAX_BYTES / 2**30:.0f} GiB: stopped")
+            file.write(block)
+            done(there // 2**20)
+
+
+def _check_room(folder: Path, needed: int, total: int) -> None:
+    if total > MAX_BYTES:
+        raise CatordogError(f"{total / 2**30:.1f} GiB is more than this data set has: refused")
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CatordogError(
+            f"{folder} has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} are needed: "
+            "make room, or say where else with the environment variable CATORDOG_DATA"
+        )
+
+
+def _verify(path: Path, remote: Remote) -> None:
+    if _checksum(path, remote) != remote.checksum:
+        raise CatordogError(
+            f"{path} is not the published file ({remote.algorithm} differs): delete it, and it "
+            "will be fetched"
+        )
+
+
+def _checksum(path: Path, remote: Remote) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, remote.algorithm).hexdigest()
+
+
+def _plain(reason: object) -> str:
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)
