@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,15 @@ class Audit:
     Attributes:
         findings: what needs no model.
         model: the model that judged labels; None if none did.
-        suspects: photos whose labels are probably wrong, worst first.
+        suspects: photos whose labels the model disagrees with, worst first.
+        wrong: how many labels are wrong by estimate: so many of the first suspects probably are.
         neither: places of photos that seem to show no class, with a score, worst first.
     """
 
     findings: Findings
     model: str | None = None
     suspects: list[Suspect] = field(default_factory=list)
+    wrong: int = 0
     neither: list[tuple[int, float]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Audit:
         return {
             **found.to_dict(),
             "model": self.model,
+            "wrong_labels_estimated": self.wrong,
             "suspect_labels": [
                 {
                     "path": found.path(suspect.place),
@@ -86,7 +89,7 @@ class Audit:
             for place in group:
                 others = sorted({found.label(other) for other in group})
                 yield from row(place, f"the same picture is labelled {' and '.join(others)}")
-        for suspect in self.suspects:
+        for suspect in self.suspects[: self.wrong]:
             suggested = classes[suspect.suggested]
             yield from row(
                 suspect.place, f"probably a wrong label (score {suspect.score:.3f})", suggested
@@ -152,11 +155,9 @@ def _judged(findings: Findings, classifier: Any, model: str) -> Audit:
             )
     say("judging labels")
     confidences = cross_validated(features, labels, groups)
-    suspects = [
-        Suspect(kept[suspect.place], suspect.suggested, suspect.score)
-        for suspect in suspect_labels(confidences, labels)
-    ]
-    return Audit(findings, model, suspects, _strange(strangeness(features), kept))
+    ranked, wrong = suspect_labels(confidences, labels)
+    suspects = [replace(suspect, place=kept[suspect.place]) for suspect in ranked]
+    return Audit(findings, model, suspects, wrong, _strange(strangeness(features), kept))
 
 
 def _features(
@@ -222,7 +223,8 @@ def report(result: Audit) -> str:
     findings: list[tuple[str, int, str, list[str]]] = [
         ("contradictions", len(found.contradictions), "pictures under several labels",
          [_group(found, group, labels=True) for group in found.contradictions]),
-        ("suspect labels", len(result.suspects), "probably wrong",
+        ("suspect labels", len(result.suspects),
+         f"worth a look; {result.wrong:,} of them, the first, are probably wrong",
          [f"{found.photos[x.place].name}: labelled {found.label(x.place)}, looks like "
           f"{found.photo_set.classes[x.suggested]} ({x.score:.3f})" for x in result.suspects]),
         ("neither", len(result.neither), "photos that seem to show no class",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 FOLDS = 5
 NEIGHBOURS = 10
 MOST_NEIGHBOURS = 20_000
+_STRENGTH = 16.0  # of the linear classifier: its penalty on the mean loss is the inverse
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def cross_validated(
     confidences = np.full((len(labels), classes), 1 / classes)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, held_out in folds.split(features, labels, groups):
-        linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+        linear = make_pipeline(
+            StandardScaler(), LogisticRegression(C=_STRENGTH / len(train), max_iter=500)
+        )
         linear.fit(features[train], labels[train])
         confidences[np.ix_(held_out, linear.classes_)] = linear.predict_proba(features[held_out])
     return confidences
@@ -65,25 +68,33 @@ def cross_validated(
 
 def suspect_labels(
     confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
-) -> list[Suspect]:
-    """Photos whose labels are probably wrong, worst first.
+) -> tuple[list[Suspect], int]:
+    """Photos whose labels a model disagrees with.
 
     Args:
         confidences: `[N, C]`, of a model that has not seen the photo it judges.
         labels: `[N]`.
+
+    Returns:
+        these photos, the surest first, and how many labels are wrong by the estimate of confident
+        learning: so many of the first are probably wrong, and the others are worth a look.
     """
     from cleanlab.filter import find_label_issues
 
-    ranked = find_label_issues(
-        labels, confidences, return_indices_ranked_by="normalized_margin", n_jobs=1
+    disagree = find_label_issues(
+        labels,
+        confidences,
+        filter_by="predicted_neq_given",
+        return_indices_ranked_by="normalized_margin",
+        n_jobs=1,
     )
+    wrong = find_label_issues(labels, confidences, n_jobs=1)
     found = []
-    for place in ranked.tolist():
-        others = confidences[place].copy()
-        own = others[labels[place]]
-        others[labels[place]] = -1
-        found.append(Suspect(place, int(others.argmax()), float(max(0.0, others.max() - own))))
-    return found
+    for place in disagree.tolist():
+        suggested = int(confidences[place].argmax())
+        own = confidences[place, labels[place]]
+        found.append(Suspect(place, suggested, float(confidences[place, suggested] - own)))
+    return found, int(wrong.sum())
 
 
 def strangeness(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float64]:

@@ -63,7 +63,7 @@ def _sections(result: Audit) -> list[tuple[str, str, int, str, list[str]]]:
          _groups(found, found.contradictions)),
         ("suspects", "Suspect labels", len(result.suspects),
          "A classifier that has not seen these photos disagrees with their labels. The higher the "
-         "score, 0 to 1, the surer it is.",
+         f"score, 0 to 1, the surer it is. The first {result.wrong:,} are probably wrong.",
          [_grid([_photo(found, x.place, f"{found.label(x.place)}? {classes[x.suggested]}?",
                         f"score {x.score:.3f}") for x in result.suspects[:SHOWN]])]),
         ("neither", "Neither", len(result.neither),
