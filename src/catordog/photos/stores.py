@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.split import content_key
-from catordog.terminal import progress
+from catordog.terminal import progress, say
 
 MAX_PHOTO_BYTES = 256 * 2**20
 """A larger file is no photo but a mistake or an attack; it is refused unread."""
@@ -53,21 +53,18 @@ class Folder:
         self.root = root
 
     def names(self) -> Iterator[str]:  # noqa: D102
+        # os.walk calls itself for every level, and folders may be nested deeper than Python's stack.
         seen = {_identity(self.root)}
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            here = Path(folder)
-            kept = []
-            for name in sorted(folders):
-                if is_litter(name):
-                    continue
-                identity = _identity(here / name)
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            folders, files = _entries(self.root / prefix)
+            yield from (prefix + name for name in files)
+            for name in reversed(folders):
+                identity = _identity(self.root / prefix / name)
                 if identity not in seen:  # a link back up would go round for ever
                     seen.add(identity)
-                    kept.append(name)
-            folders[:] = kept
-            relative = here.relative_to(self.root).as_posix()
-            prefix = "" if relative == "." else f"{relative}/"
-            yield from (prefix + name for name in sorted(files) if not is_litter(name))
+                    waiting.append(f"{prefix}{name}/")
 
     def read(self, name: str) -> bytes:  # noqa: D102
         return read_file(self.root / name)
@@ -321,6 +318,19 @@ def _safe(name: str) -> str:
     """A member's name without anything that could climb out of a folder."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return "/".join(part for part in parts if part not in {"/", "..", "."}) or "unnamed"
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of folders and of files in a folder, sorted and without litter."""
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_litter(entry.name):
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        say(f"passed over: {folder}: {error.strerror or error}")
+    return sorted(folders), sorted(files)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
