@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from catordog.errors import PhotoError
-from catordog.photos.decode import DecodeRules, decode, examine
+from catordog.photos.decode import DecodeRules, decode
 from conftest import jpeg, save
 
 RED = (200, 40, 30)

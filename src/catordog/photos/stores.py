@@ -53,7 +53,7 @@ class Folder:
         self.root = root
 
     def names(self) -> Iterator[str]:  # noqa: D102
-        # os.walk calls itself for every level, and folders may be nested deeper than Python's stack.
+        # os.walk calls itself for every level; folders may be nested deeper than Python's stack.
         seen = {_identity(self.root)}
         waiting = [""]
         while waiting:
@@ -322,7 +322,8 @@ def _safe(name: str) -> str:
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """The names of folders and of files in a folder, sorted and without litter."""
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
