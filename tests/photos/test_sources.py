@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
+import os
 import pickle
 import sys
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.sources import open_data
 from catordog.photos.split import Fractions
-from conftest import jpeg, named, write_folder, write_zip
+from conftest import jpeg, named, save, write_folder, write_zip
 
 SHARES = Fractions(0.25, 0.25)
 
@@ -296,3 +301,130 @@ def test_the_real_folders_are_understood(shared_photos):
     pets = open_data(str(shared_photos / "oxford-iiit-pet-60"))
     assert pets.classes == ("cat", "dog")
     assert set(pets.sides(Fractions(0, 0.2))) == {"train", "test"}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_is_read_as_its_folder_would_be(tmp_path, mode):
+    folder = open_data(str(write_folder(tmp_path / "photos", named(8))))
+    path = tmp_path / "photos.archive"  # its content says what it is, not its name
+    write_tar(path, named(8), mode)
+    archive = open_data(str(path))
+    assert shown_by_class(archive) == shown_by_class(folder)
+    assert archive.sides(SHARES) == folder.sides(SHARES)
+
+
+def test_a_tar_is_untrusted(tmp_path):
+    path = tmp_path / "evil.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, data in {"../../cat.1.jpg": jpeg(0), "/dog.1.jpg": jpeg(1)}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"dog.{9 + ord(kind)}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    found = open_data(str(path))
+    assert sorted(photo.name for photo in found.photos) == ["cat.1.jpg", "dog.1.jpg"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(jpeg(0)) // 2])
+    with pytest.raises(CatordogError, match=r"not a whole tar|no photos|neither|one class"):
+        open_data(str(path))
+    (tmp_path / "half.tar.gz").write_bytes(gzip.compress(whole)[:900])
+    with pytest.raises(CatordogError, match="can't be unpacked"):
+        open_data(str(tmp_path / "half.tar.gz"))
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str) -> None:
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def test_folders_nested_deeper_than_pythons_stack_and_thousands_of_them(tmp_path):
+    root = write_folder(tmp_path, {"dog/1.jpg": jpeg(1), "cat/0.jpg": jpeg(0)})
+    deep = str(root / "dog")
+    made = 0
+    try:
+        while made < 1500:
+            deep += "/d"
+            Path(deep).mkdir()
+            made += 1
+    except OSError:  # a system with shorter paths
+        deep = deep.removesuffix("/d")
+    Path(deep, "x.jpg").write_bytes(jpeg(3))
+    for number in range(3000):
+        (root / "cat" / f"{number:04}").mkdir()
+    (root / "cat" / "2999" / "y.jpg").write_bytes(jpeg(2))
+    assert made > 200
+    assert tally(open_data(str(root))) == {"cat": 2, "dog": 2}
+
+
+def test_names_that_differ_by_case_or_are_in_no_encoding_are_two_photos(tmp_path):
+    root = write_folder(tmp_path, by_folder(4))
+    (root / "Cat" / "a.jpg").write_bytes(jpeg(10))
+    (root / "Cat" / "A.JPG").write_bytes(jpeg(12))
+    same_file = (root / "Cat" / "a.jpg").read_bytes() == jpeg(12)  # a system that knows no case
+    (root / "dog" / "Füchsle 狐.jpg").write_bytes(jpeg(11))
+    if sys.platform == "linux":
+        Path(os.fsdecode(os.fsencode(root / "dog") + b"/\xff\xfe.jpg")).write_bytes(jpeg(13))
+    found = open_data(str(root))
+    assert tally(found)["cat"] == (3 if same_file else 4)
+    assert all(photo.image() for photo in found.photos)
+    assert found.sides(SHARES)
+
+
+def scaled(data: bytes, *, mirror: bool = False, quality: int = 70) -> bytes:
+    image = Image.open(io.BytesIO(data)).resize((64, 60))
+    return save(ImageOps.mirror(image) if mirror else image, "JPEG", quality=quality)
+
+
+def test_near_copies_scaled_reencoded_or_mirrored_fall_on_the_same_side(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
+    files = named(60)
+    for i, data in enumerate(list(named(60).values())):
+        files[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"] = scaled(data, mirror=i % 3 == 0)
+    found = open_data(str(write_folder(tmp_path / "pets", files)))
+    sides = dict(zip(found.photos.names, found.sides(SHARES), strict=True))
+    for i, name in enumerate(named(60)):
+        assert sides[name] == sides[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"]
+    assert set(sides.values()) == {"train", "val", "test"}
+
+
+def test_photos_on_a_list_are_left_out_of_every_side(tmp_path):
+    root = write_folder(tmp_path / "pets", named(40))
+    listed = tmp_path / "out.csv"
+    listed.write_text("path,reason\npets/cat.3.jpg,wrong\ndog.2.jpg,blurred\n")
+    with contextlib.chdir(tmp_path):
+        found = open_data("pets", exclude=str(listed))
+        assert found.excluded == {"cat.3.jpg", "dog.2.jpg"}
+        left = {photo.name for photo in found.split("all", SHARES)}
+        assert left == set(named(40)) - found.excluded
+        assert len(found.split("all", SHARES, excluded=True)) == 40
+        assert "2 excluded" in found.summary()
+    listed.write_text("path\nelsewhere/cat.3.jpg\n")
+    with pytest.raises(CatordogError, match="none of its 1 paths is in"):
+        open_data(str(root), exclude=str(listed))
+    listed.write_text("name\ncat.3.jpg\n")
+    with pytest.raises(CatordogError, match="no column 'path'"):
+        open_data(str(root), exclude=str(listed))
+    with pytest.raises(CatordogError, match="No such file"):
+        open_data(str(root), exclude=str(tmp_path / "nowhere.csv"))
+
+
+def test_on_the_real_zip_no_copy_straddles_two_sides(shared_photos):
+    found = open_data(str(shared_photos / "dogs-vs-cats-200px.zip"))
+    sides = dict(zip((Path(n).stem for n in found.photos.names),
+                     found.sides(Fractions(0.1, 0.2)), strict=True))  # fmt: skip
+    for group in (
+        ("cat.10360", "cat.3345"), ("cat.12408", "cat.2339"), ("cat.6143", "cat.6204"),
+        ("dog.10401", "dog.10797", "dog.2877", "cat.11565"), ("dog.2027", "dog.3082"),
+        ("cat.8456", "dog.8736"),
+    ):  # fmt: skip
+        assert len({sides[name] for name in group if name in sides}) <= 1
+    for label in ("cat", "dog"):
+        own = Counter(side for name, side in sides.items() if name.startswith(label))
+        assert own["test"] / own.total() == pytest.approx(0.2, abs=0.01)
+        assert own["val"] / own.total() == pytest.approx(0.1, abs=0.01)
