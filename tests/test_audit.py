@@ -1,0 +1,247 @@
+"""`catordog audit`, and `--exclude`, which takes what it writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from catordog.cli import main
+from conftest import jpeg, save, write_folder
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """A picture with large shapes, like no other."""
+    small = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def photo(seed: int, **options: object) -> bytes:
+    return save(picture(seed), "JPEG", **{"quality": 90, **options})
+
+
+@pytest.fixture
+def dirty(tmp_path):
+    """A folder with one of each flaw, and twelve good photos."""
+    files = {f"{name}/{i}.jpg": photo(100 * label + i)
+             for label, name in enumerate(["Cat", "Dog"]) for i in range(6)}  # fmt: skip
+    files |= {
+        "Cat/copy.jpg": photo(0),
+        "Dog/smaller.jpg": save(picture(101).resize((40, 30)), "JPEG", quality=60),
+        "Dog/mirrored.png": save(ImageOps.mirror(picture(102)), "PNG"),
+        "Dog/also a cat.jpg": photo(3),
+        "Cat/666.jpg": b"",
+        "Dog/11702.jpg": photo(150)[:900],
+        "Dog/<b>page & more.jpg": b"<html><body>404</body></html>",
+        "Cat/blank.png": save(Image.new("RGB", (64, 48), "teal"), "PNG"),
+        "Cat/blank too.png": save(Image.new("RGB", (64, 48), "navy"), "PNG"),
+        "Cat/tiny.png": save(picture(160, (16, 12)), "PNG"),
+        "Dog/long.png": save(picture(170, (400, 40)), "PNG"),
+        "Dog/called.jpg": save(picture(180), "PNG"),
+    }
+    return write_folder(tmp_path / "dirty", files)
+
+
+@pytest.fixture
+def audited(dirty, tmp_path, capsys):
+    files = [tmp_path / name for name in ("a.json", "a.html", "fix.csv")]
+    words = ["--json", str(files[0]), "--html", str(files[1]), "--fix-list", str(files[2])]
+    assert main(["audit", "--data", str(dirty), *words]) == 1  # some photos can't be read
+    return json.loads(files[0].read_text("utf-8")), *files[1:], capsys.readouterr()
+
+
+def short(groups):
+    return [{"/".join(path.split("/")[-2:]) for path in group} for group in groups]
+
+
+def test_exact_copies_near_copies_and_contradictions_are_told_apart(audited):
+    facts = audited[0]
+    assert short(facts["exact_copies"]) == [
+        {"Cat/0.jpg", "Cat/copy.jpg"},
+        {"Cat/3.jpg", "Dog/also a cat.jpg"},
+    ]
+    assert sorted(short(facts["near_copies"]), key=sorted) == [
+        {"Dog/1.jpg", "Dog/smaller.jpg"},
+        {"Dog/2.jpg", "Dog/mirrored.png"},
+    ]
+    assert short(facts["contradictions"]) == [{"Cat/3.jpg", "Dog/also a cat.jpg"}]
+
+
+def test_blank_photos_are_no_copies_of_each_other(audited):
+    assert not any("blank" in path for group in short(audited[0]["near_copies"]) for path in group)
+
+
+def test_unreadable_and_suspicious_files_are_named_with_reasons(audited):
+    facts = audited[0]
+    reasons = {row["path"].rpartition("/")[2]: row["reason"] for row in facts["unreadable"]}
+    assert set(reasons) == {"666.jpg", "11702.jpg", "<b>page & more.jpg"}
+    assert "empty" in reasons["666.jpg"]
+    assert "truncated" in reasons["11702.jpg"]
+    assert "HTML" in reasons["<b>page & more.jpg"]
+    odd = {row["path"].rpartition("/")[2]: row["reason"] for row in facts["suspicious"]}
+    assert odd["blank.png"].startswith("blank")
+    assert odd["tiny.png"].startswith("tiny: 16 × 12")
+    assert odd["long.png"].startswith("very long")
+    assert odd["called.jpg"].startswith("misnamed")
+
+
+def test_the_counts_add_up(audited):
+    facts = audited[0]
+    assert facts["n"] == 24
+    assert facts["classes"] == {"cat": 11, "dog": 13}
+    assert sum(facts["formats"].values()) == facts["n"] - len(facts["unreadable"])
+    assert (facts["width"]["min"], facts["width"]["max"]) == (16, 400)
+    assert facts["suspect_labels"] == facts["neither"] == []
+
+
+def test_people_read_the_same_in_short(audited):
+    out = audited[3].out
+    assert re.search(r"contradictions +1 ", out)
+    assert re.search(r"unreadable +3 ", out)
+    assert "copies: a split at random" in out
+    assert "--model" in out
+
+
+def test_the_page_stands_alone_and_escapes_names(audited):
+    page = audited[1].read_text("utf-8")
+    assert "&lt;b&gt;page &amp; more.jpg" in page
+    assert "<b>page" not in page
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", page)
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert "https://" not in page
+    assert "<script" not in page
+    assert page.count("data:image/jpeg;base64,") >= 10
+    anchors = ("contradictions", "unreadable", "suspicious", "near", "exact")
+    order = [page.index(f'id="{anchor}"') for anchor in anchors]
+    assert order == sorted(order)
+
+
+def test_what_is_left_after_excluding_the_fix_list_is_clean(audited, dirty, tmp_path, capsys):
+    rows = list(csv.DictReader(audited[2].open(encoding="utf-8")))
+    assert len(rows) == len({row["path"] for row in rows})
+    assert {"path", "label", "suggested", "reason"} == set(rows[0])
+    left_out = {row["path"].rpartition("/")[2] for row in rows}
+    assert {"666.jpg", "also a cat.jpg", "copy.jpg", "blank.png"} <= left_out
+    assert "called.jpg" not in left_out  # a wrong name does no harm
+    for row in rows:
+        Path(row["path"]).unlink()
+    assert main(["audit", "--data", str(dirty)]) == 0
+    out = capsys.readouterr().out
+    for name in ("contradictions", "unreadable", "near copies", "exact copies"):
+        assert re.search(rf"{name} +0 ", out), out
+
+
+def test_a_clean_folder_has_nothing_to_complain_about(tmp_path, capsys):
+    write_folder(tmp_path / "clean", {f"{'cd'[i % 2]}/{i}.jpg": photo(i) for i in range(8)})
+    page = tmp_path / "a.html"
+    assert main(["audit", "--data", str(tmp_path / "clean"), "--html", str(page)]) == 0
+    assert "Nothing to complain about" in page.read_text("utf-8")
+    assert "copies: a split" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory):
+    """300 drawn photos, of which 9 have the wrong label, and one photo of noise."""
+    root = tmp_path_factory.mktemp("mislabelled")
+    planted = set()
+    for i in range(300):
+        label = ("cat", "dog")[i % 2]
+        if i % 34 == 5:
+            label = "cat" if label == "dog" else "dog"
+            planted.add(f"{i}.jpg")
+        write_folder(root / "pets", {f"{label}/{i}.jpg": jpeg(i, seed=99, size=96)})
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    (root / "pets/cat/noise.png").write_bytes(save(Image.fromarray(noise), "PNG"))
+    return root / "pets", planted
+
+
+def test_a_model_finds_wrong_labels_and_what_shows_no_class(
+    mislabelled, drawn_run, catordog, tmp_path
+):
+    pets, planted = mislabelled
+    out = ["--json", "a.json", "--html", "a.html", "--fix-list", "f.csv"]
+    model = drawn_run.checkpoint
+    ended = catordog("audit", "--data", pets, "--model", model, *out, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    facts = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    first = {row["path"].rpartition("/")[2] for row in facts["suspect_labels"][: len(planted)]}
+    assert len(first & planted) >= len(planted) - 1
+    assert all(row["suggested"] != row["label"] for row in facts["suspect_labels"])
+    scores = [row["score"] for row in facts["suspect_labels"]]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.5 * len(planted) <= facts["wrong_labels_estimated"] <= 2 * len(planted)
+    assert facts["neither"][0]["path"].endswith("noise.png")
+    rows = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))
+    suggested = {row["path"].rpartition("/")[2] for row in rows if row["suggested"]}
+    assert len(suggested & planted) >= 0.8 * len(planted)
+    assert "suspect labels" in ended.out
+    assert 'id="suspects"' in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_evaluation_shows_the_accuracy_with_and_without_the_excluded(
+    mislabelled, drawn_run, catordog, tmp_path
+):
+    pets, planted = mislabelled
+    rows = [
+        ["path"],
+        *([path] for path in map(str, pets.rglob("*.jpg")) if path.rpartition("/")[2] in planted),
+    ]
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    (tmp_path / "f.csv").write_text(text.getvalue(), "utf-8")
+    ended = catordog("evaluate", drawn_run.checkpoint, "--data", pets, "--split", "all",
+                     "--exclude", "f.csv", "--json", "e.json", cwd=tmp_path)  # fmt: skip
+    assert ended.code == 0, ended.err
+    facts = json.loads((tmp_path / "e.json").read_text("utf-8"))
+    assert facts["excluded"] == len(planted)
+    assert facts["n"] == 301 - len(planted)
+    right = facts["accuracy"] * facts["n"]
+    # The network is right about pictures whose labels are wrong, and so loses by them.
+    assert facts["accuracy"] > facts["accuracy_with_excluded"] >= right / 301
+    assert f"with the {len(planted)} excluded photos" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "few", "--model", "nothing.ckpt"], "nothing.ckpt"),
+        (["--data", "few", "--model", "MODEL"], "without --model"),
+        (["--data", "few", "--json", "few/c/0.jpg/a.json"], "0.jpg"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    words, says, drawn_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "few", {f"{'cd'[i % 2]}/{i}.jpg": photo(i) for i in range(8)})
+    words = [str(drawn_run.checkpoint) if word == "MODEL" else word for word in words]
+    assert main(["audit", *words]) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_real_photos_flaws_are_found(shared_photos, tmp_path):
+    """Every copy and contradiction that is known to be in the zip."""
+    data = shared_photos / "dogs-vs-cats-200px.zip"
+    assert main(["audit", "--data", str(data), "--json", str(tmp_path / "a.json")]) == 0
+    facts = json.loads((tmp_path / "a.json").read_text("utf-8"))
+
+    def has(groups, *names):
+        wanted = {f"{name}.jpg" for name in names}
+        return any(wanted <= {path.rpartition("/")[2] for path in group} for group in groups)
+
+    exact = facts["exact_copies"]
+    assert has(exact, "cat.10360", "cat.3345")
+    assert has(exact, "cat.12408", "cat.2339")
+    assert has(exact, "cat.6143", "cat.6204")
+    assert has(exact, "dog.10401", "dog.10797", "dog.2877")
+    assert has(exact, "dog.2027", "dog.3082")
+    assert has(facts["contradictions"], "cat.8456", "dog.8736")
+    assert has(facts["contradictions"], "cat.11565", "dog.2877")
+    assert len(facts["near_copies"]) >= 20
