@@ -61,12 +61,33 @@ def test_a_phones_rotation_is_applied():
 
 
 def test_an_embedded_profile_is_converted_to_srgb():
+    """A profile in which red and blue have changed places turns red pixels into blue ones."""
+    srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = srgb.index(b"rXYZ"), srgb.index(b"bXYZ")
+    srgb[red : red + 4], srgb[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    image = Image.new("RGB", (8, 8), (200, 40, 30))
+    for form in ("PNG", "JPEG", "WEBP", "TIFF"):
+        found = decode(save(image, form, icc_profile=bytes(srgb))).getpixel((4, 4))
+        assert found == pytest.approx((30, 40, 200), abs=12), form
+
+
+def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_passed_over():
     image = Image.new("RGB", (8, 8), (100, 100, 200))
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert decode(save(image, "PNG", icc_profile=lab)).getpixel((1, 1)) == pytest.approx(
-        (100, 100, 200), abs=1
-    )
-    assert decode(save(image, "PNG", icc_profile=b"not a profile")).size == (8, 8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"not a profile", srgb[:200]):
+        found = decode(save(image, "PNG", icc_profile=profile)).getpixel((1, 1))
+        assert found == pytest.approx((100, 100, 200), abs=1)
+
+
+def test_heic_is_read_where_the_library_is_there():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(half_red(size=(64, 48))).save(file, quality=95)
+    image = decode(file.getvalue())
+    assert image.size == (64, 48)
+    assert np.allclose(image.getpixel((8, 24)), RED, atol=20)
+    with pytest.raises(PhotoError):
+        decode(file.getvalue()[:300])
 
 
 def test_only_the_first_frame_of_an_animation_counts():

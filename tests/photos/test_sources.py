@@ -359,7 +359,12 @@ def test_folders_nested_deeper_than_pythons_stack_and_thousands_of_them(tmp_path
         (root / "cat" / f"{number:04}").mkdir()
     (root / "cat" / "2999" / "y.jpg").write_bytes(jpeg(2))
     assert made > 200
-    assert tally(open_data(str(root))) == {"cat": 2, "dog": 2}
+    counted = tally(open_data(str(root)))
+    Path(deep, "x.jpg").unlink()
+    for _ in range(made):  # deeper than what pytest tidies up with
+        Path(deep).rmdir()
+        deep = deep.removesuffix("/d")
+    assert counted == {"cat": 2, "dog": 2}
 
 
 def test_names_that_differ_by_case_or_are_in_no_encoding_are_two_photos(tmp_path):

@@ -211,15 +211,50 @@ def test_three_classes_train_like_two(tmp_path, catordog):
     assert weights(tmp_path)["network.head.weight"].shape[0] == 3
 
 
-def test_photos_that_cannot_be_read_are_counted_named_and_survived(tmp_path, capsys):
-    files = named(60) | {"cat.900.jpg": b"", "dog.901.jpg": b"<html>no photo</html>"}
+def test_one_photo_in_twenty_broken_stops_neither_training_nor_evaluation(tmp_path, capsys):
+    files = named(190)
+    broken = [
+        b"",
+        b"<html>no photo</html>",
+        jpeg(1)[:700],
+        b"\xff\xd8\xff\xe0 garbage",
+        b"\0" * 4096,
+    ]
+    files |= {
+        f"{('cat', 'dog')[i % 2]}.{900 + i}.jpg": broken[i % 5] + bytes(i // 5) for i in range(10)
+    }
     write_folder(tmp_path / "pets", files)
     assert run("--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1") == 1
     err = capsys.readouterr().err
-    assert "2 photos could not be read" in err
-    listed = (tmp_path / "runs/run/version_0/unreadable.txt").read_text()
-    assert "cat.900.jpg: empty file" in listed
-    assert "dog.901.jpg: not a photo (it is an HTML page)" in listed
+    run_folder = tmp_path / "runs/run/version_0"
+    met = (run_folder / "unreadable.txt").read_text("utf-8").splitlines()
+    assert 7 <= len(met) <= 10  # training never opens the test photos
+    assert f"{len(met)} photos could not be read" in err
+    best = str(run_folder / "checkpoints/best.ckpt")
+    assert main(["evaluate", best, "--data", "pets", "--split", "all"]) == 1
+    assert "190 photos" in capsys.readouterr().out
+    listed = (run_folder / "unreadable-all.txt").read_text("utf-8").splitlines()
+    assert len(listed) == 10
+    assert set(met) <= set(listed)
+    assert any(line.endswith("cat.900.jpg: empty file") for line in listed)
+    assert any("dog.901.jpg: not a photo (it is an HTML page)" in line for line in listed)
+
+
+def test_training_without_excluded_photos_shows_the_accuracy_with_and_without(tmp_path, capsys):
+    write_folder(tmp_path / "pets", named(120))
+    rows = ["path", *(f"pets/{name}.{i}.jpg" for i in range(20) for name in ("cat", "dog"))]
+    (tmp_path / "fix.csv").write_text("\n".join(rows), "utf-8")
+    options = ["--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1"]
+    assert run(*options, "--exclude", "fix.csv") == 0
+    said = capsys.readouterr()
+    assert "40 excluded" in said.err
+    assert re.search(
+        r"accuracy on validation photos: [01]\.\d{4} without the excluded ones, [01]\.\d{4} with",
+        said.err,
+    )
+    assert "--exclude fix.csv" in said.out
+    assert run(*options) == 0
+    assert not same(weights(tmp_path), weights(tmp_path, 1))  # they took no part
 
 
 def test_the_config_can_be_printed_and_used_again(tmp_path, capsys):
