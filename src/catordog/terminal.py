@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SECONDS_BEFORE_A_LINE = 2
 SECONDS_BETWEEN_LINES = 10
 
 
@@ -48,12 +49,12 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    last = time.monotonic()
+    due = time.monotonic() + SECONDS_BEFORE_A_LINE
 
     def line(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
+        nonlocal due
+        if time.monotonic() > due:
+            due = time.monotonic() + SECONDS_BETWEEN_LINES
             say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
 
     yield line

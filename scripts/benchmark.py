@@ -1,0 +1,165 @@
+"""How fast things are, as ratios of two ways that are measured side by side in one run.
+
+python scripts/benchmark.py decode [--photos FOLDER]   # our decoding against bare Pillow
+python scripts/benchmark.py list [--files 1000000]     # memory for a folder of a million files
+python scripts/benchmark.py audit [--data D]           # an audit against reading the photos alone
+
+Without --photos and --data the pictures are drawn ones. One machine's seconds say little about
+another's, so the figures to quote are the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+Work = Callable[[], object]
+
+
+def side_by_side(ours: Work, theirs: Work, rounds: int) -> tuple[float, float, list[float]]:
+    """Time two pieces of work in turn.
+
+    Returns:
+        the median seconds of each, and in each round the speed of ours as a share of theirs.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        for which in (0, 1) if number % 2 else (1, 0):
+            start = time.perf_counter()
+            (ours, theirs)[which]()
+            times[which].append(time.perf_counter() - start)
+    ratios = [b / a for a, b in zip(*times, strict=True)]
+    return statistics.median(times[0]), statistics.median(times[1]), ratios
+
+
+def show(what: str, count: int, ours: float, theirs: float, ratios: Sequence[float]) -> None:
+    print(
+        f"{what:<34} ours {1e6 * ours / count:>7.0f} µs, theirs {1e6 * theirs / count:>7.0f} µs "
+        f"each; speed ours ÷ theirs {statistics.median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f})",
+        flush=True,
+    )
+
+
+def photo_files(folder: Path | None, most: int = 300) -> list[bytes]:
+    """Real photos; drawn ones where there are none."""
+    if folder is not None:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".jpg")
+        return [path.read_bytes() for path in paths[:: max(1, len(paths) // most)][:most]]
+    from catordog.photos.drawn import draw
+
+    files = []
+    for index in range(100):
+        packed = io.BytesIO()
+        draw(index, 0, size=400).image.save(packed, "JPEG", quality=90)
+        files.append(packed.getvalue())
+    return files
+
+
+def bare(data: bytes, near: int | None) -> Image.Image:
+    """What Pillow needs to be told at the least."""
+    with Image.open(io.BytesIO(data)) as image:
+        if near is not None:
+            image.draft(None, (2 * near, 2 * near))
+        return image.convert("RGB")
+
+
+def decoding(args: argparse.Namespace) -> None:
+    """Our one decoding path ÷ bare Pillow with the same draft setting."""
+    from catordog.photos.decode import decode
+
+    files = photo_files(args.photos)
+    for near in (None, 224, 96, 64):
+        ours, theirs, ratios = side_by_side(
+            lambda near=near: [decode(data, near=near) for data in files],
+            lambda near=near: [bare(data, near) for data in files],
+            args.rounds,
+        )
+        what = "decoding, whole" if near is None else f"decoding for {near} pixels"
+        show(f"{what}, {len(files)} photos", len(files), ours, theirs, ratios)
+
+
+LISTING = """
+import resource, sys, time
+from catordog.photos.sources import open_data
+start = time.perf_counter()
+found = open_data(sys.argv[1])
+seconds = time.perf_counter() - start
+print(len(found.photos), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def listing(args: argparse.Namespace) -> None:
+    """Memory and time to list a folder of a million files, beyond one with two."""
+    with tempfile.TemporaryDirectory(dir=args.at) as made:
+        results = []
+        for number in (2, args.files):
+            root = Path(made) / str(number)
+            for index in range(number):
+                folder = root / ("cat", "dog")[index % 2] / f"{index // 20_000:04}"
+                if index % 20_000 < 2:
+                    folder.mkdir(parents=True)
+                os.close(os.open(folder / f"IMG_{index:08}.jpg", os.O_CREAT | os.O_WRONLY))
+            ended = subprocess.run(
+                [sys.executable, "-c", LISTING, str(root)],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            count, seconds, kilobytes = ended.stdout.split()
+            results.append(float(kilobytes) / 1000)
+            print(
+                f"listing {int(count):>9,} files: {float(seconds):6.1f} s, "
+                f"{results[-1]:.0f} MB at most; lines of progress: {len(ended.stderr.splitlines())}"
+            )
+        print(f"memory beyond that for two files: {results[1] - results[0]:.0f} MB")
+
+
+def auditing(args: argparse.Namespace) -> None:
+    """An audit without a model ÷ reading and decoding the same photos on as many threads."""
+    from catordog.photos.audit import audit
+    from catordog.photos.parallel import in_parallel
+    from catordog.photos.sources import open_data
+
+    found = open_data(args.data)
+    ours, theirs, ratios = side_by_side(
+        lambda: audit(found),
+        lambda: sum(1 for _ in in_parallel(lambda photo: photo.image(near=32), found.photos)),
+        args.rounds,
+    )
+    show(f"audit, {len(found.photos):,} photos", len(found.photos), ours, theirs, ratios)
+    print(f"an audit took {ours:.1f} s, on {os.cpu_count()} cores")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    uses = parser.add_subparsers(required=True)
+    use = uses.add_parser("decode", help=decoding.__doc__)
+    use.add_argument("--photos", type=Path, help="a folder of JPEGs")
+    use.add_argument("--rounds", type=int, default=9)
+    use.set_defaults(run=decoding)
+    use = uses.add_parser("list", help=listing.__doc__)
+    use.add_argument("--files", type=int, default=1_000_000)
+    use.add_argument("--at", type=Path, help="a folder to make the files in")
+    use.set_defaults(run=listing)
+    use = uses.add_parser("audit", help=auditing.__doc__)
+    use.add_argument("--data", default="drawn:n=2000,size=200")
+    use.add_argument("--rounds", type=int, default=3)
+    use.set_defaults(run=auditing)
+    args = parser.parse_args()
+    args.run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
