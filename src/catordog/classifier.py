@@ -30,8 +30,8 @@ PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
-BATCH = 64
-"""Photos that go through the network at once."""
+BATCH = 16
+"""Photos that go through the network at once: so few that the CPU's caches hold what is made."""
 
 MAX_CHECKPOINT_BYTES = 16 * 2**30
 
@@ -46,8 +46,11 @@ class Classifier:
     """
 
     def __init__(self, network: nn.Module, model: ModelFile) -> None:
+        import torch
+
         self.model = model
-        self._network = network.eval()
+        # Colours beside each other: up to three times as fast on a CPU, and the same numbers.
+        self._network = network.eval().to(memory_format=torch.channels_last)
         self._last: nn.Module | None = None
 
     @property
@@ -95,10 +98,12 @@ class Classifier:
         """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
         import torch
 
-        inputs = torch.from_numpy(self.model.preprocess.normalise(pixels))
+        rows = [np.empty((0, len(self.classes)), np.float32)]
         with torch.inference_mode():
-            logits: npt.NDArray[np.float32] = self._network(inputs).float().numpy()
-        return logits
+            for start in range(0, len(pixels), BATCH):
+                inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
+                rows.append(self._network(torch.from_numpy(inputs)).float().numpy())
+        return np.concatenate(rows)
 
     def features_of_pixels(
         self, pixels: npt.NDArray[np.uint8]
@@ -118,7 +123,7 @@ class Classifier:
             logits = self.logits_of_pixels(pixels)
         finally:
             hook.remove()
-        return logits, seen[-1]
+        return logits, np.concatenate(seen)
 
     def stream(
         self, items: Iterable[Item], read: Callable[[Item], Image.Image]
@@ -139,7 +144,7 @@ class Classifier:
             except PhotoError as error:
                 return item, error
 
-        for batch in _batches(in_parallel(pixels, items, ahead=4 * BATCH), BATCH):
+        for batch in _batches(in_parallel(pixels, items, ahead=8 * BATCH), BATCH):
             good = [result for _, result in batch if not isinstance(result, PhotoError)]
             rows = iter(self.logits_of_pixels(np.stack(good)) if good else ())
             for item, result in batch:
