@@ -18,6 +18,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,7 @@ def damaged(files: list[bytes], count: int, seed: int) -> Iterator[bytes]:
 def fuzz(form: str, photos: list[Path], each: int, seed: int, found: Path) -> None:
     """Decode damaged files of one format; runs in a process of its own."""
     faulthandler.enable()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # as the command line does
     files = originals(form, photos)
     decode(files[0])  # what is imported only now is not the photo's memory
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
