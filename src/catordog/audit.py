@@ -163,7 +163,11 @@ def _judged(findings: Findings, classifier: Any, model: str) -> Audit:
 def _features(
     classifier: Any, photos: Sequence[Photo], places: Sequence[int]
 ) -> tuple[list[int], Any]:
-    """The places of the photos that could be read again, and their features `[N, D]`."""
+    """The places of the photos that could be read again, and their features `[N, D]`.
+
+    Those of a photo and of its mirror image are averaged: what a network sees in only one of them
+    is no feature of the animal.
+    """
     from catordog.photos.parallel import in_parallel
 
     prepare = classifier.model.preprocess
@@ -181,7 +185,9 @@ def _features(
         while batch := list(islice(stream, 64)):
             good = [(place, one) for place, one in batch if one is not None]
             if good:
-                rows.append(classifier.features_of_pixels(np.stack([one for _, one in good]))[1])
+                batch_pixels = np.stack([one for _, one in good])
+                both = (batch_pixels, batch_pixels[:, :, ::-1])
+                rows.append(np.mean([classifier.features_of_pixels(x)[1] for x in both], axis=0))
                 kept += [place for place, _ in good]
             done(len(kept))
     return kept, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
