@@ -47,6 +47,13 @@ class Audit:
     wrong: int = 0
     neither: list[tuple[int, float]] = field(default_factory=list)
 
+    @property
+    def agreement(self) -> float:
+        """The share of readable photos on whose labels the model agrees, 0…1."""
+        return 1 - len(self.suspects) / max(
+            1, sum(look is not None for look in self.findings.looks)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The keys of `catordog audit --json`."""
         found, classes = self.findings, self.findings.photo_set.classes
@@ -230,7 +237,8 @@ def report(result: Audit) -> str:
         ("contradictions", len(found.contradictions), "pictures under several labels",
          [_group(found, group, labels=True) for group in found.contradictions]),
         ("suspect labels", len(result.suspects),
-         f"worth a look; {result.wrong:,} of them, the first, are probably wrong",
+         f"worth a look, the first {result.wrong:,} above all (the model agrees with "
+         f"{100 * result.agreement:.1f} % of the labels)",
          [f"{found.photos[x.place].name}: labelled {found.label(x.place)}, looks like "
           f"{found.photo_set.classes[x.suggested]} ({x.score:.3f})" for x in result.suspects]),
         ("neither", len(result.neither), "photos that seem to show no class",

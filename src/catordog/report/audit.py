@@ -62,8 +62,9 @@ def _sections(result: Audit) -> list[tuple[str, str, int, str, list[str]]]:
          "One picture under several labels. At most one of them can be right.",
          _groups(found, found.contradictions)),
         ("suspects", "Suspect labels", len(result.suspects),
-         "A classifier that has not seen these photos disagrees with their labels. The higher the "
-         f"score, 0 to 1, the surer it is. The first {result.wrong:,} are probably wrong.",
+         "A classifier that has not seen these photos disagrees with their labels (and agrees with "
+         f"{100 * result.agreement:.1f} % of all). The higher the score, 0 to 1, the surer it is. "
+         f"By estimate the first {result.wrong:,} are wrong; a weak model suspects too many.",
          [_grid([_photo(found, x.place, f"{found.label(x.place)}? {classes[x.suggested]}?",
                         f"score {x.score:.3f}") for x in result.suspects[:SHOWN]])]),
         ("neither", "Neither", len(result.neither),
