@@ -54,8 +54,7 @@ def cross_validated(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # Square roots keep a few large features from having the only say (Perronnin et al. 2010).
-    features = np.sign(features) * np.sqrt(np.abs(features))
+    features = _levelled(features)
     classes = int(labels.max()) + 1
     confidences = np.full((len(labels), classes), 1 / classes)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
@@ -109,7 +108,7 @@ def strangeness(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    unit = normalize(features)
+    unit = normalize(_levelled(features))
     sample = unit
     if len(unit) > MOST_NEIGHBOURS:
         sample = np.random.default_rng(seed).choice(unit, MOST_NEIGHBOURS, replace=False)
@@ -117,3 +116,8 @@ def strangeness(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray
     distance, _ = nearest.kneighbors(unit)
     # For unit vectors the cosine distance is half the squared Euclidean one; the first is itself.
     return np.asarray((distance[:, 1:] ** 2 / 2).mean(axis=1), dtype=np.float64)
+
+
+def _levelled(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Square roots: a few large features must not have the only say (Perronnin et al. 2010)."""
+    return np.sign(features) * np.sqrt(np.abs(features))
