@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.photos.cache import cached_pixels
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, read_pixels
@@ -37,8 +38,10 @@ class PhotosDataModule(L.LightningDataModule):
         start_size: side of the training photos at first; it grows to `size` over the first three
             quarters of the run, since small photos teach the coarse things faster (Howard 2018).
             None: `size` from the start.
-        decode_size: side at which training photos are kept in memory, in pixels; crops are taken
-            from them. None: a quarter more than `size`.
+        decode_size: side at which training photos are decoded, in pixels; crops are taken from
+            them. None: a quarter more than `size`.
+        cache: keep decoded photos in `data/cache`, where every later run finds them; otherwise
+            they are decoded into memory at every start.
         batch_size: photos to a step.
         val: share of photos for validation.
         test: share of photos that are held out for `catordog evaluate`.
@@ -59,6 +62,7 @@ class PhotosDataModule(L.LightningDataModule):
         std: tuple[float, float, float] = STD,
         start_size: int | None = None,
         decode_size: int | None = None,
+        cache: bool = True,
         batch_size: int = 128,
         val: float = 0.1,
         test: float = 0.2,
@@ -83,9 +87,9 @@ class PhotosDataModule(L.LightningDataModule):
         self.fractions = Fractions(val, test)
         self.augment = augment
         self.seed = seed
-        self.photo_set = open_data(
-            source, rules=DecodeRules(allow_truncated, max_megapixels), exclude=exclude
-        )
+        self.rules = DecodeRules(allow_truncated, max_megapixels)
+        self.photo_set = open_data(source, rules=self.rules, exclude=exclude)
+        self.cache = cache and not self.photo_set.distinct  # drawn pictures have no files
         self.exclude = exclude
         self.failures: list[PhotoError] = []
         self._train: _Decoded | None = None
@@ -97,7 +101,7 @@ class PhotosDataModule(L.LightningDataModule):
         return list(self.photo_set.classes)
 
     def setup(self, stage: str) -> None:
-        """Decode the training and validation photos into memory, once."""
+        """Decode the training and validation photos, once."""
         if stage != "fit" or self._train:
             return
         say(self.photo_set.summary())
@@ -110,7 +114,10 @@ class PhotosDataModule(L.LightningDataModule):
     def _read(self, split: Split, preprocess: Preprocess, *, excluded: bool = False) -> Pixels:
         photos = self.photo_set.split(split, self.fractions, excluded=excluded)
         with progress(f"reading {split} photos", len(photos)) as done:
-            pixels = read_pixels(photos, preprocess, done)
+            if self.cache:
+                pixels = cached_pixels(photos, preprocess, self.rules, done)
+            else:
+                pixels = read_pixels(photos, preprocess, done)
         left = {photo.label for photo in pixels.photos}
         for label, name in enumerate(self.classes):
             if label not in left:
@@ -187,10 +194,10 @@ class PhotosDataModule(L.LightningDataModule):
 
 
 class _Decoded(Dataset[Batch]):
-    """Decoded photos in memory, taken a batch at a time."""
+    """Decoded photos, taken a batch at a time."""
 
     def __init__(self, read: Pixels) -> None:
-        self.pixels: npt.NDArray[np.uint8] = read.pixels
+        self.pixels: npt.NDArray[np.uint8] = np.asarray(read.pixels)
         self.labels = np.array([photo.label for photo in read.photos], dtype=np.int64)
 
     def __len__(self) -> int:

@@ -1,0 +1,172 @@
+"""Decoded photos on disk: decoded once, mapped into memory by every later run.
+
+A cache is a file of `uint8` rows beside a JSON file that says how many there are, and which photos
+could not be read. Its name is made from the contents of the photos and from their preprocessing,
+so a photo that changes makes another cache, and a data set that moves finds its own again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_text
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.parallel import in_parallel
+from catordog.photos.places import data_folder
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.reading import Pixels
+from catordog.photos.sources import Photo, keys_of
+
+_VERSION = 1
+_SPARE = 256 * 2**20
+"""Bytes that the disk has to have left when the cache is whole."""
+
+
+def cached_pixels(
+    photos: Sequence[Photo],
+    preprocess: Preprocess,
+    rules: DecodeRules = DEFAULT_RULES,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Pixels:
+    """Photos as pixels that lie in a file of `data/cache`, decoding those that aren't there yet.
+
+    A build that breaks off goes on where it stopped. Several processes that want the same photos
+    wait for the one that decodes them.
+
+    Args:
+        photos: which, in which order.
+        preprocess: their size and resize rule.
+        rules: what is refused.
+        progress: called with the number of photos decoded so far.
+
+    Raises:
+        CatordogError: the disk has no room, or can't be written; or no photo could be read.
+    """
+    from filelock import FileLock
+
+    cache = _Cache(data_folder() / "cache", photos, preprocess, rules)
+    found = cache.read()
+    if found is None:
+        try:
+            cache.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache.file(".lock")):
+                found = cache.read() or cache.build(progress)
+        except OSError as error:
+            raise CatordogError(
+                f"can't write the decoded photos to {cache.folder} ({error.strerror or error}): "
+                "make room there, let CATORDOG_DATA name another folder, or use --data.cache false"
+            ) from None
+    return found
+
+
+class _Cache:
+    """The cache of some photos at some size."""
+
+    def __init__(
+        self, folder: Path, photos: Sequence[Photo], preprocess: Preprocess, rules: DecodeRules
+    ) -> None:
+        self.folder, self.photos, self.preprocess = folder, photos, preprocess
+        side = preprocess.size
+        self.row = (side, side, 3)
+        self.row_bytes = side * side * 3
+        keys = keys_of(photos)
+        what = (_VERSION, side, preprocess.resize, astuple(rules))
+        digest = hashlib.blake2b(repr(what).encode(), digest_size=8)
+        digest.update(np.array([key or 0 for key in keys], np.uint64).tobytes())
+        self.name = f"pixels-{side}-{digest.hexdigest()}"
+
+    def file(self, suffix: str) -> Path:
+        return self.folder / (self.name + suffix)
+
+    def read(self) -> Pixels | None:
+        """What is there, if it is whole."""
+        try:
+            facts = json.loads(self.file(".json").read_text("utf-8"))
+            failures = {int(place): str(reason) for place, reason in facts["failures"]}
+            rows = len(self.photos) - len(failures)
+            if self.file(".u8").stat().st_size != rows * self.row_bytes or not rows:
+                return None
+            pixels = np.memmap(self.file(".u8"), np.uint8, "r", shape=(rows, *self.row))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return self._pixels(pixels, failures)
+
+    def build(self, progress: Callable[[int], None]) -> Pixels:
+        """Decode what is missing."""
+        partial, journal = self.file(".partial"), self.file(".failures")
+        done, failures = self._left_behind(partial, journal)
+        rows = done - len(failures)
+        needed = (len(self.photos) - done) * self.row_bytes
+        free = shutil.disk_usage(self.folder).free
+        if needed + _SPARE > free:
+            raise CatordogError(
+                f"the decoded photos take {needed / 2**30:.1f} GiB more in {self.folder}, and its "
+                f"disk has {free / 2**30:.1f} GiB left: make room, let CATORDOG_DATA name a folder "
+                "on another disk, or use --data.cache false"
+            )
+        with partial.open("r+b" if partial.exists() else "w+b") as file, journal.open("w") as notes:
+            file.truncate(rows * self.row_bytes)
+            file.seek(0, 2)
+            notes.writelines(f"{place}\t{reason}\n" for place, reason in failures.items())
+            results = in_parallel(self._decode, islice(self.photos, done, None))
+            for place, result in enumerate(results, done):
+                if isinstance(result, PhotoError):
+                    failures[place] = result.reason
+                    notes.write(f"{place}\t{result.reason}\n")
+                    notes.flush()
+                else:
+                    file.write(result.tobytes())
+                progress(place + 1)
+        if len(failures) == len(self.photos):
+            for leftover in (partial, journal):
+                leftover.unlink()
+            raise CatordogError(
+                f"none of the {len(self.photos):,} photos could be read; first: "
+                f"{PhotoError(self.photos[0].path, failures[0])}"
+            )
+        write_text(self.file(".json"), json.dumps({"failures": list(failures.items())}))
+        partial.replace(self.file(".u8"))  # from now on it is there, whole
+        journal.unlink()
+        found = self.read()
+        assert found is not None
+        return found
+
+    def _decode(self, photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
+        try:
+            return self.preprocess.pixels(photo.image(near=self.preprocess.size))
+        except PhotoError as error:
+            return error
+
+    def _left_behind(self, partial: Path, journal: Path) -> tuple[int, dict[int, str]]:
+        """How many photos a build that broke off has done, and which of them can't be read."""
+        failures: dict[int, str] = {}
+        rows = 0
+        with suppress(OSError, ValueError):
+            rows = partial.stat().st_size // self.row_bytes
+            for line in journal.read_text("utf-8").splitlines():
+                place, _, reason = line.partition("\t")
+                failures[int(place)] = reason
+        done = rows
+        for failed in sorted(failures):
+            if failed > done:
+                break
+            done += 1
+        return done, {failed: why for failed, why in failures.items() if failed < done}
+
+    def _pixels(self, pixels: npt.NDArray[np.uint8], failures: dict[int, str]) -> Pixels:
+        return Pixels(
+            pixels,
+            [photo for place, photo in enumerate(self.photos) if place not in failures],
+            [PhotoError(self.photos[place].path, failures[place]) for place in sorted(failures)],
+        )

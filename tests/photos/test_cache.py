@@ -1,0 +1,150 @@
+"""The cache of decoded photos: built once, resumed, and never trusted when it is damaged."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from catordog.errors import CatordogError
+from catordog.photos import cache
+from catordog.photos.cache import cached_pixels
+from catordog.photos.decode import DecodeRules
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.reading import read_pixels
+from catordog.photos.sources import open_data
+from conftest import jpeg, named, write_folder
+
+PREPROCESS = Preprocess(32, "squash")
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
+    files = named(40) | {"cat.90.jpg": b"", "dog.91.jpg": b"<html>", "dog.92.jpg": jpeg(1)[:500]}
+    return write_folder(tmp_path / "pets", files)
+
+
+def photos_of(folder):
+    return list(open_data(str(folder)).photos)
+
+
+def files_of(tmp_path, suffix=".u8"):
+    return sorted((tmp_path / "data/cache").glob(f"*{suffix}"))
+
+
+def test_it_holds_what_decoding_into_memory_gives(pets, tmp_path):
+    photos = photos_of(pets)
+    memory, first, again = (
+        read_pixels(photos, PREPROCESS),
+        cached_pixels(photos, PREPROCESS),
+        cached_pixels(photos, PREPROCESS),
+    )
+    for found in (first, again):
+        assert np.array_equal(found.pixels, memory.pixels)
+        assert found.photos == memory.photos
+        assert list(map(str, found.failures)) == list(map(str, memory.failures))
+    assert isinstance(again.pixels, np.memmap)
+    assert len(files_of(tmp_path)) == 1
+    assert {path.suffix for path in (tmp_path / "data/cache").iterdir()} == {
+        ".u8",
+        ".json",
+        ".lock",
+    }
+
+
+def test_nothing_is_decoded_twice(pets, monkeypatch):
+    photos = photos_of(pets)
+    cached_pixels(photos, PREPROCESS)
+    monkeypatch.setattr(Preprocess, "pixels", lambda *_: pytest.fail("decoded again"))
+    cached_pixels(photos, PREPROCESS)
+
+
+def test_moved_photos_find_their_cache_again(pets, tmp_path):
+    cached_pixels(photos_of(pets), PREPROCESS)
+    pets.rename(tmp_path / "elsewhere")
+    moved = cached_pixels(photos_of(tmp_path / "elsewhere"), PREPROCESS)
+    assert len(files_of(tmp_path)) == 1
+    assert all("elsewhere" in failure.path for failure in moved.failures)
+
+
+def test_other_contents_sizes_and_rules_are_other_caches(pets, tmp_path):
+    cached_pixels(photos_of(pets), PREPROCESS)
+    cached_pixels(photos_of(pets), replace(PREPROCESS, size=40))
+    cached_pixels(photos_of(pets), replace(PREPROCESS, resize="crop"))
+    cached_pixels(photos_of(pets), PREPROCESS, DecodeRules(allow_truncated=True))
+    (pets / "cat.0.jpg").write_bytes(jpeg(2))
+    cached_pixels(photos_of(pets), PREPROCESS)
+    assert len(files_of(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("stop", [1, 7, 30, 41])
+def test_a_build_that_broke_off_goes_on_where_it_stopped(pets, tmp_path, stop):
+    photos = photos_of(pets)
+
+    def break_off(done):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_pixels(photos, PREPROCESS, progress=break_off)
+    assert not files_of(tmp_path)
+    seen: list[int] = []
+    found = cached_pixels(photos, PREPROCESS, progress=seen.append)
+    assert seen == list(range(stop + 1, len(photos) + 1))
+    memory = read_pixels(photos, PREPROCESS)
+    assert np.array_equal(found.pixels, memory.pixels)
+    assert list(map(str, found.failures)) == list(map(str, memory.failures))
+
+
+def test_a_row_that_was_half_written_is_decoded_again(pets, tmp_path):
+    photos = photos_of(pets)
+
+    def break_off(done):
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_pixels(photos, PREPROCESS, progress=break_off)
+    (partial,) = files_of(tmp_path, ".partial")
+    partial.write_bytes(partial.read_bytes()[:-100])
+    found = cached_pixels(photos, PREPROCESS)
+    assert np.array_equal(found.pixels, read_pixels(photos, PREPROCESS).pixels)
+
+
+@pytest.mark.parametrize("damage", ["short", "no facts", "wrong facts"])
+def test_a_damaged_cache_is_built_anew(pets, tmp_path, damage):
+    photos = photos_of(pets)
+    whole = np.array(cached_pixels(photos, PREPROCESS).pixels)
+    (rows,), (facts,) = files_of(tmp_path), files_of(tmp_path, ".json")
+    if damage == "short":
+        rows.write_bytes(rows.read_bytes()[:-1])
+    elif damage == "no facts":
+        facts.unlink()
+    else:
+        facts.write_text('{"failures": [[0, "x"]]}')
+    assert np.array_equal(cached_pixels(photos, PREPROCESS).pixels, whole)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_decoded(pets, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(CatordogError, match=r"GiB left: make room, .*--data\.cache false"):
+        cached_pixels(photos_of(pets), PREPROCESS)
+
+
+def test_a_folder_that_cannot_be_written_is_named(pets, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "file"))
+    with pytest.raises(CatordogError, match="can't write the decoded photos"):
+        cached_pixels(photos_of(pets), PREPROCESS)
+
+
+def test_if_no_photo_can_be_read_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
+    write_folder(tmp_path / "pets", {"cat.1.jpg": b"no", "dog.1.jpg": b"photo"})
+    with pytest.raises(CatordogError, match="none of the 2 photos"):
+        cached_pixels(photos_of(tmp_path / "pets"), PREPROCESS)
+    assert not files_of(tmp_path, ".partial")
