@@ -107,11 +107,11 @@ class StopAtSecondEpoch(L.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize(("ema", "optimizer"), [(False, "sgd"), (True, "muon")])
 def test_a_run_that_was_stopped_and_resumed_gives_the_weights_of_one_that_was_not(
-    tmp_path, capsys, ema
+    tmp_path, capsys, ema, optimizer
 ):
-    options = [*SMALL, "--trainer.max_epochs", "3"]
+    options = [*SMALL, "--trainer.max_epochs", "3", "--model.optimizer", optimizer]
     if ema:
         path = f"{EMAWeightAveraging.__module__}.EMAWeightAveraging"
         options += ["--trainer.callbacks+", path, "--trainer.callbacks.decay", "0.9"]

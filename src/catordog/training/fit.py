@@ -31,6 +31,7 @@ from catordog.training.callbacks import (
 )
 from catordog.training.datamodule import PhotosDataModule
 from catordog.training.module import ClassifierModule
+from catordog.training.muon import has_bfloat16
 
 INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
 
@@ -254,10 +255,10 @@ def _resume(ckpt_path: str | None, runs: Path) -> tuple[str | None, str | None]:
 def _precision(accelerator: Any) -> str:
     """The fastest precision that this machine has in hardware, said in one line."""
     if torch.cuda.is_available() and accelerator != "cpu":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = has_bfloat16(torch.device("cuda"))
         where = torch.cuda.get_device_name()
     else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = has_bfloat16(torch.device("cpu"))
         where = f"CPU, {torch.get_num_threads()} threads"
     say(f"{where}: {'bfloat16, which it has in hardware' if fast else 'float32'}")
     return "bf16-mixed" if fast else "32-true"

@@ -13,9 +13,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from catordog.checkpoint import ModelFile
 from catordog.errors import CatordogError
+from catordog.training.contract import check_raw_logits
+from catordog.training.muon import Muon
 from catordog.training.networks import OURS, build_network
 
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "muon", "adamw"]
 
 
 class ClassifierModule(L.LightningModule):
@@ -28,9 +30,11 @@ class ClassifierModule(L.LightningModule):
             path of a network that takes `num_classes`.
         network_args: further arguments for the network.
         weights: pretrained weights: torchvision's by name, or a local file.
-        optimizer: `sgd` (with Nesterov momentum) or `adamw`.
+        optimizer: `sgd` (with Nesterov momentum), `muon` (learns most in few epochs) or `adamw`.
         lr: the highest learning rate.
-        momentum: of SGD.
+        other_lr: the highest learning rate of what is no matrix, and of the last layer, under
+            `muon`; five times `lr` if it isn't given.
+        momentum: of SGD and Muon.
         weight_decay: on weights; not on biases and norms.
         warmup: the share of all steps in which the learning rate rises; then it falls to 0 along
             a cosine.
@@ -46,6 +50,7 @@ class ClassifierModule(L.LightningModule):
         weights: str | None = None,
         optimizer: Optimizer = "sgd",
         lr: float = 0.2,
+        other_lr: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
@@ -99,23 +104,9 @@ class ClassifierModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with a learning rate that rises, then falls to 0 along a cosine."""
-        hparams = self.hparams
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": hparams["weight_decay"]},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer: torch.optim.Optimizer
-        if hparams["optimizer"] == "sgd":
-            momentum = hparams["momentum"]
-            optimizer = torch.optim.SGD(
-                groups, lr=hparams["lr"], momentum=momentum, nesterov=momentum > 0
-            )
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=hparams["lr"])
+        optimizer = self._optimizer()
         total = float(self.trainer.estimated_stepping_batches)
-        rise = hparams["warmup"] * total if math.isfinite(total) else 500
+        rise = self.hparams["warmup"] * total if math.isfinite(total) else 500
 
         def factor(step: int) -> float:
             if step < rise:
@@ -130,6 +121,36 @@ class ClassifierModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning rate"},
         }
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        hparams = self.hparams
+        lr, momentum, decay = hparams["lr"], hparams["momentum"], hparams["weight_decay"]
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        others = {"params": [p for p in self.network.parameters() if p.ndim <= 1]}
+        if hparams["optimizer"] == "muon":
+            other_lr = hparams["other_lr"] or 5 * lr
+            name = check_raw_logits(self.network, size=hparams["size"]).partition(" ")[0]
+            ids = {
+                id(p) for key, p in self.network.named_parameters() if key.startswith(f"{name}.")
+            }
+            last = [p for p in matrices if id(p) in ids]
+            inner = [p for p in matrices if id(p) not in ids]
+            return Muon(
+                [
+                    {"params": inner, "orthogonal": True, "weight_decay": decay},
+                    {"params": last, "lr": other_lr},
+                    {**others, "lr": other_lr},
+                ],
+                lr=lr,
+                momentum=momentum,
+            )
+        groups = [
+            {"params": matrices, "weight_decay": decay},
+            {**others, "weight_decay": 0.0},
+        ]
+        if hparams["optimizer"] == "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.AdamW(groups, lr=lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put everything that a `Classifier` needs into the file."""

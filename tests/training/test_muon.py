@@ -1,0 +1,58 @@
+"""Muon: orthogonal steps for matrices, Nesterov's for the rest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from catordog.training.module import ClassifierModule
+from catordog.training.muon import Muon, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 300), (300, 8), (1, 5)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_every_direction_comes_out_about_as_large_as_the_others(shape, scale):
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(scale * torch.randn(shape)))
+    assert (singular > 0.5).all()
+    assert (singular < 1.5).all()
+
+
+def test_the_directions_of_the_matrix_are_kept():
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(12, 20), full_matrices=False)
+    matrix = left @ torch.diag(torch.linspace(0.5, 1, 12)) @ right
+    found = left.T @ orthogonal(matrix) @ right.T
+    assert (found.diagonal() > 0.5).all()
+    assert (found - found.diagonal().diag()).abs().max() < 0.1
+
+
+def test_zeros_stay_zeros():
+    assert torch.equal(orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_what_is_not_orthogonal_takes_the_steps_of_sgd_with_nesterovs_momentum():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    one = Muon([{"params": ours.parameters()}], lr=0.1, momentum=0.9)
+    two = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for _ in range(5):
+        photos = torch.randn(4, 5)
+        for network, optimizer in ((ours, one), (theirs, two)):
+            optimizer.zero_grad()
+            network(photos).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+def test_the_last_layer_and_what_is_no_matrix_are_left_to_sgd():
+    module = ClassifierModule(["cat", "dog"], optimizer="muon", lr=0.02)
+    groups = module._optimizer().param_groups
+    assert [group["orthogonal"] for group in groups] == [True, False, False]
+    assert all(weight.ndim == 4 for weight in groups[0]["params"])
+    assert [tuple(weight.shape) for weight in groups[1]["params"]] == [(2, 256)]
+    assert groups[1]["lr"] == groups[2]["lr"] == pytest.approx(0.1)
+    counted = sum(len(group["params"]) for group in groups)
+    assert counted == len(list(module.network.parameters()))
