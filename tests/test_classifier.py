@@ -4,14 +4,16 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import catordog
+from catordog.classifier import Classifier
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.drawn import draw
 from conftest import jpeg
@@ -137,3 +139,16 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         catordog.load(tmp_path / "gone.ckpt")
     with pytest.raises(CatordogError, match="a folder"):
         catordog.load(tmp_path)
+
+
+def test_with_the_mirror_image_logits_are_the_mean_of_both(classifier):
+    both = Classifier(classifier._network, replace(classifier.model, mirror=True))
+    images = [picture(index) for index in range(20)]
+    mirrored = [ImageOps.mirror(image) for image in images]
+    mean = (classifier.logits(images) + classifier.logits(mirrored)) / 2
+    assert np.allclose(both.logits(images), mean, atol=1e-5)
+    pixels = np.stack([both.model.preprocess.pixels(image) for image in images])
+    logits, features = both.features_of_pixels(pixels)
+    head = classifier._network.head
+    again = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    assert np.allclose(again, logits, atol=1e-5)

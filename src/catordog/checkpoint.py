@@ -30,6 +30,7 @@ class ModelFile:
         network_args: as in `build_network`.
         preprocess: how a photo becomes input.
         fractions: how the photos were split, so that evaluation holds out the same ones.
+        mirror: whether logits are the mean of those of a photo and of its mirror image.
         temperature: of `softmax`.
         threshold: below this confidence the verdict is `not sure`.
     """
@@ -39,6 +40,7 @@ class ModelFile:
     network_args: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess = field(default_factory=Preprocess)
     fractions: Fractions = field(default_factory=Fractions)
+    mirror: bool = False
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
 
@@ -51,6 +53,7 @@ class ModelFile:
             "network_args": self.network_args,
             "preprocess": self.preprocess.to_dict(),
             "fractions": {"val": self.fractions.val, "test": self.fractions.test},
+            "mirror": self.mirror,
             "temperature": self.temperature,
             "threshold": self.threshold,
         }
@@ -79,6 +82,7 @@ class ModelFile:
                 network_args=dict(values["network_args"]),
                 preprocess=Preprocess.from_dict(values["preprocess"]),
                 fractions=Fractions.of(values["fractions"]["val"], values["fractions"]["test"]),
+                mirror=bool(values.get("mirror", False)),
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
             )

@@ -102,8 +102,12 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(pixels), BATCH):
                 inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
-                rows.append(self._network(torch.from_numpy(inputs)).float().numpy())
+                rows.append(self._run(torch.from_numpy(inputs)).float().numpy())
         return np.concatenate(rows)
+
+    def _run(self, inputs: Any) -> Any:
+        logits = self._network(inputs)
+        return (logits + self._network(inputs.flip(3))) / 2 if self.model.mirror else logits
 
     def features_of_pixels(
         self, pixels: npt.NDArray[np.uint8]
@@ -123,6 +127,8 @@ class Classifier:
             logits = self.logits_of_pixels(pixels)
         finally:
             hook.remove()
+        if self.model.mirror:  # the last layer is linear, so the mean of both makes the logits
+            seen = [np.mean(pair, axis=0) for pair in zip(seen[::2], seen[1::2], strict=True)]
         return logits, np.concatenate(seen)
 
     def stream(

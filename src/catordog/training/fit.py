@@ -140,7 +140,7 @@ def train(argv: Sequence[str]) -> int:
         say(f"TensorBoard: tensorboard --logdir {_shown(Path(trainer.logger.save_dir))}")
     if data.photo_set.excluded:
         cli.model.load_state_dict(load_checkpoint(best).state)
-        without, with_them = data.accuracies(cli.model.eval().cpu())
+        without, with_them = data.accuracies(cli.model.eval().cpu().final_logits)
         say(
             f"accuracy on validation photos: {without:.4f} without the excluded ones, "
             f"{with_them:.4f} with them"

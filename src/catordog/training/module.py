@@ -38,6 +38,8 @@ class ClassifierModule(L.LightningModule):
         weight_decay: on weights; not on biases and norms.
         warmup: the share of all steps in which the learning rate rises; then it falls to 0 along
             a cosine.
+        mirror: outside of training, take the mean of the raw logits of a photo and of its mirror
+            image: a little more accurate, and half as fast.
         label_smoothing: in 0…1; it makes a network humbler than the data (Müller et al. 2019).
     """
 
@@ -55,6 +57,7 @@ class ClassifierModule(L.LightningModule):
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
         label_smoothing: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if lr <= 0 or not 0 <= warmup <= 1 or not 0 <= label_smoothing < 1 or weight_decay < 0:
@@ -79,6 +82,12 @@ class ClassifierModule(L.LightningModule):
         logits: Tensor = self.network(photos)
         return logits.float()  # a loss in half precision would round what it should learn from
 
+    def final_logits(self, photos: Tensor) -> Tensor:
+        """Raw logits as the finished model gives them: with the mirror image, if it looks at it."""
+        if not self.hparams["mirror"]:
+            return self(photos)  # type: ignore[no-any-return]
+        return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy on raw logits."""
         del batch_idx
@@ -94,7 +103,7 @@ class ClassifierModule(L.LightningModule):
         """Loss, accuracy and confusion matrix over photos that don't train."""
         del batch_idx
         photos, labels = batch
-        logits = self(photos)
+        logits = self.final_logits(photos)
         loss = F.cross_entropy(logits, labels)
         self.val_accuracy(logits, labels)
         self.confusion(logits, labels)
@@ -161,4 +170,5 @@ class ClassifierModule(L.LightningModule):
             network_args=self.network_args,
             preprocess=data.preprocess,
             fractions=data.fractions,
+            mirror=self.hparams["mirror"],
         ).to_dict()
