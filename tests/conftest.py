@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,6 +27,12 @@ def jpeg(index: int, *, seed: int = 7, size: int = 48) -> bytes:
     file = io.BytesIO()
     draw(index, seed, size=size).image.save(file, "JPEG", quality=92)
     return file.getvalue()
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """A picture with shapes of its own, like no other."""
+    small = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
 def named(n: int) -> dict[str, bytes]:

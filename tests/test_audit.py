@@ -13,13 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from catordog.cli import main
-from conftest import jpeg, save, write_folder
-
-
-def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """A picture with large shapes, like no other."""
-    small = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+from conftest import jpeg, picture, save, write_folder
 
 
 def photo(seed: int, **options: object) -> bytes:

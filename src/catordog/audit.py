@@ -175,22 +175,15 @@ def _features(
     Those of a photo and of its mirror image are averaged: what a network sees in only one of them
     is no feature of the animal.
     """
-    from catordog.photos.parallel import in_parallel
-
-    prepare = classifier.model.preprocess
-
-    def pixels(place: int) -> Any:
-        try:
-            return prepare.pixels(photos[place].image(near=prepare.size))
-        except PhotoError:
-            return None
+    from catordog.photos.reading import decoded
 
     kept: list[int] = []
     rows = []
-    stream = zip(places, in_parallel(pixels, places), strict=True)
+    pixels = decoded((photos[place] for place in places), classifier.model.preprocess)
+    stream = zip(places, pixels, strict=True)
     with progress("running the model", len(places)) as done:
         while batch := list(islice(stream, 64)):
-            good = [(place, one) for place, one in batch if one is not None]
+            good = [(place, one) for place, one in batch if not isinstance(one, PhotoError)]
             if good:
                 batch_pixels = np.stack([one for _, one in good])
                 both = (batch_pixels, batch_pixels[:, :, ::-1])

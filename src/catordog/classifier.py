@@ -117,6 +117,8 @@ class Classifier:
         Args:
             pixels: preprocessed photos, `uint8 [N, S, S, 3]`.
         """
+        from catordog.training.contract import last_layer
+
         if self._last is None:
             self._last = last_layer(self._network, self.model.preprocess.size)
         seen: list[npt.NDArray[np.float32]] = []
@@ -216,15 +218,6 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
         reason = str(error).splitlines()[-1].strip()
         raise CatordogError(f"{path}: its weights don't fit its network: {reason}") from None
     return Classifier(network, model)
-
-
-def last_layer(network: nn.Module, size: int) -> nn.Module:
-    """The module that makes the logits: the last affine one that they depend on."""
-    from catordog.training.contract import check_raw_logits
-
-    name = check_raw_logits(network, size=size).partition(" (")[0]
-    modules: dict[str, nn.Module] = dict(network.named_modules())
-    return modules.get(name, network)  # "forward()", where it is in no module of its own
 
 
 class Checkpoint:

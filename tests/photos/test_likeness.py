@@ -17,11 +17,9 @@ from catordog.photos.likeness import (
     pairs_alike,
     thumbnail,
 )
+from conftest import picture, save
 
-
-def picture(seed: int) -> Image.Image:
-    small = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((256, 192), Image.Resampling.BICUBIC)
+SIZE = (256, 192)
 
 
 def hashes(*images: Image.Image) -> Hashes:
@@ -29,14 +27,12 @@ def hashes(*images: Image.Image) -> Hashes:
 
 
 def again(image: Image.Image, quality: int) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+    return Image.open(io.BytesIO(save(image, "JPEG", quality=quality)))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_hash_is_the_imagehash_librarys_phash_bit_for_bit(seed):
-    image = picture(seed)
+    image = picture(seed, SIZE)
     theirs = imagehash.phash(image, hash_size=16, highfreq_factor=2).hash
     mirrored = imagehash.phash(
         ImageOps.mirror(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS)), 16, 2
@@ -58,7 +54,7 @@ def test_the_hash_is_the_imagehash_librarys_phash_bit_for_bit(seed):
     ],
 )
 def test_a_changed_copy_is_alike_and_another_picture_is_not(change):
-    images = [picture(seed) for seed in range(8)]
+    images = [picture(seed, SIZE) for seed in range(8)]
     found = list(pairs_alike(hashes(*images, change(images[3]))))
     assert set(found) == {(3, 8)}
 

@@ -25,8 +25,8 @@ from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.parallel import in_parallel
 from catordog.photos.places import data_folder
 from catordog.photos.preprocess import Preprocess
-from catordog.photos.reading import Pixels
-from catordog.photos.sources import Photo, keys_of
+from catordog.photos.reading import Pixels, decoded, none_read
+from catordog.photos.sources import Photo, key_or_none
 
 _VERSION = 1
 _SPARE = 256 * 2**20
@@ -80,7 +80,7 @@ class _Cache:
         side = preprocess.size
         self.row = (side, side, 3)
         self.row_bytes = side * side * 3
-        keys = keys_of(photos)
+        keys = list(in_parallel(key_or_none, photos))
         what = (_VERSION, side, preprocess.resize, astuple(rules))
         digest = hashlib.blake2b(repr(what).encode(), digest_size=8)
         digest.update(np.array([key or 0 for key in keys], np.uint64).tobytes())
@@ -119,7 +119,7 @@ class _Cache:
             file.truncate(rows * self.row_bytes)
             file.seek(0, 2)
             notes.writelines(f"{place}\t{reason}\n" for place, reason in failures.items())
-            results = in_parallel(self._decode, islice(self.photos, done, None))
+            results = decoded(islice(self.photos, done, None), self.preprocess)
             for place, result in enumerate(results, done):
                 if isinstance(result, PhotoError):
                     failures[place] = result.reason
@@ -131,22 +131,13 @@ class _Cache:
         if len(failures) == len(self.photos):
             for leftover in (partial, journal):
                 leftover.unlink()
-            raise CatordogError(
-                f"none of the {len(self.photos):,} photos could be read; first: "
-                f"{PhotoError(self.photos[0].path, failures[0])}"
-            )
+            raise none_read(self._errors(failures))
         write_text(self.file(".json"), json.dumps({"failures": list(failures.items())}))
         partial.replace(self.file(".u8"))  # from now on it is there, whole
         journal.unlink()
         found = self.read()
         assert found is not None
         return found
-
-    def _decode(self, photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
-        try:
-            return self.preprocess.pixels(photo.image(near=self.preprocess.size))
-        except PhotoError as error:
-            return error
 
     def _left_behind(self, partial: Path, journal: Path) -> tuple[int, dict[int, str]]:
         """How many photos a build that broke off has done, and which of them can't be read."""
@@ -168,5 +159,8 @@ class _Cache:
         return Pixels(
             pixels,
             [photo for place, photo in enumerate(self.photos) if place not in failures],
-            [PhotoError(self.photos[place].path, failures[place]) for place in sorted(failures)],
+            self._errors(failures),
         )
+
+    def _errors(self, failures: dict[int, str]) -> list[PhotoError]:
+        return [PhotoError(self.photos[place].path, failures[place]) for place in sorted(failures)]

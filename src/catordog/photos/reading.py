@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +52,8 @@ def read_pixels(
     read: list[Photo] = []
     failures: list[PhotoError] = []
 
-    def one(photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
-        try:
-            return preprocess.pixels(photo.image(near=side))
-        except PhotoError as error:
-            return error
-
-    for done, (photo, result) in enumerate(zip(photos, in_parallel(one, photos), strict=True), 1):
+    results = decoded(photos, preprocess)
+    for done, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
         if isinstance(result, PhotoError):
             failures.append(result)
         else:
@@ -66,10 +61,29 @@ def read_pixels(
             read.append(photo)
         progress(done)
     if photos and not read:
-        raise CatordogError(
-            f"none of the {len(photos):,} photos could be read; first: {failures[0]}"
-        )
+        raise none_read(failures)
     return Pixels(pixels[: len(read)], read, failures)
+
+
+def decoded(
+    photos: Iterable[Photo], preprocess: Preprocess
+) -> Iterator[npt.NDArray[np.uint8] | PhotoError]:
+    """Yield `uint8 [S, S, 3]` for each photo in its order, or why it can't be read."""
+
+    def one(photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
+        try:
+            return preprocess.pixels(photo.image(near=preprocess.size))
+        except PhotoError as error:
+            return error
+
+    return in_parallel(one, photos)
+
+
+def none_read(failures: Sequence[PhotoError]) -> CatordogError:
+    """The error that says so: of these photos not one could be read."""
+    return CatordogError(
+        f"none of the {len(failures):,} photos could be read; first: {failures[0]}"
+    )
 
 
 def report_failures(failures: Sequence[PhotoError], file: Path) -> None:

@@ -139,6 +139,7 @@ class PhotoSet:
     unlabelled: int = 0
     excluded: frozenset[str] = frozenset()
     distinct: bool = False
+    _sides: dict[Fractions, list[Split]] = field(default_factory=dict, repr=False, compare=False)
 
     def split(
         self, which: Split | Literal["all"], fractions: Fractions, *, excluded: bool = False
@@ -172,6 +173,11 @@ class PhotoSet:
 
     def sides(self, fractions: Fractions) -> list[Split]:
         """The side of every photo, in their order, also of the excluded ones."""
+        if fractions not in self._sides:
+            self._sides[fractions] = self._find_sides(fractions)
+        return self._sides[fractions]
+
+    def _find_sides(self, fractions: Fractions) -> list[Split]:
         own = {split for split in self.photos.own_splits if split}
         if not own:
             return self._by_content(range(len(self.photos)), fractions)
@@ -221,13 +227,14 @@ def keys_of(photos: Sequence[Photo]) -> list[int | None]:
     """The content keys of photos, read in parallel; None for one that can't be read."""
     keys = []
     with progress("looking at contents", len(photos)) as done:
-        for count, key in enumerate(in_parallel(_key_or_none, photos), 1):
+        for count, key in enumerate(in_parallel(key_or_none, photos), 1):
             keys.append(key)
             done(count)
     return keys
 
 
-def _key_or_none(photo: Photo) -> int | None:
+def key_or_none(photo: Photo) -> int | None:
+    """The content key of a photo; None if it can't be read."""
     try:
         return photo.key()
     except PhotoError:
@@ -305,6 +312,7 @@ class _Files:
     def __init__(self, store: Store, rules: DecodeRules) -> None:
         self.store = store
         self.rules = rules
+        self._keys: dict[str, int] = {}
 
     def image(self, name: str, near: int | None) -> Image.Image:
         return decode(self.store.read(name), self.path(name), near=near, rules=self.rules)
@@ -315,7 +323,9 @@ class _Files:
         return seen, len(data), hashlib.blake2b(data, digest_size=16).digest()
 
     def key(self, name: str) -> int:
-        return self.store.key(name)
+        if name not in self._keys:  # for a file in a folder it takes reading the whole of it
+            self._keys[name] = self.store.key(name)
+        return self._keys[name]
 
     def path(self, name: str) -> str:
         return self.store.path(name)

@@ -69,6 +69,16 @@ def check_raw_logits(
             module.training = training
 
 
+def last_layer(network: nn.Module, size: int) -> nn.Module:
+    """The module that makes the raw logits: the last affine one that they depend on.
+
+    The network itself, where that layer is in no module of its own.
+    """
+    name = check_raw_logits(network, size=size).partition(" (")[0]
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    return modules.get(name, network)
+
+
 def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str:
     photos, output, tracer = _first_run(network, size)
     _check_shape(output, len(photos), num_classes)

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from catordog.checkpoint import ModelFile
 from catordog.errors import CatordogError
-from catordog.training.contract import check_raw_logits
+from catordog.training.contract import last_layer
 from catordog.training.muon import Muon
 from catordog.training.networks import OURS, build_network
 
@@ -138,10 +138,8 @@ class ClassifierModule(L.LightningModule):
         others = {"params": [p for p in self.network.parameters() if p.ndim <= 1]}
         if hparams["optimizer"] == "muon":
             other_lr = hparams["other_lr"] or 5 * lr
-            name = check_raw_logits(self.network, size=hparams["size"]).partition(" ")[0]
-            ids = {
-                id(p) for key, p in self.network.named_parameters() if key.startswith(f"{name}.")
-            }
+            head = last_layer(self.network, hparams["size"])
+            ids = {id(p) for p in head.parameters()} if head is not self.network else set()
             last = [p for p in matrices if id(p) in ids]
             inner = [p for p in matrices if id(p) not in ids]
             return Muon(
