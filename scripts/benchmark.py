@@ -3,6 +3,9 @@
 python scripts/benchmark.py decode [--photos FOLDER]   # our decoding against bare Pillow
 python scripts/benchmark.py list [--files 1000000]     # memory for a folder of a million files
 python scripts/benchmark.py audit [--data D]           # an audit against reading the photos alone
+python scripts/benchmark.py train [--data D]           # training against the usual script, and,
+                    # where they are installed (pip install -e .[bench]), fastai and ultralytics;
+                    # with --minutes 5 20 also the accuracy that each reaches in that time
 
 Without --photos and --data the pictures are drawn ones. One machine's seconds say little about
 another's, so the figures to quote are the ratios.
@@ -11,7 +14,9 @@ another's, so the figures to quote are the ratios.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -20,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -139,6 +145,81 @@ def auditing(args: argparse.Namespace) -> None:
     print(f"an audit took {ours:.1f} s, on {os.cpu_count()} cores")
 
 
+def training(args: argparse.Namespace) -> None:
+    """Photos/s, FLOP/s, waiting, memory; and accuracy after --minutes, on the same photos."""
+    there = [name for name in ("fastai", "ultralytics") if importlib.util.find_spec(name)]
+    for name in {"fastai", "ultralytics"} - {*there}:
+        print(f"{name} is not installed: pip install -e .[bench]", file=sys.stderr)
+    names = ["catordog", "usual", *there]
+    chosen = [name for name in names if not args.only or name in args.only]
+    with tempfile.TemporaryDirectory(dir=args.at) as made:
+        folder = Path(made) / "photos"
+        write_splits(args.data, folder)
+        if "catordog" in chosen:
+            for size in args.sizes:
+                show_training(contend("catordog", folder, size=size))
+        for name in chosen[chosen[0] == "catordog" :]:
+            for size in (*args.sizes, 224) if name == "usual" else args.sizes[:1]:
+                found = contend(name, folder, size=size)
+                print(
+                    f"{name:<12} {size:>3} px: {found['photos_per_s']:>6.1f} photos/s, "
+                    f"{found['peak_bytes'] / 2**30:.2f} GiB in its main process",
+                    flush=True,
+                )
+        for minutes in args.minutes:
+            for name in chosen:
+                config = args.configs[min(args.minutes.index(minutes), len(args.configs) - 1)]
+                size = 64 if name != "usual" else 128  # the usual script halves its photos 5 times
+                found = contend(name, folder, size=size, minutes=minutes, config=config)
+                print(
+                    f"{name:<12} {minutes:g} minutes: accuracy {found['accuracy']:.4f} on the test "
+                    f"photos after {found['seconds'] / 60:.1f} min",
+                    flush=True,
+                )
+
+
+def show_training(found: dict[str, Any]) -> None:
+    print(
+        f"catordog     {found['side']:>3} px: {found['photos_per_s']:>6.1f} photos/s, "
+        f"{found['peak_bytes'] / 2**30:.2f} GiB; {found['gflops']:.0f} GFLOP/s in "
+        f"{found['precision']}: {found['of_matmul']:.2f} of a large {found['precision']} matrix "
+        f"multiplication, {found['of_float32_matmul']:.2f} of a float32 one; waiting for data "
+        f"{found['waiting']:.1%} and augmenting {found['augmenting']:.1%} of the time",
+        flush=True,
+    )
+
+
+def write_splits(data: str, folder: Path) -> None:
+    """The photos of a data set as files: train/, val/ and test/, a folder for each class."""
+    from catordog.photos.sources import open_data
+    from catordog.photos.split import SPLITS, Fractions
+
+    found = open_data(data)
+    for split in SPLITS:
+        for number, photo in enumerate(found.split(split, Fractions(0.1, 0.2))):
+            file = folder / split / found.classes[photo.label] / f"{number:06}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            store = getattr(photo._pictures, "store", None)
+            if store is not None and photo.name.lower().endswith((".jpg", ".jpeg")):
+                file.write_bytes(store.read(photo.name))
+            else:
+                photo.image().save(file, "JPEG", quality=95)
+
+
+def contend(name: str, folder: Path, **options: Any) -> dict[str, Any]:
+    """Run one contender in a process of its own, and read the figures that it prints."""
+    script = Path(__file__).with_name("contenders.py")
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    ended = subprocess.run(
+        [sys.executable, str(script), name, str(folder), *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if ended.returncode:
+        sys.exit(f"{name} failed:\n{ended.stderr[-3000:]}")
+    figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return figures
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,6 +237,19 @@ def main() -> int:
     use.add_argument("--data", default="drawn:n=2000,size=200")
     use.add_argument("--rounds", type=int, default=3)
     use.set_defaults(run=auditing)
+    use = uses.add_parser("train", help=training.__doc__)
+    use.add_argument("--data", default="drawn:n=4000,size=200")
+    use.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="in pixels")
+    use.add_argument("--minutes", type=float, nargs="*", default=[], help="such as 5 20")
+    use.add_argument(
+        "--configs",
+        nargs="+",
+        default=["configs/dogs-vs-cats-quick.yaml", "configs/dogs-vs-cats.yaml"],
+        help="catordog's for each of the minutes",
+    )
+    use.add_argument("--only", nargs="+", help="such as catordog fastai")
+    use.add_argument("--at", type=Path, help="a folder for the photos as files")
+    use.set_defaults(run=training)
     args = parser.parse_args()
     args.run(args)
     return 0

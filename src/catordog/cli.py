@@ -87,6 +87,9 @@ def _in_a_line(error: Exception) -> str:
 
 def _run(words: list[str]) -> int:
     if words[:1] == ["train"]:  # LightningCLI reads the rest
+        if not sys.stderr.isatty():
+            # Bars of packages below come from tqdm, which reads this when it is imported.
+            os.environ.setdefault("TQDM_DISABLE", "1")
         from catordog.training.fit import train
 
         return train(words[1:])

@@ -4,6 +4,8 @@ Every picture is a function of (seed, index) alone. A knob, 0 for a cat and 1 fo
 ears, muzzle, nose, eyes, whiskers and head from one to the other. In between, the label is drawn
 with `probability_of_dog(knob)`, so that the true probability is known for every picture and a
 confidence can be held against it.
+
+A rabbit is there for who wants a third class; it has no place on the knob.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-CLASSES = ("cat", "dog")
+CLASSES = ("cat", "dog", "rabbit")
 
 Colour = tuple[int, int, int]
 Points = npt.NDArray[np.float64]
@@ -38,9 +40,9 @@ class Drawing:
 
     Attributes:
         image: RGB, `size` × `size` pixels.
-        label: 0 for cat, 1 for dog.
-        knob: 0 (all cat) to 1 (all dog).
-        probability: of the label being dog, given the knob.
+        label: 0 for cat, 1 for dog, 2 for rabbit.
+        knob: 0 (all cat) to 1 (all dog); not a number for a rabbit.
+        probability: of the label being dog, given the knob; 0 for a rabbit.
     """
 
     image: Image.Image
@@ -54,15 +56,19 @@ def probability_of_dog(knob: float) -> float:
     return knob * knob * (3 - 2 * knob)
 
 
-def label_of(index: int, seed: int = 0, morph: float = 0.0) -> tuple[int, float]:
-    """The label (0 cat, 1 dog) and the knob of a picture, without drawing it.
+def label_of(index: int, seed: int = 0, morph: float = 0.0, animals: int = 2) -> tuple[int, float]:
+    """The label (0 cat, 1 dog, 2 rabbit) and the knob of a picture, without drawing it.
 
     Args:
         index: which picture, from 0.
         seed: which endless series of pictures.
         morph: the share of pictures whose knob is anywhere between cat and dog; the others are
             all cat or all dog.
+        animals: 2, or 3 with rabbits, which know no morph.
     """
+    if animals == 3:
+        label = index % 3
+        return label, (0.0, 1.0, math.nan)[label]
     if morph <= 0:  # halves to the picture, and no random draw for a list of millions
         return index % 2, float(index % 2)
     uniform = np.random.default_rng((seed, index, 1)).random(3)
@@ -70,23 +76,34 @@ def label_of(index: int, seed: int = 0, morph: float = 0.0) -> tuple[int, float]
     return int(uniform[2] < probability_of_dog(knob)), knob
 
 
-def draw(index: int, seed: int = 0, *, size: int = 64, morph: float = 0.0) -> Drawing:
+def draw(
+    index: int, seed: int = 0, *, size: int = 64, morph: float = 0.0, animals: int = 2
+) -> Drawing:
     """Draw picture number `index` of the series `seed`, `size` pixels square.
 
     The label's own random draw is not that of the picture: nothing but the knob links them.
     """
-    label, knob = label_of(index, seed, morph)
+    label, knob = label_of(index, seed, morph, animals)
     image = picture(knob, np.random.default_rng((seed, index)), size)
-    return Drawing(image, label, knob, probability_of_dog(knob))
+    return Drawing(image, label, knob, 0.0 if math.isnan(knob) else probability_of_dog(knob))
 
 
 def picture(knob: float, generator: np.random.Generator, size: int = 64) -> Image.Image:
-    """Draw one animal at this position of the knob; everything else comes from the generator."""
+    """Draw one animal; all but its kind comes from the generator.
+
+    Args:
+        knob: 0 (cat) to 1 (dog), or not a number for a rabbit.
+        generator: of everything that is random.
+        size: side of the picture, in pixels.
+    """
     random = _Uniform(generator)
     canvas = Image.new("RGB", (2 * size, 2 * size))
     pen = ImageDraw.Draw(canvas)
     _background(pen, random, 2 * size)
-    _Animal(pen, random, knob, 2 * size).draw()
+    if math.isnan(knob):
+        _Rabbit(pen, random, 0.0, 2 * size).draw()
+    else:
+        _Animal(pen, random, knob, 2 * size).draw()
     if random.chance(0.25):
         _in_front(pen, random, 2 * size)
     image = canvas.reduce(2)
@@ -301,6 +318,57 @@ class _Animal:
     def _place(self, points: Points) -> list[float]:
         placed: list[float] = (points @ self.matrix.T + self.centre).ravel().tolist()
         return placed
+
+
+class _Rabbit(_Animal):
+    """A rabbit: the body of a cat, ears twice as long, eyes at the sides, teeth and a tuft."""
+
+    def tail(self, lean: float, breadth: float, length: float) -> None:
+        side = 0.26 * self.random(0.8, 1.2)
+        self.blob(lean + breadth * 0.95, 0.3 + 1.7 * length, side, side, self.light, 0.12)
+
+    def ears(self) -> None:
+        random = self.random
+        length, wide = random(1.35, 1.8), random(0.2, 0.27)
+        pink = _mix((222, 160, 156), self.dark, random(0.0, 0.35))
+        lop = random.chance(0.25)  # one ear that has fallen over
+        for side in (-1, 1):
+            lean = random(0.02, 0.3)
+            root = np.array([0.34 * side, -0.6])
+            tip = root + (lean * length * side, -length)
+            if lop and side > 0:
+                tip = root + (length * 0.85, 0.15)
+            along = (tip - root) / 2
+            across = np.array([-along[1], along[0]]) / math.hypot(*along)
+            for share, colour in ((1.0, self.fur), (0.6, pink)):
+                ear = (
+                    root
+                    + along
+                    + _UNIT[:, :1] * along * (0.9 + 0.1 * share)
+                    + _UNIT[:, 1:] * across * wide * share
+                )
+                self.polygon(ear, colour)
+
+    def muzzle(self) -> None:
+        random = self.random
+        out, y = self.turn * 0.6, 0.42
+        for x in (-0.2, 0.2):
+            self.blob(x + out, y, 0.29, 0.26, self.light)
+        for x in (-0.065, 0.065):
+            self.blob(x + out, y + 0.33, 0.06, 0.13, (250, 248, 240))
+        nose = _UNIT * (0.12, 0.07) * random(0.9, 1.15)
+        self.polygon(nose + (out, y - 0.14), (206, 132, 132))
+        self.line([(out, y - 0.1), (out, y + 0.2)], 0.05, (60, 40, 40))
+
+    def eyes(self) -> None:
+        random = self.random
+        iris = _mix(_BROWN, (120, 60, 50), random(0, 1))
+        for side in (-1, 1):
+            x, y = side * 0.6 + self.turn * 0.3, -0.18
+            self.blob(x, y, 0.19, 0.23, _mix(self.dark, (10, 8, 8), 0.4))
+            self.blob(x, y, 0.15, 0.19, iris)
+            self.blob(x, y, 0.1, 0.14, (8, 8, 10))
+            self.blob(x + 0.04, y - 0.07, 0.045, 0.045, (250, 250, 250))
 
 
 def _background(pen: ImageDraw.ImageDraw, random: _Uniform, side: int) -> None:

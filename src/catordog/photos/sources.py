@@ -248,7 +248,7 @@ def open_data(
 
     Args:
         data: a path or a name, in any of the forms that `FORMS` lists. `drawn` takes settings:
-            `drawn:n=8000,seed=0,size=64,morph=0`.
+            `drawn:n=8000,seed=0,size=64,morph=0`, and `animals=3` for rabbits too.
         rules: what is decoded.
         exclude: a CSV file with a column `path`: photos to leave out.
 
@@ -448,7 +448,7 @@ def _oxford(annotations: Sequence[str], photos: Sequence[str], store: Store) -> 
     return found
 
 
-_DRAWN_EXAMPLE = "drawn:n=8000,seed=0,size=64,morph=0"
+_DRAWN_EXAMPLE = "drawn:n=8000,seed=0,size=64,morph=0,animals=2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,10 +458,17 @@ class _Drawn:
     seed: int
     picture_size: int
     morph: float
+    animals: int
 
     def image(self, name: str, near: int | None) -> Image.Image:
         del near
-        return drawn.draw(_index(name), self.seed, size=self.picture_size, morph=self.morph).image
+        return drawn.draw(
+            _index(name),
+            self.seed,
+            size=self.picture_size,
+            morph=self.morph,
+            animals=self.animals,
+        ).image
 
     def examine(self, name: str, near: int) -> tuple[Decoded, int, bytes]:
         image = self.image(name, near)
@@ -480,7 +487,7 @@ def _index(name: str) -> int:
 
 
 def _drawn(data: str, settings: str) -> PhotoSet:
-    values: dict[str, float] = {"n": 8000, "seed": 0, "size": 64, "morph": 0}
+    values: dict[str, float] = {"n": 8000, "seed": 0, "size": 64, "morph": 0, "animals": 2}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
         try:
@@ -492,13 +499,17 @@ def _drawn(data: str, settings: str) -> PhotoSet:
                 f"--data {data}: {setting!r} is no setting; write {_DRAWN_EXAMPLE}"
             ) from None
     n, seed, size = int(values["n"]), int(values["seed"]), int(values["size"])
-    morph = values["morph"]
-    if not (n > 0 and seed >= 0 and 16 <= size <= 1024 and 0 <= morph <= 1):
-        raise CatordogError(f"--data {data}: needs n > 0, seed ≥ 0, size in 16…1024, morph in 0…1")
-    labels = [drawn.label_of(index, seed, morph)[0] for index in range(n)]
+    morph, animals = values["morph"], int(values["animals"])
+    if not (n > 0 and seed >= 0 and 16 <= size <= 1024 and 0 <= morph <= 1 and animals in {2, 3}):
+        raise CatordogError(
+            f"--data {data}: needs n > 0, seed ≥ 0, size in 16…1024, morph in 0…1, animals 2 or 3"
+        )
+    if morph and animals == 3:
+        raise CatordogError(f"--data {data}: a rabbit morphs into nothing; leave out morph")
+    labels = [drawn.label_of(index, seed, morph, animals)[0] for index in range(n)]
     names = [f"drawn/{drawn.CLASSES[label]}.{index}.png" for index, label in enumerate(labels)]
-    photos = Photos(_Drawn(seed, size, morph), names, labels, [None] * n)
-    return PhotoSet(data, drawn.CLASSES, photos, distinct=True)
+    photos = Photos(_Drawn(seed, size, morph, animals), names, labels, [None] * n)
+    return PhotoSet(data, drawn.CLASSES[:animals], photos, distinct=True)
 
 
 def _tally(counts: Counter[str]) -> str:

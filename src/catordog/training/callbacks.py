@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
+from catordog.errors import CatordogError
 from catordog.terminal import say
 
 if TYPE_CHECKING:
@@ -101,6 +103,28 @@ def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
+
+
+class MovingAverage(WeightAveraging):
+    """The weights that are kept are an exponential moving average over the last steps.
+
+    Lightning's own, but that it forgets its first steps faster: over a few dozen steps of a small
+    data set, a plain average would mostly be the weights that the network began with.
+
+    Args:
+        decay: in 0…1; the average spans about `1 / (1 - decay)` steps, and at most a tenth of
+            those that there were.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        if not 0 <= decay < 1:
+            raise CatordogError(f"MovingAverage: decay = {decay} is not within 0…1")
+
+        def average(kept: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
+            share = min(decay, (1 + int(count)) / (10 + int(count)))
+            return torch.lerp(now, kept, share) if kept.is_floating_point() else now
+
+        super().__init__(avg_fn=average)
 
 
 class EpochLines(L.Callback):

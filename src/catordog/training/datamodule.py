@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -17,13 +19,19 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
-from catordog.photos.reading import Pixels, read_pixels
-from catordog.photos.sources import open_data
+from catordog.photos.reading import Pixels, none_read, read_pixels
+from catordog.photos.sources import Photo, open_data
 from catordog.photos.split import Fractions, Split
 from catordog.terminal import progress, say
 from catordog.training.augment import Augment
 
 Batch = tuple[Tensor, Tensor]
+"""Photos and labels."""
+
+Failures = list[tuple[int, str]]
+"""Which photos of a data set could not be read, and why."""
+
+Balance = Literal["no", "sampler", "loss"]
 
 
 class PhotosDataModule(L.LightningDataModule):
@@ -35,14 +43,21 @@ class PhotosDataModule(L.LightningDataModule):
         resize: how a photo becomes square: squash, crop or pad (see `Preprocess`).
         mean: of the pixels in 0…1: red, green, blue.
         std: their spread.
-        start_size: side of the training photos at first; it grows to `size` over the first three
-            quarters of the run, since small photos teach the coarse things faster (Howard 2018).
-            None: `size` from the start.
+        start_size: side of the training photos at first; it grows to `end_size` over the first
+            three quarters of the run, since small photos teach the coarse things faster (Howard
+            2018). None: `end_size` from the start.
+        end_size: side of the training photos at last. Below `size` it saves time, and the network
+            does no worse: a random crop shows things larger than the whole photo does (Touvron et
+            al. 2019). None: `size`.
         decode_size: side at which training photos are decoded, in pixels; crops are taken from
-            them. None: a quarter more than `size`.
+            them. None: a quarter more than `end_size`.
         cache: keep decoded photos in `data/cache`, where every later run finds them; otherwise
-            they are decoded into memory at every start.
+            they are decoded anew in every epoch, and nothing is kept.
+        workers: processes that decode photos where there is no cache; None: one for each core.
         batch_size: photos to a step.
+        balance: what to do where some classes have many more photos than others: `sampler` shows
+            each class equally often, `loss` weighs each photo by how rare its class is. Confidence
+            then takes all classes for equally common, whatever they are among the photos.
         val: share of photos for validation.
         test: share of photos that are held out for `catordog evaluate`.
         exclude: a CSV file with a column `path`: photos to leave out; `--exclude F` is short for
@@ -61,9 +76,12 @@ class PhotosDataModule(L.LightningDataModule):
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         start_size: int | None = None,
+        end_size: int | None = None,
         decode_size: int | None = None,
         cache: bool = True,
+        workers: int | None = None,
         batch_size: int = 128,
+        balance: Balance = "no",
         val: float = 0.1,
         test: float = 0.2,
         exclude: str | None = None,
@@ -75,25 +93,34 @@ class PhotosDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise CatordogError(f"data.batch_size = {batch_size} is not a number of photos")
+        if workers is not None and workers < 0:
+            raise CatordogError(f"data.workers = {workers} is not a number of processes")
         self.source = source
         self.preprocess = Preprocess(size, resize, _three(mean), _three(std))
-        self.start_size = start_size or size
-        if not 8 <= self.start_size <= size:
-            raise CatordogError(f"data.start_size = {start_size} is not within 8…{size}")
-        self.decode_size = decode_size or size + size // 4
-        if self.decode_size < size:
-            raise CatordogError(f"data.decode_size = {decode_size} is below data.size = {size}")
+        self.end_size = end_size or size
+        if self.end_size < 8:
+            raise CatordogError(f"data.end_size = {end_size} is below 8 pixels")
+        self.start_size = start_size or self.end_size
+        if not 8 <= self.start_size <= self.end_size:
+            raise CatordogError(f"data.start_size = {start_size} is not within 8…{self.end_size}")
+        self.decode_size = decode_size or self.end_size + self.end_size // 4
+        if self.decode_size < self.end_size:
+            raise CatordogError(
+                f"data.decode_size = {decode_size} is below the {self.end_size} pixels of training"
+            )
         self.batch_size = batch_size
         self.fractions = Fractions(val, test)
         self.augment = augment
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
         self.photo_set = open_data(source, rules=self.rules, exclude=exclude)
-        self.cache = cache and not self.photo_set.distinct  # drawn pictures have no files
+        self.cache = cache
+        self.workers = workers
+        self.balance = balance
         self.exclude = exclude
         self.failures: list[PhotoError] = []
-        self._train: _Decoded | None = None
-        self._val: _Decoded | None = None
+        self._train: _Decoded | _Streamed | None = None
+        self._val: _Decoded | _Streamed | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -101,20 +128,27 @@ class PhotosDataModule(L.LightningDataModule):
         return list(self.photo_set.classes)
 
     def setup(self, stage: str) -> None:
-        """Decode the training and validation photos, once."""
+        """Decode the training and validation photos, once; or find out which they are."""
         if stage != "fit" or self._train:
             return
         say(self.photo_set.summary())
         larger = replace(self.preprocess, size=self.decode_size)
-        train = self._read("train", larger)
-        val = self._read("val", self.preprocess)
-        self._train, self._val = _Decoded(train), _Decoded(val)
-        self.failures = train.failures + val.failures
+        self._train = self._dataset("train", larger)
+        self._val = self._dataset("val", self.preprocess)
+        if self.balance == "loss":
+            say("photos weigh: " + self._weights_in_words())
+
+    def _dataset(self, split: Split, preprocess: Preprocess) -> _Decoded | _Streamed:
+        if not self.cache and not self.photo_set.distinct:
+            return _Streamed(self.photo_set.split(split, self.fractions), preprocess)
+        read = self._read(split, preprocess)
+        self.failures += read.failures
+        return _Decoded(read)
 
     def _read(self, split: Split, preprocess: Preprocess, *, excluded: bool = False) -> Pixels:
         photos = self.photo_set.split(split, self.fractions, excluded=excluded)
         with progress(f"reading {split} photos", len(photos)) as done:
-            if self.cache:
+            if self.cache and not self.photo_set.distinct:  # drawn pictures have no files
                 pixels = cached_pixels(photos, preprocess, self.rules, done)
             else:
                 pixels = read_pixels(photos, preprocess, done)
@@ -123,6 +157,20 @@ class PhotosDataModule(L.LightningDataModule):
             if label not in left:
                 raise CatordogError(f"{self.source}: no {split} photo of {name} could be read")
         return pixels
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """How much a photo of each class counts in the loss, `float32 [C]`; None: all the same."""
+        if self.balance != "loss" or self._train is None:
+            return None
+        counts = torch.bincount(torch.from_numpy(self._train.labels), minlength=len(self.classes))
+        return counts.sum() / (len(counts) * counts.float())
+
+    def _weights_in_words(self) -> str:
+        weights = self.class_weights
+        assert weights is not None
+        pairs = zip(self.classes, weights.tolist(), strict=True)
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in pairs)
 
     def accuracies(self, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Accuracy on the validation photos, without and with those that the user has excluded.
@@ -145,29 +193,58 @@ class PhotosDataModule(L.LightningDataModule):
         ]
         return sum(kept) / len(kept), sum(right) / len(right)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches `uint8 [B, 3, T, T]`, labels `int64 [B]`."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches: `uint8 [B, 3, T, T]`, labels `int64 [B]`, and what can't be read."""
         assert self._train is not None
         n = len(self._train)
-        return DataLoader(
+        order = _Shuffle(n, self.seed)
+        if self.balance == "sampler":
+            order = _Balanced(self._train.labels, self.seed)
+        order.same = self._overfits  # the same batches in every epoch
+        return self._loader(
             self._train,
             batch_size=min(self.batch_size, n),
-            sampler=_Shuffle(n, self.seed),
+            sampler=order,
             drop_last=True,  # a last batch of one photo would upset the batch norms
-            collate_fn=_as_it_is,
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches `uint8 [B, 3, S, S]` in a fixed order."""
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The same of validation photos, `uint8 [B, 3, S, S]`, in a fixed order."""
         assert self._val is not None
-        return DataLoader(self._val, batch_size=self.batch_size, collate_fn=_as_it_is)
+        return self._loader(self._val, batch_size=self.batch_size)
+
+    def _loader(self, photos: _Decoded | _Streamed, **options: Any) -> DataLoader[Any]:
+        workers = 0  # decoded photos lie in memory; a worker would only copy them
+        if isinstance(photos, _Streamed):
+            workers = (os.cpu_count() or 1) if self.workers is None else self.workers
+        return DataLoader(
+            photos,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            **options,
+        )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Note which photos of this batch could not be read."""
+        del dataloader_idx
+        photos, labels, failures = batch
+        assert self.trainer is not None
+        streamed = self._train if self.trainer.training else self._val
+        if isinstance(streamed, _Streamed):
+            self.failures += streamed.note(failures, len(labels), self.batch_size)
+        return photos, labels
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training photos, on their device; normalise all: `float32 [B, 3, S, S]`."""
         del dataloader_idx
         photos, labels = batch
         assert self.trainer is not None
-        if self.trainer.training:
+        if not len(labels):
+            return photos.float(), labels
+        if self.trainer.training and self._overfits:
+            pixels = F.interpolate(photos.float().div_(255), self.end_size, mode="area")
+        elif self.trainer.training:
             step = (
                 self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
             )  # of the batch before: −1 at first
@@ -182,18 +259,23 @@ class PhotosDataModule(L.LightningDataModule):
         normal = pixels.sub_(mean).div_(std)
         return normal.contiguous(memory_format=torch.channels_last), labels
 
+    @property
+    def _overfits(self) -> bool:
+        """Whether this run only checks that a few batches can be learnt by heart."""
+        return bool(self.trainer and getattr(self.trainer, "overfit_batches", 0))
+
     def _side(self) -> int:
         """The side of training photos in this epoch, in steps of 16 pixels."""
         assert self.trainer is not None
-        size, epochs = self.preprocess.size, self.trainer.max_epochs or 0
+        start, end, epochs = self.start_size, self.end_size, self.trainer.max_epochs or 0
         if epochs <= 1:
-            return size
+            return end
         grown = min(1.0, self.trainer.current_epoch / (0.75 * epochs))
-        side = self.start_size + grown * (size - self.start_size)
-        return size if grown == 1 else min(size, max(self.start_size, int(side) // 16 * 16))
+        side = start + grown * (end - start)
+        return end if grown == 1 else min(end, max(start, int(side) // 16 * 16))
 
 
-class _Decoded(Dataset[Batch]):
+class _Decoded(Dataset[tuple[Tensor, Tensor, Failures]]):
     """Decoded photos, taken a batch at a time."""
 
     def __init__(self, read: Pixels) -> None:
@@ -203,13 +285,69 @@ class _Decoded(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Failures]:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Failures]:
         """A whole batch: DataLoader asks so where it finds this method."""
         photos = torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
-        return photos, torch.from_numpy(self.labels[indices])
+        return photos, torch.from_numpy(self.labels[indices]), []
+
+
+class _Streamed(Dataset[tuple[Tensor, Tensor, Failures]]):
+    """Photos that are decoded when they are asked for, in DataLoader's workers."""
+
+    def __init__(self, photos: Sequence[Photo], preprocess: Preprocess) -> None:
+        self.photos, self.preprocess = photos, preprocess
+        self.labels = np.array([photo.label for photo in photos], dtype=np.int64)
+        self._failed: dict[int, PhotoError] = {}
+        self._asked = self._read = 0
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Failures]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Failures]:
+        """A whole batch, without the photos that can't be read."""
+        side = self.preprocess.size
+        read: list[npt.NDArray[np.uint8]] = []
+        kept: list[int] = []
+        failures: Failures = []
+        for index in indices:
+            try:
+                read.append(self.preprocess.pixels(self.photos[index].image(near=side)))
+                kept.append(index)
+            except PhotoError as error:
+                failures.append((index, error.reason))
+        pixels = np.stack(read) if read else np.empty((0, side, side, 3), np.uint8)
+        return (
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            torch.from_numpy(self.labels[kept]),
+            failures,
+        )
+
+    def note(self, failures: Failures, read: int, batch_size: int) -> list[PhotoError]:
+        """The failures of a batch that are new.
+
+        Raises:
+            CatordogError: after a whole epoch, or many photos, not one could be read.
+        """
+        self._read += read
+        self._asked += read + len(failures)
+        found = []
+        for index, reason in failures:
+            if index not in self._failed:
+                self._failed[index] = PhotoError(self.photos[index].path, reason)
+                found.append(self._failed[index])
+        epoch = len(self) // batch_size * batch_size
+        if not self._read and self._asked >= min(epoch, _MANY):
+            raise none_read([*self._failed.values()])
+        return found
+
+
+_MANY = 1024
 
 
 class _Shuffle(Sampler[int]):
@@ -217,16 +355,37 @@ class _Shuffle(Sampler[int]):
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.seed, self.epoch = n, seed, 0
+        self.same = False
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning says which epoch begins."""
-        self.epoch = epoch
+        self.epoch = 0 if self.same else epoch
 
     def __len__(self) -> int:
         return self.n
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        return iter(order.tolist())
+
+
+class _Balanced(_Shuffle):
+    """An order in which every class comes equally often: rare ones are repeated."""
+
+    def __init__(self, labels: npt.NDArray[np.int64], seed: int) -> None:
+        super().__init__(len(labels), seed)
+        self.members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        each = -(-self.n // len(self.members))
+        drawn = [
+            np.concatenate(
+                [generator.permutation(members) for _ in range(-(-each // len(members)))]
+            )[:each]
+            for members in self.members
+        ]
+        order = generator.permutation(np.concatenate(drawn))[: self.n]
         return iter(order.tolist())
 
 

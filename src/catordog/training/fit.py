@@ -30,6 +30,7 @@ from catordog.training.callbacks import (
     checkpoint_folder,
 )
 from catordog.training.datamodule import PhotosDataModule
+from catordog.training.find import Setting, find_setting
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import has_bfloat16
 
@@ -44,6 +45,7 @@ _QUIET = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*Trying to infer the `batch_size`.*",
     ".*WeightAveraging callback.*",
+    ".*You requested to overfit but enabled.*",  # our order stays the same then
 )
 
 
@@ -60,6 +62,12 @@ class TrainCLI(LightningCLI):
             type=str,
             default=None,
             help="Checkpoint to go on from; 'last' is the newest of runs/NAME",
+        )
+        parser.add_argument(
+            "--find",
+            type=Setting | None,
+            default=None,
+            help="Train nothing, but measure a good learning rate or the largest batch size",
         )
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
@@ -121,6 +129,8 @@ def train(argv: Sequence[str]) -> int:
     _calm()
     cli = _parse(argv)
     trainer, data = cli.trainer, cli.datamodule
+    if cli.config.find:
+        return _find(cli, argv)
     try:
         with warnings.catch_warnings():
             for message in _QUIET:
@@ -151,6 +161,25 @@ def train(argv: Sequence[str]) -> int:
     words += ["--exclude", data.exclude] if data.exclude else []
     print(shlex.join(words), flush=True)
     return 1 if data.failures else 0
+
+
+def _find(cli: TrainCLI, argv: Sequence[str]) -> int:
+    """Measure a setting, and print the command that trains with it."""
+    folder = Path("runs") / cli.config.name
+    setting = cli.config.find
+    option = find_setting(setting, cli.trainer, cli.model, cli.datamodule, folder)
+    words = _without_option(argv, "--find")
+    print(f"{shlex.join(['catordog', 'train', *words])} {option}", flush=True)
+    return 0
+
+
+def _without_option(argv: Sequence[str], option: str) -> list[str]:
+    """The words without an option and its value."""
+    words = list(argv)
+    while option in words:
+        place = words.index(option)
+        del words[place : place + 2]
+    return [word for word in words if not word.startswith(f"{option}=")]
 
 
 def _parse(argv: Sequence[str]) -> TrainCLI:
@@ -309,11 +338,7 @@ def _say_how_to_resume(cli: TrainCLI, argv: Sequence[str]) -> int:
     if not last.is_file():
         say("stopped before the first checkpoint: nothing to go on from")
         return INTERRUPTED
-    words = list(argv)
-    if "--ckpt_path" in words:
-        place = words.index("--ckpt_path")
-        del words[place : place + 2]
-    words = [word for word in words if not word.startswith("--ckpt_path=")]
+    words = _without_option(argv, "--ckpt_path")
     say(f"stopped; checkpoint {_shown(last)}; go on with:")
     print(shlex.join(["catordog", "train", *words, "--ckpt_path", "last"]), flush=True)
     return INTERRUPTED

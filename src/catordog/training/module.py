@@ -16,6 +16,7 @@ from catordog.errors import CatordogError
 from catordog.training.contract import last_layer
 from catordog.training.muon import Muon
 from catordog.training.networks import OURS, build_network
+from catordog.training.transfer import Transfer
 
 Optimizer = Literal["sgd", "muon", "adamw"]
 
@@ -30,6 +31,7 @@ class ClassifierModule(L.LightningModule):
             path of a network that takes `num_classes`.
         network_args: further arguments for the network.
         weights: pretrained weights: torchvision's by name, or a local file.
+        transfer: how pretrained weights learn (see `Transfer`).
         optimizer: `sgd` (with Nesterov momentum), `muon` (learns most in few epochs) or `adamw`.
         lr: the highest learning rate.
         other_lr: the highest learning rate of what is no matrix, and of the last layer, under
@@ -50,6 +52,7 @@ class ClassifierModule(L.LightningModule):
         network: str = OURS,
         network_args: dict[str, Any] | None = None,
         weights: str | None = None,
+        transfer: Transfer = Transfer(),  # noqa: B008 - frozen
         optimizer: Optimizer = "sgd",
         lr: float = 0.2,
         other_lr: float | None = None,
@@ -65,12 +68,14 @@ class ClassifierModule(L.LightningModule):
                 "model needs lr > 0, warmup in 0…1, label_smoothing in 0…1, weight_decay ≥ 0; got "
                 f"{lr}, {warmup}, {label_smoothing}, {weight_decay}"
             )
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["transfer"])
+        self.transfer = transfer
         self.classes = tuple(classes)
         self.network_args = dict(network_args or {})
         self.network: nn.Module = build_network(
             network, len(classes), self.network_args, weights, size=size
         ).to(memory_format=torch.channels_last)
+        self._head = [last_layer(self.network, size)]  # in a list: it is no further module
         self.example_input_array = torch.zeros(2, 3, size, size)
         metrics = {"num_classes": len(classes), "average": "micro"}
         self.train_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
@@ -88,12 +93,24 @@ class ClassifierModule(L.LightningModule):
             return self(photos)  # type: ignore[no-any-return]
         return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy on raw logits."""
+    def on_train_epoch_start(self) -> None:
+        """Freeze what doesn't learn in this epoch."""
+        self.transfer.apply(self.network, self._head[0], self.current_epoch)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        """Cross-entropy on raw logits; None if no photo of the batch could be read."""
         del batch_idx
         photos, labels = batch
+        if not len(labels):
+            return None
         logits = self(photos)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams["label_smoothing"])
+        weights = self._data.class_weights
+        loss = F.cross_entropy(
+            logits,
+            labels,
+            weight=None if weights is None else weights.to(logits),
+            label_smoothing=self.hparams["label_smoothing"],
+        )
         self.train_accuracy(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -103,6 +120,8 @@ class ClassifierModule(L.LightningModule):
         """Loss, accuracy and confusion matrix over photos that don't train."""
         del batch_idx
         photos, labels = batch
+        if not len(labels):
+            return
         logits = self.final_logits(photos)
         loss = F.cross_entropy(logits, labels)
         self.val_accuracy(logits, labels)
@@ -112,18 +131,19 @@ class ClassifierModule(L.LightningModule):
         self.log("val/accuracy", self.val_accuracy, **shown)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with a learning rate that rises, then falls to 0 along a cosine."""
+        """The optimiser, with a learning rate that rises, then falls to 0 along a cosine.
+
+        Where the last layer learns alone at first, the curve starts anew when the others join it.
+        """
         optimizer = self._optimizer()
         total = float(self.trainer.estimated_stepping_batches)
-        rise = self.hparams["warmup"] * total if math.isfinite(total) else 500
+        epochs, head_epochs = self.trainer.max_epochs or 0, self.transfer.head_epochs
+        alone = total * min(1, head_epochs / epochs) if epochs > 0 and head_epochs else 0
 
         def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / (rise + 1)
-            if not math.isfinite(total):
-                return 1.0
-            done = (step - rise) / max(total - rise, 1)
-            return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+            if step < alone:
+                return self._curve(step, alone)
+            return self._curve(step - alone, total - alone)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
@@ -131,37 +151,52 @@ class ClassifierModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning rate"},
         }
 
+    def _curve(self, step: float, total: float) -> float:
+        """The share of the learning rate at a step of a rise and a fall."""
+        rise = self.hparams["warmup"] * total if math.isfinite(total) else 500
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        if not math.isfinite(total):
+            return 1.0
+        done = (step - rise) / max(total - rise, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
     def _optimizer(self) -> torch.optim.Optimizer:
         hparams = self.hparams
         lr, momentum, decay = hparams["lr"], hparams["momentum"], hparams["weight_decay"]
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        others = {"params": [p for p in self.network.parameters() if p.ndim <= 1]}
-        if hparams["optimizer"] == "muon":
-            other_lr = hparams["other_lr"] or 5 * lr
-            head = last_layer(self.network, hparams["size"])
-            ids = {id(p) for p in head.parameters()} if head is not self.network else set()
-            last = [p for p in matrices if id(p) in ids]
-            inner = [p for p in matrices if id(p) not in ids]
-            return Muon(
-                [
-                    {"params": inner, "orthogonal": True, "weight_decay": decay},
-                    {"params": last, "lr": other_lr},
-                    {**others, "lr": other_lr},
-                ],
-                lr=lr,
-                momentum=momentum,
+        muon = hparams["optimizer"] == "muon"
+        other_lr = hparams["other_lr"] or 5 * lr
+        head = self._head[0]
+        last = {id(p) for p in head.parameters()} if head is not self.network else set()
+        groups: list[dict[str, Any]] = []
+        for share, parameters in self.transfer.bands(self.network, head):
+            matrices = [p for p in parameters if p.ndim > 1]
+            others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+            if not muon:
+                groups.append({"params": matrices, "weight_decay": decay, "lr": share * lr})
+                groups.append({**others, "lr": share * lr})
+                continue
+            inner = [p for p in matrices if id(p) not in last]
+            groups.append(
+                {"params": inner, "orthogonal": True, "weight_decay": decay, "lr": share * lr}
             )
-        groups = [
-            {"params": matrices, "weight_decay": decay},
-            {**others, "weight_decay": 0.0},
-        ]
+            outer = [p for p in matrices if id(p) in last]
+            groups.append({"params": outer, "lr": share * other_lr})
+            groups.append({**others, "lr": share * other_lr})
+        groups = [group for group in groups if group["params"]]
+        if muon:
+            return Muon(groups, lr=lr, momentum=momentum)
         if hparams["optimizer"] == "sgd":
             return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
         return torch.optim.AdamW(groups, lr=lr)
 
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put everything that a `Classifier` needs into the file."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self._data
         checkpoint["catordog"] = ModelFile(
             classes=self.classes,
             network=self.hparams["network"],

@@ -60,7 +60,7 @@ class ResidualNet(nn.Module):
 
     def features(self, photos: Tensor) -> Tensor:
         """The penultimate features `[N, widths[-1]]`: what the last layer makes logits from."""
-        return self.stages(F.relu(self.stem(photos))).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        return self.stages(F.relu(self.stem(photos), inplace=True)).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
     def forward(self, photos: Tensor) -> Tensor:
         """Raw logits `[N, C]`: nothing comes after the last linear layer."""
@@ -82,7 +82,9 @@ class _Block(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+        return F.relu(
+            self.second(F.relu(self.first(x), inplace=True)) + self.shortcut(x), inplace=True
+        )
 
 
 def _conv_norm(channels: int, width: int, stride: int = 1) -> nn.Sequential:

@@ -1,0 +1,102 @@
+"""`catordog train --find`: settings that are measured instead of guessed, by Lightning's Tuner."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.tuner.tuning import Tuner
+
+from catordog.errors import CatordogError
+from catordog.files import write_bytes
+from catordog.terminal import say
+
+Setting = Literal["lr", "batch_size"]
+
+_STEPS = 100
+_LEAST_STEPS = 20
+
+
+def find_setting(setting: Setting, trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
+    """Measure a good value of a setting. Nothing is trained; the module keeps its weights.
+
+    Args:
+        setting: `lr` raises the learning rate from step to step and takes the one at which the
+            loss falls fastest (Smith 2015); `batch_size` doubles batches until they no longer fit
+            into memory, or hold half of the training photos.
+        trainer: of the run that the setting is for.
+        module: what it would train.
+        data: on what.
+        folder: where the curve of losses goes, as `lr.png`.
+
+    Returns:
+        the option to copy, such as `--model.lr 0.12`.
+
+    Raises:
+        CatordogError: the curve of losses has no place that falls, or the epochs are too short.
+    """
+    if setting == "batch_size":
+        return _batch_size(trainer, module, data)
+    return _lr(trainer, module, data, folder)
+
+
+def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
+    data.trainer = trainer
+    data.setup("fit")
+    batches = len(data.train_dataloader())
+    steps = min(_STEPS, batches)  # the finder knows no second epoch
+    if steps < _LEAST_STEPS:
+        raise CatordogError(
+            f"--find lr needs {_LEAST_STEPS} batches of photos, and there are {batches}: choose a "
+            "smaller --data.batch_size"
+        )
+    finder = Tuner(trainer).lr_find(
+        module, datamodule=data, min_lr=1e-4, max_lr=10, num_training=steps, update_attr=False
+    )
+    found = finder.suggestion() if finder else None
+    if finder is None or found is None or not math.isfinite(found):
+        raise CatordogError(
+            "--find lr: the loss falls nowhere, whatever the learning rate; check the labels"
+        )
+    picture = folder / "lr.png"
+    _draw(finder.results, found, picture)
+    say(f"learning rates from 1e-4, {steps} steps: the loss falls fastest at {found:.3g}")
+    say(f"the curve: {picture}")
+    return f"--model.lr {found:.3g}"
+
+
+def _batch_size(trainer: L.Trainer, module: Any, data: Any) -> str:
+    data.trainer = trainer
+    data.setup("fit")
+    photos = len(data.train_dataloader().dataset)
+    most = max(2, 2 ** int(math.log2(max(2, photos // 2))))
+    # The finder returns its limit without having tried it.
+    untried = 2 * most
+    found = Tuner(trainer).scale_batch_size(
+        module, datamodule=data, steps_per_trial=3, init_val=2, max_val=untried
+    )
+    found = min(found or most, most)
+    say(
+        f"batches of {found} fit into memory; large ones learn less from each photo, so raise "
+        "--model.lr with them"
+    )
+    return f"--data.batch_size {found}"
+
+
+def _draw(results: dict[str, list[float]], found: float, file: Path) -> None:
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(results["lr"], results["loss"])
+    axes.axvline(found, color="tab:orange", linestyle="--", label=f"falls fastest: {found:.3g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    axes.legend(frameon=False)
+    packed = io.BytesIO()
+    figure.savefig(packed, format="png", dpi=120)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, packed.getvalue())
