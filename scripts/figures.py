@@ -1,22 +1,25 @@
 """Draw the pictures of README and docs: python scripts/figures.py MODEL [FOLDER].
 
-MODEL is a checkpoint of the demo. Everything shown is drawn by catordog or measured here.
+MODEL is a checkpoint of the demo; with - its pictures stay as they are. Everything shown is drawn
+by catordog or measured here.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import catordog
 from catordog.confidence import percent
+from catordog.confidence.metrics import reliability
 from catordog.demo import MORPHED, NEW_SEED
 from catordog.photos import drawn
 
-CAT, DOG, GREY = "#d9822b", "#2b6cb0", "#8a8a8a"
+CAT, DOG, GREY, RED = "#d9822b", "#2b6cb0", "#8a8a8a", "#b3262e"
 EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}
 
 
@@ -79,10 +82,104 @@ def logits() -> Figure:
     return figure
 
 
+def _plain(figure: Figure) -> Any:
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def activations() -> Figure:
+    """What an activation at the end does to the confidence."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = _plain(figure)
+    margin = np.linspace(-10, 10, 801)
+    raw = np.stack([margin / 2, -margin / 2], axis=1)
+    ends = {
+        "raw logits": raw,
+        "after ReLU (both logits below 0)": np.maximum(raw - 6, 0),
+        "after sigmoid": 1 / (1 + np.exp(-raw)),
+        "after softmax": catordog.softmax(raw),
+    }
+    styles = ("-", ":", "--", "-.")
+    for (name, end), colour, style in zip(ends.items(), (DOG, GREY, CAT, RED), styles, strict=True):
+        dog = catordog.softmax(end)[:, 0]
+        axes.plot(margin, dog, style, color=colour, linewidth=2, label=name)
+    axes.set(xlabel="logit of dog − logit of cat", ylabel="confidence in dog", ylim=(-0.03, 1.03))
+    axes.legend(frameon=False)
+    return figure
+
+
+def loss() -> Figure:
+    """Cross-entropy of logits, and of what a softmax has made of them."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = _plain(figure)
+    margin = np.linspace(-10, 6, 801)
+    raw = np.stack([margin, np.zeros_like(margin)], axis=1)
+    once = -np.log(catordog.softmax(raw)[:, 0])
+    twice = -np.log(catordog.softmax(catordog.softmax(raw))[:, 0])
+    axes.plot(margin, once, color=DOG, linewidth=2, label="on raw logits")
+    axes.plot(margin, twice, "-.", color=RED, linewidth=2, label="after softmax")
+    axes.set(xlabel="true class's logit − the other's", ylabel="cross-entropy loss", ylim=(0, 6))
+    axes.legend(frameon=False)
+    return figure
+
+
+def temperature() -> Figure:
+    """How a temperature bends the curve."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = _plain(figure)
+    margin = np.linspace(-18, 18, 721)
+    raw = np.stack([margin, np.zeros_like(margin)], axis=1)
+    for t, shade in zip((0.5, 1, 2, 4), (1.0, 0.75, 0.5, 0.3), strict=True):
+        dog = catordog.softmax(raw, t)[:, 0]
+        axes.plot(margin, dog, color=DOG, alpha=shade, linewidth=2, label=f"temperature {t:g}")
+    axes.set(xlabel="logit of dog − logit of cat", ylabel="confidence in dog")
+    axes.legend(frameon=False)
+    return figure
+
+
+def simulated(n: int = 20_000, seed: int = 0) -> tuple[Any, Any]:
+    """Logits whose softmax is the true chance of each label, and the labels."""
+    generator = np.random.default_rng(seed)
+    raw = generator.normal(0, 1.5, (n, 2))
+    labels = (generator.random(n) > catordog.softmax(raw)[:, 0]).astype(int)
+    return raw, labels
+
+
+def reliability_of_simulated() -> Figure:
+    """Honest logits, and the same three times as large."""
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = _plain(figure)
+    raw, labels = simulated()
+    axes.plot([0.5, 1], [0.5, 1], ":", color=GREY)
+    for factor, name, colour, mark in (
+        (1, "honest logits", DOG, "o-"),
+        (3, "the same, three times as large", RED, "s-"),
+    ):
+        bins = reliability(catordog.softmax(factor * raw), labels)
+        axes.plot(
+            [b.confidence for b in bins], [b.accuracy for b in bins], mark, color=colour, label=name
+        )
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0.5, 1.01), ylim=(0.45, 1.01))
+    axes.legend(frameon=False)
+    return figure
+
+
 def main(model: str, folder: str = "docs/images") -> None:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    for name, figure in (("predictions", predictions(model)), ("logits", logits())):
+    figures = {
+        "predictions": lambda: predictions(model),
+        "logits": logits,
+        "activations": activations,
+        "loss": loss,
+        "temperature": temperature,
+        "reliability": reliability_of_simulated,
+    }
+    for name, draw in figures.items():
+        if name == "predictions" and model == "-":
+            continue
+        figure = draw()
         figure.savefig(target / f"{name}.png", dpi=110, metadata={"Software": None})
 
 

@@ -54,7 +54,8 @@ def test_paths_files_images_and_arrays_of_one_photo_have_the_same_logits(classif
 def test_one_photo_gives_one_prediction_and_several_a_list(classifier):
     one = classifier.predict(picture(0))
     assert one.label == "cat"
-    assert one.confidence == pytest.approx(catordog.softmax(list(one.logits.values())).max())
+    confidences = catordog.softmax(list(one.logits.values()), classifier.model.temperature)
+    assert one.confidence == pytest.approx(confidences.max())
     assert [p.label for p in classifier.predict([picture(i) for i in range(4)])] == [
         "cat", "dog", "cat", "dog",
     ]  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import catordog
 from catordog.cli import main
 from catordog.confidence import softmax
 from conftest import jpeg, named, write_folder, write_zip
@@ -42,11 +43,12 @@ def test_a_folder_as_it_comes(predict, photo_folder):
     assert "3 unreadable" in err
 
 
-def test_logits_and_confidences_stand_side_by_side_and_agree(predict, tmp_path):
+def test_logits_and_confidences_stand_side_by_side_and_agree(predict, drawn_run, tmp_path):
+    temperature = catordog.load(drawn_run.checkpoint).model.temperature
     write_folder(tmp_path / "p", named(20))
     _, out, _ = predict(tmp_path / "p", "--format", "jsonl")
     for row in map(json.loads, out.splitlines()):
-        p = softmax(list(row["logits"].values()))
+        p = softmax(list(row["logits"].values()), temperature)
         assert list(row["confidences"].values()) == pytest.approx(p.tolist(), abs=1e-12)
         assert row["confidence"] == max(row["confidences"].values())
         assert row["verdict"] in {row["label"], "not sure"}

@@ -33,6 +33,8 @@ class ModelFile:
         mirror: whether logits are the mean of those of a photo and of its mirror image.
         temperature: of `softmax`.
         threshold: below this confidence the verdict is `not sure`.
+        strangeness: of the right answers on validation photos, each in 0…1, rising (see
+            `confidence.conformal`); empty before calibration.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +45,7 @@ class ModelFile:
     mirror: bool = False
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
+    strangeness: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
@@ -56,6 +59,7 @@ class ModelFile:
             "mirror": self.mirror,
             "temperature": self.temperature,
             "threshold": self.threshold,
+            "strangeness": list(self.strangeness),
         }
 
     @classmethod
@@ -85,6 +89,7 @@ class ModelFile:
                 mirror=bool(values.get("mirror", False)),
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
+                strangeness=tuple(_share(score) for score in values.get("strangeness", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
@@ -94,4 +99,11 @@ def _positive(value: Any) -> float:
     number = float(value)
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{value} is not a number above 0")
+    return number
+
+
+def _share(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{value} is not within 0…1")
     return number

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from catordog.checkpoint import ModelFile
+from catordog.confidence.conformal import limit
 from catordog.confidence.verdict import Prediction, judge
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_bytes
 from catordog.photos.decode import decode
 from catordog.photos.parallel import in_parallel
 from catordog.photos.stores import read_file
@@ -84,15 +86,48 @@ class Classifier:
         return results[0] if _is_one(photos) else results
 
     def judge(
-        self, logits: npt.NDArray[np.floating[Any]], threshold: float | None = None
+        self,
+        logits: npt.NDArray[np.floating[Any]],
+        threshold: float | None = None,
+        error_rate: float | None = None,
     ) -> Prediction:
-        """Make a prediction from the raw logits `[C]` of one photo, by this model's calibration."""
+        """Make a prediction from the raw logits `[C]` of one photo, by this model's calibration.
+
+        Args:
+            logits: raw.
+            threshold: below this confidence the verdict is `not sure`; None: the model's.
+            error_rate: decide by this instead, 0…1 (see `limit_of`).
+        """
         return judge(
             logits,
             self.classes,
             temperature=self.model.temperature,
             threshold=self.model.threshold if threshold is None else threshold,
+            limit=None if error_rate is None else self.limit_of(error_rate),
         )
+
+    def limit_of(self, error_rate: float) -> float:
+        """How strange a class may look that is kept, so that the right one seldom is missing.
+
+        Args:
+            error_rate: the share of photos whose right class may be missing, 0…1.
+
+        Raises:
+            CatordogError: the model has not been calibrated, or has seen too few photos for that.
+        """
+        scores = self.model.strangeness
+        if not scores:
+            raise CatordogError(
+                "this model can promise no error rate: it was not calibrated, as a run that was "
+                "stopped early is not; let the training run to its end"
+            )
+        found = limit(scores, error_rate)
+        if found > 1:
+            raise CatordogError(
+                f"an error rate of {error_rate} is too little to promise after {len(scores):,} "
+                f"validation photos: the least is {1 / (len(scores) + 1):.2g}"
+            )
+        return found
 
     def logits_of_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
@@ -264,3 +299,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict):
         raise CatordogError(f"model {path}: its weights are not named tensors")
     return Checkpoint(model, state)
+
+
+def rewrite(path: Path, model: ModelFile) -> None:
+    """Replace what a `.ckpt` says of itself, and leave its weights as they are.
+
+    Raises:
+        CatordogError: it can't be read, or the disk has no room; then it is as it was.
+    """
+    load_checkpoint(path)  # says what is wrong with it
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content["catordog"] = model.to_dict()
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    write_bytes(path, packed.getvalue())

@@ -25,7 +25,9 @@ examples:
   catordog demo                                        train, evaluate and predict, without data
   catordog train --config dogs-vs-cats.yaml --data dogs-vs-cats.zip
   catordog evaluate runs/drawn/version_0/checkpoints/best.ckpt --data drawn
+  catordog compare old.ckpt new.ckpt --data pets       which one to trust where
   catordog audit --data pets --html audit.html         what is wrong with a folder
+  catordog softmax 16.917 0.772                        what two logits mean
   catordog predict holiday/ --model best.ckpt --format csv --out holiday.csv
 
 exit codes: 0 done; 1 done, but some photo could not be read; 2 wrong usage or input
@@ -90,26 +92,51 @@ def _run(words: list[str]) -> int:
         if not sys.stderr.isatty():
             # Bars of packages below come from tqdm, which reads this when it is imported.
             os.environ.setdefault("TQDM_DISABLE", "1")
+        from catordog.calibrate import calibrate
         from catordog.training.fit import train
 
-        return train(words[1:])
+        return train(words[1:], calibrate)
     args = _parser().parse_args(words)
     if args.command == "evaluate":
         from catordog import evaluate
 
         return evaluate.run(
-            args.model, args.data, args.split, args.json, args.csv, args.exclude, _rules(args)
+            args.model,
+            args.data,
+            args.split,
+            args.json,
+            args.csv,
+            args.html,
+            args.exclude,
+            args.error_rate,
+            _rules(args),
+        )
+    if args.command == "compare":
+        from catordog import compare
+
+        return compare.run(
+            args.models, args.data, args.split, args.json, args.html, args.exclude, _rules(args)
         )
     if args.command == "predict":
         from catordog import predict
 
         return predict.run(
-            args.paths, args.model, args.format, args.out, args.threshold, _rules(args)
+            args.paths,
+            args.model,
+            args.format,
+            args.out,
+            args.threshold,
+            args.error_rate,
+            _rules(args),
         )
     if args.command == "audit":
         from catordog import audit
 
         return audit.run(args.data, args.model, args.html, args.json, args.fix_list, _rules(args))
+    if args.command == "softmax":
+        from catordog import show_softmax
+
+        return show_softmax.run(args.logits, args.temperature, args.names)
     from catordog import demo
 
     return demo.run(args.out)
@@ -173,8 +200,33 @@ def _parser() -> argparse.ArgumentParser:
         choices=["train", "val", "test", "all"],
         help="which photos (default: test, the held-out ones)",
     )
+    evaluate.add_argument(
+        "--error-rate",
+        type=float,
+        metavar="E",
+        help="check whether the model keeps this promise (default: 0.01 and 0.05)",
+    )
     evaluate.add_argument("--json", metavar="F", help="write the figures to this file")
     evaluate.add_argument("--csv", metavar="F", help="write a row for each photo to this file")
+    evaluate.add_argument("--html", metavar="F", help="write a page with figures to this file")
+
+    compare = commands.add_parser(
+        "compare",
+        parents=[common, reading, excluding],
+        help="hold several models against each other",
+        description="Run the same held-out photos through several models: accuracy, whether the "
+        "confidence is true, where they disagree, and what of it is chance.",
+    )
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="two or more .ckpt files")
+    compare.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    compare.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "val", "test", "all"],
+        help="which photos (default: test, the held-out ones)",
+    )
+    compare.add_argument("--json", metavar="F", help="write the figures to this file")
+    compare.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
 
     predict = commands.add_parser(
         "predict",
@@ -196,6 +248,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="say 'not sure' below this confidence (0…1; default: the model's)",
     )
+    predict.add_argument(
+        "--error-rate",
+        type=float,
+        metavar="E",
+        help="say 'not sure' as often as it takes for no more than this share of photos like those "
+        "of training to be wrong (such as 0.01)",
+    )
 
     audit = commands.add_parser(
         "audit",
@@ -210,6 +269,26 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", metavar="F", help="write the findings to this file")
     audit.add_argument(
         "--fix-list", metavar="F", help="write photos to leave out, for --exclude, to this CSV file"
+    )
+
+    softmax = commands.add_parser(
+        "softmax",
+        parents=[common],
+        help="turn raw logits into confidences",
+        description="Turn raw logits into confidences, step by step: catordog softmax 16.917 0.772",
+    )
+    softmax.add_argument(
+        "logits", nargs="+", type=float, metavar="LOGIT", help="two or more raw logits"
+    )
+    softmax.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="divide the logits by this: above 1 is humbler, below 1 bolder (default: 1)",
+    )
+    softmax.add_argument(
+        "--names", nargs="+", metavar="NAME", help="of the classes (default: dog cat)"
     )
 
     demo = commands.add_parser(

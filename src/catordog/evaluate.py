@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,21 @@ import numpy.typing as npt
 
 from catordog.checkpoint import run_folder
 from catordog.classifier import Classifier, load
-from catordog.confidence.metrics import Metrics, measure
+from catordog.confidence.calibration import Alternative, alternatives
+from catordog.confidence.conformal import Promise, check_promise
+from catordog.confidence.metrics import Metrics, calibration_error, measure
 from catordog.confidence.softmax import honest, softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
+from catordog.photos.damage import DEGREES, KINDS, damage
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.reading import report_failures
 from catordog.photos.sources import Photo, open_data
 from catordog.photos.split import Split
 from catordog.terminal import progress, table
+
+ERROR_RATES = (0.01, 0.05)
+"""Promises that are checked where the user names none."""
 
 SHOWN = 8
 """How many mistakes, and how many unsure photos, are listed."""
@@ -41,6 +47,9 @@ class Evaluation:
         logits: raw, `float32 [N, C]`.
         temperature: of `softmax`.
         metrics: the figures.
+        uncalibrated: the figures at a temperature of 1; None if that is the model's.
+        alternatives: other calibrations, and whether they would do better.
+        promises: how error rates that the model can promise came out.
         failures: one for each photo that could not be read.
         excluded: how many photos the user has left out.
         accuracy_with_excluded: the accuracy if they were not; None if there are none.
@@ -56,6 +65,9 @@ class Evaluation:
     temperature: float
     metrics: Metrics
     failures: list[PhotoError]
+    uncalibrated: Metrics | None = None
+    alternatives: list[Alternative] = field(default_factory=list)
+    promises: list[Promise] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
 
@@ -63,6 +75,10 @@ class Evaluation:
     def confidences(self) -> npt.NDArray[np.float64]:
         """Softmax of the logits, `[N, C]`."""
         return softmax(self.logits, self.temperature)
+
+    def confidences_of(self, place: int) -> npt.NDArray[np.float64]:
+        """Softmax of one photo's logits, `[C]`."""
+        return softmax(self.logits[place], self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `catordog evaluate --json`; fractions, not percent."""
@@ -75,6 +91,15 @@ class Evaluation:
             "accuracy_with_excluded": self.accuracy_with_excluded,
             "temperature": self.temperature,
             **self.metrics.to_dict(),
+            "uncalibrated": {
+                name: value
+                for name, value in (self.uncalibrated or self.metrics).to_dict().items()
+                if name in self.metrics.ci95 or name == "ci95"
+            },
+            "alternatives": [
+                {**asdict(other), "better": other.better} for other in self.alternatives
+            ],
+            "promises": [asdict(promise) for promise in self.promises],
         }
 
 
@@ -85,6 +110,7 @@ def evaluate(
     *,
     model: str = "",
     exclude: str | None = None,
+    error_rates: Sequence[float] = ERROR_RATES,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> Evaluation:
     """Run every photo of a split through a model.
@@ -98,6 +124,7 @@ def evaluate(
         split: which photos.
         model: what to call the model.
         exclude: a CSV file with a column `path`: photos to leave out.
+        error_rates: promises to check, each in 0…1 (see `confidence.conformal`).
         rules: what is decoded.
 
     Raises:
@@ -129,20 +156,114 @@ def evaluate(
     if out.all():
         raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
     temperature = classifier.model.temperature
+    kept, truth = stacked[~out], labels[~out]
+    scores = classifier.model.strangeness
+    confidences = softmax(kept, temperature)
     return Evaluation(
         model=model,
         data=data,
         split=split,
         classes=classifier.classes,
         photos=[photo for photo, left_out in zip(photos, out, strict=True) if not left_out],
-        labels=labels[~out],
-        logits=stacked[~out],
+        labels=truth,
+        logits=kept,
         temperature=temperature,
-        metrics=measure(stacked[~out], labels[~out], classifier.classes, temperature),
+        metrics=measure(kept, truth, classifier.classes, temperature),
         failures=failures,
+        uncalibrated=None if temperature == 1 else measure(kept, truth, classifier.classes),
+        alternatives=alternatives(kept, truth),
+        promises=[
+            check_promise(scores, error_rate, confidences, truth)
+            for error_rate in error_rates
+            if scores
+        ],
         excluded=int(out.sum()),
         accuracy_with_excluded=float((stacked.argmax(1) == labels).mean()) if out.any() else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What damage to photos does to a model.
+
+    Attributes:
+        kinds: of damage, K of them.
+        accuracy: `[K, D + 1]`, without damage and at each degree, 0…1.
+        ece: the same of the expected calibration error.
+        n: photos that it was measured on.
+    """
+
+    kinds: tuple[str, ...]
+    accuracy: npt.NDArray[np.float64]
+    ece: npt.NDArray[np.float64]
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "n": self.n,
+            **{
+                kind: {"accuracy": self.accuracy[row].tolist(), "ece": self.ece[row].tolist()}
+                for row, kind in enumerate(self.kinds)
+            },
+        }
+
+
+def damaged(classifier: Classifier, result: Evaluation, most: int = 400) -> Damage:
+    """Evaluate the same photos after blur, noise and JPEG compression in three degrees.
+
+    Args:
+        classifier: the model.
+        result: its evaluation.
+        most: so many photos, evenly chosen.
+    """
+    places = np.unique(np.linspace(0, len(result.photos) - 1, most).astype(int))
+    labels = result.labels[places]
+    preprocess = classifier.model.preprocess
+    whole = [
+        preprocess.pixels(result.photos[place].image(near=preprocess.size)) for place in places
+    ]
+    shape = (len(KINDS), len(DEGREES) + 1)
+    accuracy, ece = np.empty(shape), np.empty(shape)
+    with progress("damaging photos", len(KINDS) * len(DEGREES)) as done:
+        for row, kind in enumerate(KINDS):
+            for degree in (0, *DEGREES):
+                if degree:
+                    pairs = enumerate(whole)
+                    pixels = np.stack([damage(photo, kind, degree, seed) for seed, photo in pairs])
+                    logits = classifier.logits_of_pixels(pixels)
+                    done(row * len(DEGREES) + degree)
+                else:
+                    logits = result.logits[places]
+                confidences = softmax(logits, result.temperature)
+                accuracy[row, degree] = (logits.argmax(axis=1) == labels).mean()
+                ece[row, degree] = calibration_error(confidences, labels)
+    return Damage(KINDS, accuracy, ece, len(places))
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Confidence beside the true probability.
+
+    Attributes:
+        true: probability of the second class, `[N]`.
+        said: the model's confidence in it, `[N]`.
+        error: mean absolute difference, 0…1.
+    """
+
+    true: npt.NDArray[np.float64]
+    said: npt.NDArray[np.float64]
+    error: float
+
+
+def against_truth(result: Evaluation) -> Truth | None:
+    """The true probabilities of the photos; None where nobody knows them."""
+    known = [photo.probability for photo in result.photos]
+    if len(result.classes) != 2 or any(probability is None for probability in known):
+        return None
+    true = np.array(known, dtype=np.float64)
+    said = result.confidences[:, 1]
+    return Truth(true, said, float(np.abs(true - said).mean()))
 
 
 def run(
@@ -151,22 +272,45 @@ def run(
     split: str,
     json_file: str | None,
     csv_file: str | None,
+    html_file: str | None = None,
     exclude: str | None = None,
+    error_rate: float | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> int:
     """`catordog evaluate`. Returns 1 if a photo could not be read, else 0."""
     which: Split | Literal["all"] = split  # type: ignore[assignment]  # the parser has checked it
-    result = evaluate(load(model), data, which, model=model, exclude=exclude, rules=rules)
+    classifier = load(model)
+    if error_rate is not None:
+        classifier.limit_of(error_rate)  # says what is wrong with it before any photo is read
+    result = evaluate(
+        classifier,
+        data,
+        which,
+        model=model,
+        exclude=exclude,
+        error_rates=ERROR_RATES if error_rate is None else (error_rate,),
+        rules=rules,
+    )
+    truth = against_truth(result)
+    harm = damaged(classifier, result) if html_file else None
     if json_file:
-        write_text(Path(json_file), json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+        figures = result.to_dict()
+        figures["truth"] = truth and truth.error
+        figures["damage"] = harm and harm.to_dict()
+        write_text(Path(json_file), json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    if html_file:
+        from catordog.report.evaluation import evaluation_page
+
+        page = evaluation_page(result, classifier.model.threshold, harm, truth)
+        write_text(Path(html_file), page)
     if csv_file:
         write_text(Path(csv_file), rows_csv(result))
-    print(report(result))
+    print(report(result, truth))
     report_failures(result.failures, run_folder(Path(model)) / f"unreadable-{split}.txt")
     return 1 if result.failures else 0
 
 
-def report(result: Evaluation) -> str:
+def report(result: Evaluation, truth: Truth | None = None) -> str:
     """The evaluation for people to read."""
     metrics, classes = result.metrics, result.classes
     counts = [int((result.labels == label).sum()) for label in range(len(classes))]
@@ -179,14 +323,26 @@ def report(result: Evaluation) -> str:
             f"95 % interval {_percent(low)} to {_percent(high)}",
         ],
         *_with_excluded(result),
-        ["loss (NLL)", f"{metrics.nll:.4f}", f"{math.log(len(classes)):.4f} is a blind guess"],
-        ["Brier score", f"{metrics.brier:.4f}", "squared distance of confidence and truth"],
-        ["ECE", _percent(metrics.ece), "how far confidence and accuracy are apart"],
+        ["loss (NLL)", f"{metrics.nll:.4f}", _against(result, "nll", "{:.4f}".format)],
+        ["Brier score", f"{metrics.brier:.4f}", _against(result, "brier", "{:.4f}".format)],
+        ["ECE", _percent(metrics.ece), _against(result, "ece", _percent)],
+        *(
+            [f"  {words}", _percent(getattr(metrics, name)), _against(result, name, _percent)]
+            for name, words in (("ece_equal_mass", "equal mass"), ("classwise_ece", "classwise"))
+        ),
         ["AUROC", "–" if metrics.auroc is None else f"{metrics.auroc:.4f}", "0.5 is a blind guess"],
     ]
     for target, share in metrics.coverage_at.items():
         aim = f"of the photos, the surest, can be answered at {100 * float(target):g} % accuracy"
         figures.append(["coverage", _percent(share), aim])
+    for promise in result.promises:
+        least, most = promise.missed_ci95
+        kept = f"missed ({_percent(least)} to {_percent(most)}), where {promise.error_rate:.2%} "
+        kept += f"was promised; one answer for {promise.answered:.1%} of the photos"
+        figures.append(["error rate", _percent(promise.missed), kept])
+    if truth:
+        words = "how far the confidence is from the true probability"
+        figures.append(["truth", _percent(truth.error), words])
     confusion = [["", *(f"said {name}" for name in classes)]]
     confusion += [
         [f"  {true}", *(f"{metrics.confusion[true][said]:,}" for said in classes)]
@@ -197,6 +353,12 @@ def report(result: Evaluation) -> str:
         + (f", {len(result.failures):,} unreadable" if result.failures else ""),
         table(figures, frozenset({1})),
         "confusion\n" + table(confusion, frozenset(range(1, len(classes) + 1))),
+    ]
+    parts += [
+        f"a temperature is not enough: {other.name} would lower the loss by {other.gain:.4f} "
+        f"({other.gain_ci95[0]:.4f} to {other.gain_ci95[1]:.4f})"
+        for other in result.alternatives
+        if other.better
     ]
     confidence = result.confidences.max(axis=1)
     wrong = np.flatnonzero(result.logits.argmax(axis=1) != result.labels)
@@ -210,6 +372,15 @@ def report(result: Evaluation) -> str:
     unsure = list(sure_first[::-1])[:SHOWN]
     parts.append("least confident photos\n" + _photo_table(result, unsure, confidence))
     return "\n\n".join(parts)
+
+
+def _against(result: Evaluation, name: str, shown: Callable[[float], str]) -> str:
+    """The interval of a figure, and what it was before calibration."""
+    low, high = result.metrics.ci95[name]
+    words = f"95 % interval {shown(low)} to {shown(high)}"
+    if result.uncalibrated is None:
+        return words
+    return f"{words}; {shown(getattr(result.uncalibrated, name))} before calibration"
 
 
 def _with_excluded(result: Evaluation) -> list[list[str]]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.conformal import kept
 from catordog.confidence.softmax import percent, softmax
 
 NOT_SURE = "not sure"
+NEITHER = "neither"
 
 DEFAULT_THRESHOLD = 0.8
 """The least confidence that counts as an answer: below it, the verdict is `not sure`."""
@@ -25,7 +27,8 @@ class Prediction:
         confidence: its softmax, 0…1.
         confidences: of every class, in class order; their sum is 1.
         logits: raw, of every class.
-        verdict: the label, or `not sure` where the confidence is below the threshold.
+        verdict: the label, or `not sure` where the confidence is below the threshold, or
+            `neither` where the photo shows none of the classes.
     """
 
     label: str
@@ -39,6 +42,8 @@ class Prediction:
 
         >>> Prediction("dog", 0.5732, {}, {}, "not sure").in_words()
         'not sure (dog 57 %)'
+        >>> Prediction("dog", 0.9999, {}, {}, "neither").in_words()
+        'neither (dog 99.99 %)'
         """
         says = f"{self.label} {percent(self.confidence)}"
         return says if self.verdict == self.label else f"{self.verdict} ({says})"
@@ -60,6 +65,7 @@ def judge(
     *,
     temperature: float = 1.0,
     threshold: float = DEFAULT_THRESHOLD,
+    limit: float | None = None,
 ) -> Prediction:
     """Make a prediction from the raw logits `[C]` of one photo.
 
@@ -68,6 +74,8 @@ def judge(
         classes: their names, in the same order.
         temperature: see `softmax`.
         threshold: below this confidence the verdict is `not sure`, 0…1.
+        limit: decide by this instead, 0…1 (see `conformal.limit`): the verdict is the one class
+            that looks no stranger; `not sure` if there are several, `neither` if there is none.
 
     >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
     'not sure (dog 57 %)'
@@ -77,10 +85,14 @@ def judge(
     # By the logits: two confidences of exactly 1.0 and 1e-300 still have an order.
     best = int(raw.argmax())
     confidence = float(confidences[best])
+    verdict = classes[best] if confidence >= threshold else NOT_SURE
+    if limit is not None:
+        possible = int(kept(confidences, limit).sum())
+        verdict = NEITHER if not possible else classes[best] if possible == 1 else NOT_SURE
     return Prediction(
         label=classes[best],
         confidence=confidence,
         confidences=dict(zip(classes, confidences.tolist(), strict=True)),
         logits=dict(zip(classes, raw.tolist(), strict=True)),
-        verdict=classes[best] if confidence >= threshold else NOT_SURE,
+        verdict=verdict,
     )

@@ -55,6 +55,9 @@ class Pictures(Protocol):
     def path(self, name: str) -> str:
         """What its owner calls it."""
 
+    def probability(self, name: str) -> float | None:
+        """The true probability of the second class, where it is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
@@ -75,6 +78,11 @@ class Photo:
     def path(self) -> str:
         """What its owner calls it."""
         return self._pictures.path(self.name)
+
+    @property
+    def probability(self) -> float | None:
+        """The true probability of the second class, 0…1, where it is known: of drawn pictures."""
+        return self._pictures.probability(self.name)
 
     def image(self, near: int | None = None) -> Image.Image:
         """Read and decode it (see `decode.decode`). Raises `PhotoError`."""
@@ -330,6 +338,10 @@ class _Files:
     def path(self, name: str) -> str:
         return self.store.path(name)
 
+    def probability(self, name: str) -> float | None:
+        del name
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
@@ -480,6 +492,12 @@ class _Drawn:
 
     def path(self, name: str) -> str:
         return name
+
+    def probability(self, name: str) -> float | None:
+        if not self.morph:
+            return None
+        knob = drawn.label_of(_index(name), self.seed, self.morph)[1]
+        return drawn.probability_of_dog(knob)
 
 
 def _index(name: str) -> int:

@@ -21,7 +21,7 @@ _STYLE = """
   --line: #3a3a42; --bar: #56b4e9; --warn: #ff9d5c } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem 4rem; background: var(--paper);
-  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
+  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; border-top: 1px solid var(--line); padding-top: 1rem }
 p { margin: .25rem 0 1rem; max-width: 45rem }
@@ -40,8 +40,10 @@ figure { margin: 0; width: 9rem; break-inside: avoid }
 figure img { display: block; width: 100%; height: 9rem; object-fit: contain; background: #8882;
   border-radius: 4px }
 figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif }
-svg rect { fill: var(--bar) }
+svg.bars text { fill: var(--soft); font: 11px system-ui, sans-serif }
+svg.bars rect { fill: var(--bar) }
+.verdict { font-size: 1.1rem; margin: .35rem 0 }
+svg.plot { display: block; max-width: 100%; height: auto; margin: .5rem 0 1rem }
 @media print { body { max-width: none; padding: 0 } h2 { break-after: avoid } nav { display: none } }
 """
 
@@ -114,6 +116,6 @@ def bars(labels: Sequence[str], counts: Sequence[int], alt: str) -> str:
             f'<text x="{x + step / 2 - 4}" y="138" text-anchor="middle">{escape(label)}</text>'
         )
     return (
-        f'<div class="wide"><svg role="img" aria-label="{escape(alt)}" width="{width}" '
+        f'<div class="wide"><svg class="bars" role="img" aria-label="{escape(alt)}" width="{width}" '
         f'height="{height}" viewBox="0 0 {width} {height}">{"".join(parts)}</svg></div>'
     )

@@ -172,6 +172,17 @@ class PhotosDataModule(L.LightningDataModule):
         pairs = zip(self.classes, weights.tolist(), strict=True)
         return ", ".join(f"{name} {weight:.2f}" for name, weight in pairs)
 
+    def validation(
+        self, batch_size: int = 256
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+        """The validation photos that can be read, `uint8 [N, S, S, 3]`, with labels `[N]`."""
+        assert self._val is not None
+        for start in range(0, len(self._val), batch_size):
+            places = range(start, min(start + batch_size, len(self._val)))
+            photos, labels, _ = self._val.__getitems__(places)
+            if len(labels):
+                yield photos.permute(0, 2, 3, 1).numpy(), labels.numpy()
+
     def accuracies(self, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Accuracy on the validation photos, without and with those that the user has excluded.
 

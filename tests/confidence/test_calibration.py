@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
+
+from catordog.confidence.calibration import (
+    LEAST,
+    MOST,
+    alternatives,
+    fit_temperature,
+    log_loss,
+)
+from catordog.confidence.metrics import measure, reliability, risk_coverage
+from catordog.confidence.softmax import softmax
+from catordog.errors import CatordogError
+
+
+def honest_logits(n: int, classes: int = 2, seed: int = 0, spread: float = 2.0):
+    """Logits whose softmax is the true probability of each label."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, spread, (n, classes))
+    chances = softmax(logits).cumsum(axis=1)
+    labels = (generator.random((n, 1)) > chances).sum(axis=1).clip(max=classes - 1)
+    return logits, labels
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("classes", [2, 3, 10])
+    @pytest.mark.parametrize("boldness", [0.5, 1.0, 3.0])
+    def test_it_undoes_what_makes_logits_too_bold_or_too_humble(self, classes, boldness):
+        logits, labels = honest_logits(20_000, classes)
+        assert fit_temperature(boldness * logits, labels) == pytest.approx(boldness, rel=0.05)
+
+    def test_it_is_the_optimum_and_not_a_step_towards_it(self):
+        logits, labels = honest_logits(300, 3, seed=5)
+        best = fit_temperature(2.7 * logits, labels)
+
+        def loss(temperature):
+            return log_loss(softmax(2.7 * logits, temperature), labels).mean()
+
+        assert loss(best) <= min(loss(best * (1 + by)) for by in (-1e-4, 1e-4, -0.1, 0.1, 1.0))
+        factor = fit_temperature(27 * logits, labels) / best
+        assert factor == pytest.approx(10, rel=1e-7)
+
+    def test_where_every_photo_is_right_it_is_as_bold_as_allowed(self):
+        assert fit_temperature(np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == LEAST
+
+    def test_where_every_photo_is_wrong_it_is_as_humble_as_allowed(self):
+        assert fit_temperature(np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])) == MOST
+
+    def test_no_photos_are_one_clear_line(self):
+        with pytest.raises(CatordogError, match="needs photos"):
+            fit_temperature(np.empty((0, 2)), np.empty(0, int))
+
+
+class TestAlternatives:
+    def test_where_the_logits_are_honest_a_temperature_is_enough(self):
+        logits, labels = honest_logits(4000)
+        assert not any(other.better for other in alternatives(3 * logits, labels))
+
+    def test_an_offset_needs_vector_scaling(self):
+        logits, labels = honest_logits(4000)
+        found = {other.name: other for other in alternatives(logits + np.array([1.5, 0]), labels)}
+        assert found["vector scaling"].better
+        assert found["isotonic regression"].better
+        assert found["vector scaling"].gain_ci95[0] > 0.01
+
+    def test_a_bent_curve_needs_isotonic_regression(self):
+        logits, labels = honest_logits(8000)
+        margin = logits[:, 0] - logits[:, 1]
+        bent = np.stack([np.sign(margin) * margin**4 / 20, np.zeros_like(margin)], axis=1)
+        found = {other.name: other for other in alternatives(bent, labels)}
+        assert found["isotonic regression"].better
+        assert found["isotonic regression"].gain > found["vector scaling"].gain
+
+    def test_a_handful_of_photos_says_nothing(self):
+        assert alternatives(*honest_logits(30)) == []
+
+
+class TestFiguresAgainstAnIndependentLibrary:
+    @pytest.mark.parametrize("classes", [2, 4])
+    def test_calibration_errors(self, classes):
+        logits, labels = honest_logits(3000, classes, seed=3)
+        logits = 2 * logits
+        metrics = measure(logits, labels, tuple("abcd"[:classes]))
+        p, y = torch.from_numpy(softmax(logits)), torch.from_numpy(labels)
+        top = multiclass_calibration_error(p, y, classes, n_bins=15, norm="l1")
+        assert metrics.ece == pytest.approx(float(top), abs=1e-6)
+        each = [
+            float(binary_calibration_error(p[:, i], (y == i).long(), n_bins=15))
+            for i in range(classes)
+        ]
+        assert metrics.classwise_ece == pytest.approx(np.mean(each), abs=1e-6)
+
+    def test_equal_mass_bins_hold_equally_many_photos(self):
+        logits, labels = honest_logits(1500, seed=4)
+        metrics = measure(3 * logits, labels, ("a", "b"))
+        confidence = softmax(3 * logits).max(axis=1)
+        right = softmax(3 * logits).argmax(axis=1) == labels
+        order = np.argsort(confidence, kind="stable")
+        gaps = [abs(confidence[part].mean() - right[part].mean()) for part in np.split(order, 15)]
+        assert metrics.ece_equal_mass == pytest.approx(np.mean(gaps), abs=1e-9)
+
+
+class TestIntervals:
+    def test_they_hold_the_figures_and_narrow_with_more_photos(self):
+        widths = []
+        for n in (400, 6400):
+            metrics = measure(*honest_logits(n, seed=9), ("a", "b"))
+            for name in ("nll", "brier"):
+                low, high = metrics.ci95[name]
+                assert low < getattr(metrics, name) < high
+            widths.append(metrics.ci95["nll"][1] - metrics.ci95["nll"][0])
+        assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
+
+    def test_the_interval_of_the_loss_is_that_of_a_mean(self):
+        logits, labels = honest_logits(2000, seed=2)
+        metrics = measure(logits, labels, ("a", "b"))
+        losses = log_loss(softmax(logits), labels)
+        half = 1.96 * losses.std() / len(losses) ** 0.5
+        low, high = metrics.ci95["nll"]
+        assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_a_reliability_diagram_has_every_photo_once():
+    logits, labels = honest_logits(2000, seed=1)
+    bins = reliability(softmax(logits), labels)
+    assert sum(each.n for each in bins) == 2000
+    inside = [each.ci95[0] <= each.confidence <= each.ci95[1] for each in bins]
+    assert np.mean(inside) > 0.8  # honest confidences lie on the diagonal
+
+
+def test_the_risk_coverage_curve_ends_at_the_error_rate_and_ties_count_together():
+    confidences = np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.2], [0.6, 0.4]])
+    covered, risk = risk_coverage(confidences, np.array([0, 1, 0, 1]))
+    assert covered.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 0.5])

@@ -1,0 +1,82 @@
+"""Every number in docs/logits.md comes out of the code."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from catordog import softmax
+from catordog.confidence.verdict import judge
+from conftest import ROOT
+
+SURE, GUESS = (16.917, 0.772), (1.004, 0.709)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return " ".join((ROOT / "docs/logits.md").read_text("utf-8").split())
+
+
+def powers(value: float) -> str:
+    """9.7e-08 as `9.7 × 10⁻⁸`."""
+    digits, exponent = f"{value:.1e}".split("e")
+    small = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{small}"
+
+
+def test_logits_and_odds(page):
+    for logits in (SURE, GUESS):
+        difference = logits[0] - logits[1]
+        assert f"{difference:.3f}" in page
+    assert f"({math.exp(16.917 - 0.772):,.0f})" in page
+    assert f"odds of {math.exp(1.004 - 0.709):.2f} to one" in page
+    shifted = softmax([logit + 100 for logit in GUESS])
+    assert shifted == pytest.approx(softmax(GUESS))
+
+
+def test_softmax(page):
+    small = softmax(SURE)[1]
+    assert f"(exactly 1 − {powers(small)})" in page
+    assert f"(exactly {powers(small)})" in page
+    assert "| second | 0.5732 | 0.4268 |" in page
+    assert softmax(GUESS).round(4).tolist() == [0.5732, 0.4268]
+    for logits in (SURE, GUESS):
+        assert f"`{judge(logits, ('dog', 'cat')).in_words()}`" in page
+
+
+def test_activations_at_the_end(page):
+    raw = np.array([-1.2, -3.4])
+    sigmoid = 1 / (1 + np.exp(-raw))
+    assert f"−1.2, −3.4: confidence {softmax(raw)[0]:.4f}" in page
+    assert f"0, 0: confidence {softmax(np.maximum(raw, 0))[0]:.4f}" in page
+    assert f"{sigmoid[0]:.4f}, {sigmoid[1]:.4f}: confidence {softmax(sigmoid)[0]:.4f}" in page
+    twice = softmax(softmax(raw))[0]
+    assert f"{softmax(raw)[0]:.4f}, {softmax(raw)[1]:.4f}: confidence {twice:.4f}" in page
+    assert page.count(f"{softmax([1.0, 0.0])[0]:.4f}") == 3
+
+
+def test_cross_entropy_takes_logits(page):
+    extreme = torch.tensor([[200.0, 0.0]])
+    assert extreme.softmax(1)[0, 1] == 0
+    assert float(F.cross_entropy(extreme, torch.tensor([1]))) == 200
+    wrong = torch.tensor([[-8.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    slopes = []
+    for outputs in (wrong, wrong.softmax(1)):
+        (slope,) = torch.autograd.grad(F.cross_entropy(outputs, torch.tensor([0])), wrong)
+        slopes.append(abs(float(slope[0, 0])))
+    assert f"the gradient is {slopes[0]:.4f} on logits, and {slopes[1]:.4f} after softmax" in page
+    worst, best = (-math.log(softmax(softmax([x, 0.0]))[0]) for x in (-50.0, 50.0))
+    assert f"flat there, at {worst:.2f}, and can't fall below {best:.2f}" in page
+
+
+def test_temperatures(page):
+    for temperature in (0.5, 1, 2, 4):
+        (row,) = re.findall(rf"\| {temperature} \| ([^|]+) \| ([\d.]+) \|", page)
+        doubt = softmax(SURE, temperature)[1]
+        shown = f"1 − {powers(doubt)}" if doubt < 1e-3 else f"{1 - doubt:.4f}"
+        assert row == (shown, f"{softmax(GUESS, temperature)[0]:.4f}")

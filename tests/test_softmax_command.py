@@ -1,0 +1,55 @@
+"""`catordog softmax`: the examples that everyone should be able to reproduce."""
+
+from __future__ import annotations
+
+import pytest
+
+from catordog.cli import main
+
+
+def table(capsys, *words: str) -> str:
+    assert main(["softmax", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_network_that_is_sure(capsys):
+    out = table(capsys, "16.917", "0.772")
+    dog, cat, words = out.splitlines()[1:]
+    assert dog.split()[:4] == ["dog", "16.917", "1", "0.9999"]
+    assert cat.split() == ["cat", "0.772", "9.735e-08", "0.0001", "9.7e-08"]
+    assert words == "in words: dog 99.99999 %"
+
+
+def test_the_network_that_guesses(capsys):
+    out = table(capsys, "1.004", "0.709")
+    assert "0.5732" in out
+    assert "0.4268" in out
+    assert out.endswith("in words: not sure (dog 57 %)\n")
+
+
+def test_a_temperature_makes_it_humbler_and_keeps_the_winner(capsys):
+    assert "0.5368" in table(capsys, "1.004", "0.709", "--temperature", "2")
+
+
+def test_any_number_of_classes_negative_logits_and_names(capsys):
+    out = table(capsys, "-1", "2", "3.5", "--names", "cat", "dog", "rabbit")
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["cat", "dog", "rabbit"]
+    assert "rabbit 81 %" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["1"], "two or more"),
+        (["1", "nan"], "finite"),
+        (["1", "2", "--names", "a"], "as many names"),
+        (["1", "2", "--temperature", "0"], "above 0"),
+        (["1", "two"], "invalid float"),
+    ],
+)
+def test_nonsense_is_one_clear_line(capsys, words, reason):
+    assert main(["softmax", *words]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert reason in err
+    assert err.count("\n") == 1
