@@ -15,6 +15,8 @@ from catordog.compare import compare
 from catordog.errors import CatordogError
 from conftest import jpeg, write_folder
 
+DATA = "drawn:n=2500,seed=4"
+
 
 @pytest.fixture
 def bolder(drawn_run, tmp_path):
@@ -38,7 +40,7 @@ def weaker(drawn_run, tmp_path_factory):
 
 
 def test_the_same_accuracy_but_another_confidence_comes_out_as_different(drawn_run, bolder):
-    result = compare([str(drawn_run.checkpoint), str(bolder)], "drawn")
+    result = compare([str(drawn_run.checkpoint), str(bolder)], DATA)
     (pair,) = result.pairs
     assert pair.accuracy_difference == 0
     assert pair.mcnemar_p == 1
@@ -50,7 +52,7 @@ def test_the_same_accuracy_but_another_confidence_comes_out_as_different(drawn_r
 
 def test_a_better_network_is_told_from_a_worse_one(drawn_run, weaker, capsys, tmp_path):
     file, page = tmp_path / "c.json", tmp_path / "c.html"
-    words = ["compare", str(weaker), str(drawn_run.checkpoint), "--data", "drawn"]
+    words = ["compare", str(weaker), str(drawn_run.checkpoint), "--data", DATA]
     assert main([*words, "--json", str(file), "--html", str(page)]) == 0
     out = capsys.readouterr().out
     assert "B is more accurate" in out
@@ -75,13 +77,13 @@ def test_a_better_network_is_told_from_a_worse_one(drawn_run, weaker, capsys, tm
 def test_mcnemars_test_is_the_exact_one(drawn_run, weaker):
     from scipy.stats import binom
 
-    (pair,) = compare([str(weaker), str(drawn_run.checkpoint)], "drawn").pairs
+    (pair,) = compare([str(weaker), str(drawn_run.checkpoint)], DATA).pairs
     fewer, torn = min(pair.only_first, pair.only_second), pair.only_first + pair.only_second
     assert pair.mcnemar_p == pytest.approx(min(1, 2 * binom.cdf(fewer, torn, 0.5)))
 
 
 def test_three_models_make_three_pairs(drawn_run, bolder, weaker):
-    result = compare([str(drawn_run.checkpoint), str(bolder), str(weaker)], "drawn")
+    result = compare([str(drawn_run.checkpoint), str(bolder), str(weaker)], DATA)
     assert [(pair.first, pair.second) for pair in result.pairs] == [(0, 1), (0, 2), (1, 2)]
     surest = [max(one.confidences_of(x).max() for one in result.results)
               for x in result.disagreements]  # fmt: skip
@@ -101,13 +103,13 @@ def test_photos_that_cant_be_read_are_named_and_left_out(drawn_run, bolder, tmp_
 def test_nonsense_is_one_clear_line(drawn_run, tmp_path):
     model = str(drawn_run.checkpoint)
     with pytest.raises(CatordogError, match="two models"):
-        compare([model], "drawn")
+        compare([model], DATA)
     other = tmp_path / "other.ckpt"
     other.write_bytes(drawn_run.checkpoint.read_bytes())
     known = catordog.load(other).model
     rewrite(other, replace(known, classes=("cat", "fox")))
     with pytest.raises(CatordogError, match="knows cat, fox"):
-        compare([model, str(other)], "drawn")
+        compare([model, str(other)], DATA)
     rewrite(other, replace(known, fractions=type(known.fractions)(0.2, 0.3)))
     with pytest.raises(CatordogError, match="other shares"):
-        compare([model, str(other)], "drawn")
+        compare([model, str(other)], DATA)

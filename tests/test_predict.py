@@ -51,7 +51,7 @@ def test_logits_and_confidences_stand_side_by_side_and_agree(predict, drawn_run,
         p = softmax(list(row["logits"].values()), temperature)
         assert list(row["confidences"].values()) == pytest.approx(p.tolist(), abs=1e-12)
         assert row["confidence"] == max(row["confidences"].values())
-        assert row["verdict"] in {row["label"], "not sure"}
+        assert row["verdict"] in {row["label"], "not sure", "neither"}
 
 
 def test_photos_come_in_the_order_asked_for(predict, tmp_path):
@@ -96,12 +96,14 @@ def test_the_threshold_decides_what_is_not_sure(predict, tmp_path):
     grey = Image.new("RGB", (64, 64), (120, 120, 120))
     grey.save(tmp_path / "grey.png")
     _, out, _ = predict(tmp_path / "grey.png", "--format", "jsonl")
+    assert json.loads(out)["verdict"] == "neither"  # and it is true
     confidence = json.loads(out)["confidence"]
     above, below = (min(1, confidence + 1e-6), max(0.5, confidence - 1e-3))
     for threshold, sure in ((above, False), (below, True)):
-        _, out, _ = predict(tmp_path / "grey.png", "--format", "jsonl", "--threshold", threshold)
+        words = ("--threshold", threshold, "--accept", 1)
+        _, out, _ = predict(tmp_path / "grey.png", "--format", "jsonl", *words)
         assert (json.loads(out)["verdict"] != "not sure") == sure
-    _, out, _ = predict(tmp_path / "grey.png", "--threshold", above)
+    _, out, _ = predict(tmp_path / "grey.png", "--threshold", above, "--accept", 1)
     assert "not sure (" in out
 
 

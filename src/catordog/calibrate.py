@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from catordog.checkpoint import ModelFile
+from catordog.checkpoint import ModelFile, run_folder
 from catordog.classifier import load, rewrite
 from catordog.confidence.calibration import fit_temperature, log_loss
 from catordog.confidence.conformal import strangeness
+from catordog.confidence.novelty import Novelty, fit_novelty
 from catordog.confidence.softmax import softmax
 from catordog.errors import CatordogError
 from catordog.terminal import say
@@ -27,7 +29,8 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
     """Fit the temperature of a model on photos that it has not trained on, and store it.
 
     The weights and the raw logits stay as they are. Beside the temperature, the file gets what
-    `--error-rate` needs: how strange the right answers look.
+    `--error-rate` needs: how strange the right answers look. If the run has a TensorBoard, that
+    gets the figures of an evaluation.
 
     Args:
         path: the model's `.ckpt`; it is replaced as a whole.
@@ -37,20 +40,30 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
         CatordogError: the file can't be read or written, or there are no photos.
     """
     classifier = load(path)
-    pairs = [(classifier.logits_of_pixels(pixels), labels) for pixels, labels in photos]
-    if not pairs:
+
+    def seen(pixels: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
+        if classifier.has_features:
+            return classifier.features_of_pixels(pixels)
+        logits = classifier.logits_of_pixels(pixels)
+        return logits, logits
+
+    parts = [(*seen(pixels), labels) for pixels, labels in photos]
+    if not parts:
         raise CatordogError(f"{path} can't be calibrated: no validation photo could be read")
-    logits = np.concatenate([each for each, _ in pairs])
-    labels = np.concatenate([each for _, each in pairs])
+    logits, features, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     temperature = fit_temperature(logits, labels)
     confidences = softmax(logits, temperature)
     scores = np.sort(strangeness(confidences, labels))
     if len(scores) > MOST_SCORES:  # evenly from the ranking, the strangest always among them
         scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
     model = replace(
-        classifier.model, temperature=temperature, strangeness=tuple(map(float, scores))
+        classifier.model,
+        temperature=temperature,
+        strangeness=tuple(map(float, scores)),
+        novelty=_novelty(features, logits) if classifier.has_features else None,
     )
     rewrite(path, model)
+    _draw(path, logits, labels, model)
     accuracy = (logits.argmax(axis=1) == labels).mean()
     before, after = log_loss(softmax(logits), labels).mean(), log_loss(confidences, labels).mean()
     say(
@@ -58,3 +71,26 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
         f"{temperature:.3f}, loss {before:.4f} before and {after:.4f} after"
     )
     return model
+
+
+def _novelty(features: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> Novelty | None:
+    try:
+        return fit_novelty(features, logits)
+    except CatordogError as error:
+        say(f"no photo will be called 'neither': {error}")
+        return None
+
+
+def _draw(
+    path: Path, logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], model: ModelFile
+) -> None:
+    run = run_folder(path)
+    if not any(run.glob("events.out.tfevents.*")):
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    from catordog.report.figures import figures_of
+
+    with SummaryWriter(str(run)) as board:
+        for name, figure in figures_of(logits, labels, model.classes, model.temperature).items():
+            board.add_figure(f"validation/{name}", figure)

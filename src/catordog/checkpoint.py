@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from catordog.confidence.novelty import Novelty
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
 from catordog.errors import CatordogError
 from catordog.photos.preprocess import Preprocess
@@ -35,6 +36,8 @@ class ModelFile:
         threshold: below this confidence the verdict is `not sure`.
         strangeness: of the right answers on validation photos, each in 0…1, rising (see
             `confidence.conformal`); empty before calibration.
+        novelty: what tells photos of no class; None before calibration, or where there were too
+            few photos.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +49,7 @@ class ModelFile:
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
     strangeness: tuple[float, ...] = ()
+    novelty: Novelty | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
@@ -60,6 +64,7 @@ class ModelFile:
             "temperature": self.temperature,
             "threshold": self.threshold,
             "strangeness": list(self.strangeness),
+            "novelty": self.novelty and self.novelty.to_dict(),
         }
 
     @classmethod
@@ -90,6 +95,7 @@ class ModelFile:
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
                 strangeness=tuple(_share(score) for score in values.get("strangeness", ())),
+                novelty=_novelty(values.get("novelty")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
@@ -100,6 +106,10 @@ def _positive(value: Any) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{value} is not a number above 0")
     return number
+
+
+def _novelty(values: Any) -> Novelty | None:
+    return None if values is None else Novelty.from_dict(values)
 
 
 def _share(value: Any) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from catordog.checkpoint import ModelFile
 from catordog.confidence.conformal import limit
+from catordog.confidence.novelty import ACCEPT
 from catordog.confidence.verdict import Prediction, judge
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_bytes
@@ -36,6 +38,20 @@ BATCH = 16
 """Photos that go through the network at once: so few that the CPU's caches hold what is made."""
 
 MAX_CHECKPOINT_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the network says of one photo.
+
+    Attributes:
+        logits: raw, `float32 [C]`.
+        strangeness: the share of validation photos that look less strange, 0…1; None where the
+            model doesn't know.
+    """
+
+    logits: npt.NDArray[np.float32]
+    strangeness: float | None = None
 
 
 class Classifier:
@@ -82,29 +98,46 @@ class Classifier:
         Args:
             photos: as in `logits`.
         """
-        results = [self.judge(row) for row in self.logits(photos)]
+        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
+        pixels = [self.model.preprocess.pixels(self._image(photo)) for photo in several]
+        results = [self.judge(output) for output in self.outputs(pixels)]
         return results[0] if _is_one(photos) else results
 
     def judge(
         self,
-        logits: npt.NDArray[np.floating[Any]],
+        output: Output,
         threshold: float | None = None,
         error_rate: float | None = None,
+        accept: float | None = None,
     ) -> Prediction:
-        """Make a prediction from the raw logits `[C]` of one photo, by this model's calibration.
+        """Make a prediction from what the network says of one photo, by this model's calibration.
 
         Args:
-            logits: raw.
+            output: of `stream` or `outputs`.
             threshold: below this confidence the verdict is `not sure`; None: the model's.
             error_rate: decide by this instead, 0…1 (see `limit_of`).
+            accept: the share of photos like those of validation that is not called `neither`, 0…1;
+                1: none is; None: 0.95.
         """
         return judge(
-            logits,
+            output.logits,
             self.classes,
             temperature=self.model.temperature,
             threshold=self.model.threshold if threshold is None else threshold,
             limit=None if error_rate is None else self.limit_of(error_rate),
+            strangeness=output.strangeness,
+            accept=ACCEPT if accept is None else accept,
         )
+
+    def outputs(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Output]:
+        """What the network says of preprocessed photos, `uint8 [S, S, 3]` each."""
+        if not len(pixels):
+            return []
+        if self.model.novelty is None:
+            return [Output(row) for row in self.logits_of_pixels(np.stack(pixels))]
+        logits, features = self.features_of_pixels(np.stack(pixels))
+        strange = self.model.novelty.strangeness(features, logits).tolist()
+        return [Output(row, each) for row, each in zip(logits, strange, strict=True)]
 
     def limit_of(self, error_rate: float) -> float:
         """How strange a class may look that is kept, so that the right one seldom is missing.
@@ -151,13 +184,15 @@ class Classifier:
 
         Args:
             pixels: preprocessed photos, `uint8 [N, S, S, 3]`.
-        """
-        from catordog.training.contract import last_layer
 
-        if self._last is None:
-            self._last = last_layer(self._network, self.model.preprocess.size)
+        Raises:
+            CatordogError: the last layer is in no module of its own.
+        """
+        last = self._last_layer()
+        if last is self._network:
+            raise CatordogError("this network's last layer is in no module of its own")
         seen: list[npt.NDArray[np.float32]] = []
-        hook = self._last.register_forward_pre_hook(
+        hook = last.register_forward_pre_hook(
             lambda _, inputs: seen.append(inputs[0].float().flatten(1).numpy())
         )
         try:
@@ -168,17 +203,29 @@ class Classifier:
             seen = [np.mean(pair, axis=0) for pair in zip(seen[::2], seen[1::2], strict=True)]
         return logits, np.concatenate(seen)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether `features_of_pixels` works: the last layer is in a module of its own."""
+        return self._last_layer() is not self._network
+
+    def _last_layer(self) -> nn.Module:
+        from catordog.training.contract import last_layer
+
+        if self._last is None:
+            self._last = last_layer(self._network, self.model.preprocess.size)
+        return self._last
+
     def stream(
         self, items: Iterable[Item], read: Callable[[Item], Image.Image]
-    ) -> Iterator[tuple[Item, npt.NDArray[np.float32] | PhotoError]]:
-        """Raw logits of any number of photos, in order and in bounded memory.
+    ) -> Iterator[tuple[Item, Output | PhotoError]]:
+        """What the network says of any number of photos, in order and in bounded memory.
 
         Args:
             items: whatever `read` makes an RGB image from; it runs in several threads.
             read: raises `PhotoError` for a photo that can't be read.
 
         Yields:
-            each item with its logits `[C]`, or with the error that kept it from being read.
+            each item with what the network says, or with the error that kept it from being read.
         """
 
         def pixels(item: Item) -> tuple[Item, npt.NDArray[np.uint8] | PhotoError]:
@@ -189,7 +236,7 @@ class Classifier:
 
         for batch in _batches(in_parallel(pixels, items, ahead=8 * BATCH), BATCH):
             good = [result for _, result in batch if not isinstance(result, PhotoError)]
-            rows = iter(self.logits_of_pixels(np.stack(good)) if good else ())
+            rows = iter(self.outputs(good))
             for item, result in batch:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
 

@@ -109,6 +109,7 @@ def _run(words: list[str]) -> int:
             args.html,
             args.exclude,
             args.error_rate,
+            args.neither,
             _rules(args),
         )
     if args.command == "compare":
@@ -127,6 +128,7 @@ def _run(words: list[str]) -> int:
             args.out,
             args.threshold,
             args.error_rate,
+            args.accept,
             _rules(args),
         )
     if args.command == "audit":
@@ -206,6 +208,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="E",
         help="check whether the model keeps this promise (default: 0.01 and 0.05)",
     )
+    evaluate.add_argument(
+        "--neither",
+        metavar="PATH",
+        help="photos that show none of the classes: how many of them does the model take for one?",
+    )
     evaluate.add_argument("--json", metavar="F", help="write the figures to this file")
     evaluate.add_argument("--csv", metavar="F", help="write a row for each photo to this file")
     evaluate.add_argument("--html", metavar="F", help="write a page with figures to this file")
@@ -254,6 +261,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="E",
         help="say 'not sure' as often as it takes for no more than this share of photos like those "
         "of training to be wrong (such as 0.01)",
+    )
+    predict.add_argument(
+        "--accept",
+        type=float,
+        metavar="A",
+        help="call photos 'neither' that look stranger than this share of photos like those of "
+        "training (default: 0.95; 1: never)",
     )
 
     audit = commands.add_parser(

@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.checkpoint import run_folder
-from catordog.classifier import Classifier, load
+from catordog.classifier import Classifier, Output, load
 from catordog.confidence.calibration import Alternative, alternatives
 from catordog.confidence.conformal import Promise, check_promise
 from catordog.confidence.metrics import Metrics, calibration_error, measure
+from catordog.confidence.novelty import ACCEPT
 from catordog.confidence.softmax import honest, softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
 from catordog.photos.damage import DEGREES, KINDS, damage
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
 from catordog.photos.reading import report_failures
 from catordog.photos.sources import Photo, open_data
 from catordog.photos.split import Split
@@ -45,6 +46,8 @@ class Evaluation:
         photos: the N photos that could be read.
         labels: `int64 [N]`, indices into `classes`.
         logits: raw, `float32 [N, C]`.
+        strangeness: the share of validation photos that look less strange, `[N]`; None where the
+            model doesn't know.
         temperature: of `softmax`.
         metrics: the figures.
         uncalibrated: the figures at a temperature of 1; None if that is the model's.
@@ -62,6 +65,7 @@ class Evaluation:
     photos: list[Photo]
     labels: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
+    strangeness: npt.NDArray[np.float64] | None
     temperature: float
     metrics: Metrics
     failures: list[PhotoError]
@@ -134,7 +138,7 @@ def evaluate(
     place = _match(photo_set.classes, classifier.classes, data)
     chosen = photo_set.split(split, classifier.model.fractions, excluded=True)
     photos: list[Photo] = []
-    logits: list[npt.NDArray[np.float32]] = []
+    outputs: list[Output] = []
     failures: list[PhotoError] = []
     side = classifier.model.preprocess.size
     with progress(f"evaluating {split} photos", len(chosen)) as done:
@@ -144,14 +148,15 @@ def evaluate(
                 failures.append(result)
             else:
                 photos.append(photo)
-                logits.append(result)
+                outputs.append(result)
             done(count)
     if not photos:
         raise CatordogError(
             f"none of the {len(chosen):,} photos of {data} could be read: {failures[0]}"
         )
     labels = np.array([place[photo.label] for photo in photos], dtype=np.int64)
-    stacked = np.stack(logits)
+    stacked = np.stack([output.logits for output in outputs])
+    strange = np.array([output.strangeness for output in outputs], dtype=np.float64)
     out = np.array([photo.name in photo_set.excluded for photo in photos])
     if out.all():
         raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
@@ -167,6 +172,7 @@ def evaluate(
         photos=[photo for photo, left_out in zip(photos, out, strict=True) if not left_out],
         labels=truth,
         logits=kept,
+        strangeness=None if classifier.model.novelty is None else strange[~out],
         temperature=temperature,
         metrics=measure(kept, truth, classifier.classes, temperature),
         failures=failures,
@@ -242,6 +248,62 @@ def damaged(classifier: Classifier, result: Evaluation, most: int = 400) -> Dama
 
 
 @dataclass(frozen=True, slots=True)
+class Neither:
+    """How well a model tells photos that show none of its classes.
+
+    Attributes:
+        n: such photos.
+        auroc: the chance that one of them looks stranger than one of the evaluated, 0…1.
+        false_accept: the share of them that is not called `neither`, 0…1.
+        false_reject: the share of the evaluated photos that is, 0…1.
+    """
+
+    n: int
+    auroc: float
+    false_accept: float
+    false_reject: float
+
+
+def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[str]) -> Neither:
+    """Hold the evaluated photos against photos that show none of the classes.
+
+    Args:
+        classifier: the model.
+        result: its evaluation.
+        paths: of those photos: files, folders, zips or globs.
+
+    Raises:
+        CatordogError: the model can't tell, or none of the photos can be read.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    from catordog.predict import find_photos
+
+    if result.strangeness is None:
+        raise CatordogError(
+            "this model can't tell photos of no class: it was not calibrated, or on too few photos"
+        )
+    side = classifier.model.preprocess.size
+    strange = [
+        output.strangeness
+        for _, output in classifier.stream(
+            find_photos(paths), lambda item: decode(item.read(), item.path, near=side)
+        )
+        if isinstance(output, Output) and output.strangeness is not None
+    ]
+    if not strange:
+        raise CatordogError(f"none of the photos of {', '.join(paths)} could be read")
+    scores = np.concatenate([result.strangeness, strange])
+    none = np.arange(len(scores)) >= len(result.strangeness)
+    return Neither(
+        len(strange),
+        float(roc_auc_score(none, scores)),
+        float((np.array(strange) <= ACCEPT).mean()),
+        float((result.strangeness > ACCEPT).mean()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """Confidence beside the true probability.
 
@@ -275,6 +337,7 @@ def run(
     html_file: str | None = None,
     exclude: str | None = None,
     error_rate: float | None = None,
+    neither: str | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> int:
     """`catordog evaluate`. Returns 1 if a photo could not be read, else 0."""
@@ -292,25 +355,27 @@ def run(
         rules=rules,
     )
     truth = against_truth(result)
+    strangers = against_neither(classifier, result, [neither]) if neither else None
     harm = damaged(classifier, result) if html_file else None
     if json_file:
         figures = result.to_dict()
         figures["truth"] = truth and truth.error
         figures["damage"] = harm and harm.to_dict()
+        figures["neither"] = strangers and asdict(strangers)
         write_text(Path(json_file), json.dumps(figures, indent=2, allow_nan=False) + "\n")
     if html_file:
         from catordog.report.evaluation import evaluation_page
 
-        page = evaluation_page(result, classifier.model.threshold, harm, truth)
+        page = evaluation_page(result, classifier.model.threshold, harm, truth, strangers)
         write_text(Path(html_file), page)
     if csv_file:
         write_text(Path(csv_file), rows_csv(result))
-    print(report(result, truth))
+    print(report(result, truth, strangers))
     report_failures(result.failures, run_folder(Path(model)) / f"unreadable-{split}.txt")
     return 1 if result.failures else 0
 
 
-def report(result: Evaluation, truth: Truth | None = None) -> str:
+def report(result: Evaluation, truth: Truth | None = None, strangers: Neither | None = None) -> str:
     """The evaluation for people to read."""
     metrics, classes = result.metrics, result.classes
     counts = [int((result.labels == label).sum()) for label in range(len(classes))]
@@ -343,6 +408,13 @@ def report(result: Evaluation, truth: Truth | None = None) -> str:
     if truth:
         words = "how far the confidence is from the true probability"
         figures.append(["truth", _percent(truth.error), words])
+    if result.strangeness is not None:
+        share = float((result.strangeness > ACCEPT).mean())
+        figures.append(["neither", _percent(share), "would be called 'neither'"])
+    if strangers:
+        words = f"of {strangers.n:,} photos of no class are taken for one; AUROC "
+        words += f"{strangers.auroc:.4f}"
+        figures.append(["", _percent(strangers.false_accept), words])
     confusion = [["", *(f"said {name}" for name in classes)]]
     confusion += [
         [f"  {true}", *(f"{metrics.confusion[true][said]:,}" for said in classes)]

@@ -72,6 +72,7 @@ def predictions(
     inputs: Sequence[Input],
     threshold: float | None = None,
     error_rate: float | None = None,
+    accept: float | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> Iterator[tuple[str, Prediction | PhotoError]]:
     """Yield each photo's path with its prediction, or with why it can't be read, in order."""
@@ -84,7 +85,7 @@ def predictions(
         if isinstance(result, PhotoError):
             yield item.path, result
         else:
-            yield item.path, classifier.judge(result, threshold, error_rate)
+            yield item.path, classifier.judge(result, threshold, error_rate, accept)
 
 
 def run(
@@ -94,11 +95,14 @@ def run(
     out: str | None,
     threshold: float | None,
     error_rate: float | None = None,
+    accept: float | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> int:
     """`catordog predict`. Returns 1 if a photo could not be read, else 0."""
     if threshold is not None and not 0 <= threshold <= 1:
         raise CatordogError(f"--threshold {threshold} is not a confidence within 0…1")
+    if accept is not None and not 0 < accept <= 1:
+        raise CatordogError(f"--accept {accept} is not a share within 0…1")
     if threshold is not None and error_rate is not None:
         raise CatordogError("--threshold and --error-rate both decide the verdict: give one")
     inputs = find_photos(paths)
@@ -109,7 +113,7 @@ def run(
     with written_whole(Path(out)) if out else nullcontext(sys.stdout) as file:
         write = _WRITERS[style](file, classifier.classes)
         with progress("predicting", len(inputs)) as done:
-            results = predictions(classifier, inputs, threshold, error_rate, rules)
+            results = predictions(classifier, inputs, threshold, error_rate, accept, rules)
             for count, (path, result) in enumerate(results, 1):
                 write(path, result)
                 tally["unreadable" if isinstance(result, PhotoError) else result.verdict] += 1

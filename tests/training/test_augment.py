@@ -83,8 +83,28 @@ def test_erasing_paints_rectangles():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"min_area": 0}, {"max_stretch": 0.5}, {"max_turn": 200}, {"brightness": 2}]
+    "bad",
+    [
+        {"min_area": 0},
+        {"max_stretch": 0.5},
+        {"max_turn": 200},
+        {"brightness": 2},
+        {"max_area": 0.2},
+    ],
 )
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(CatordogError, match=r"augment"):
         Augment(**bad)
+
+
+def test_beyond_the_photo_comes_its_mirror_image():
+    slope = torch.linspace(0, 255, 64).round().byte().expand(1, 3, 64, 64)
+
+    def turns_back(augment: Augment) -> float:
+        rows = [augment(slope, 64, seed)[0, 0, 32] for seed in range(40)]
+        return sum(bool((row.diff() < -1e-3).any()) for row in rows) / len(rows)
+
+    options = {"max_stretch": 1, "max_turn": 0, "flip": False,
+               "brightness": 0, "contrast": 0, "saturation": 0}  # fmt: skip
+    assert turns_back(Augment(min_area=0.5, **options)) == 0
+    assert turns_back(Augment(min_area=1, max_area=4, **options)) > 0.8

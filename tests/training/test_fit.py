@@ -80,6 +80,7 @@ class TestTheDemosRun:
                    "val/accuracy", "learning rate/pg1", "hparams/val/loss"}  # fmt: skip
         assert scalars <= set(tags["scalars"]), tags["scalars"]
         assert {"training photos", "confusion matrix"} <= set(tags["images"])
+        assert {"validation/reliability", "validation/logit margins"} <= set(tags["images"])
         assert len(board.Images("training photos")) == 5
         assert tags["graph"]
         hparams = board.summary_metadata["_hparams_/session_start_info"]

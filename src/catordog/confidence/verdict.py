@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import kept
+from catordog.confidence.novelty import ACCEPT
 from catordog.confidence.softmax import percent, softmax
 
 NOT_SURE = "not sure"
@@ -29,6 +30,8 @@ class Prediction:
         logits: raw, of every class.
         verdict: the label, or `not sure` where the confidence is below the threshold, or
             `neither` where the photo shows none of the classes.
+        strangeness: the share of validation photos that look less strange, 0…1; None where the
+            model doesn't know.
     """
 
     label: str
@@ -36,6 +39,7 @@ class Prediction:
     confidences: dict[str, float]
     logits: dict[str, float]
     verdict: str
+    strangeness: float | None = None
 
     def in_words(self) -> str:
         """`dog 99.99 %`, or `not sure (dog 57 %)`.
@@ -66,6 +70,8 @@ def judge(
     temperature: float = 1.0,
     threshold: float = DEFAULT_THRESHOLD,
     limit: float | None = None,
+    strangeness: float | None = None,
+    accept: float = ACCEPT,
 ) -> Prediction:
     """Make a prediction from the raw logits `[C]` of one photo.
 
@@ -76,6 +82,8 @@ def judge(
         threshold: below this confidence the verdict is `not sure`, 0…1.
         limit: decide by this instead, 0…1 (see `conformal.limit`): the verdict is the one class
             that looks no stranger; `not sure` if there are several, `neither` if there is none.
+        strangeness: the share of validation photos that look less strange, 0…1 (see `Novelty`).
+        accept: above this strangeness the verdict is `neither`, whatever the confidence, 0…1.
 
     >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
     'not sure (dog 57 %)'
@@ -89,10 +97,13 @@ def judge(
     if limit is not None:
         possible = int(kept(confidences, limit).sum())
         verdict = NEITHER if not possible else classes[best] if possible == 1 else NOT_SURE
+    if strangeness is not None and strangeness > accept:
+        verdict = NEITHER
     return Prediction(
         label=classes[best],
         confidence=confidence,
         confidences=dict(zip(classes, confidences.tolist(), strict=True)),
         logits=dict(zip(classes, raw.tolist(), strict=True)),
         verdict=verdict,
+        strangeness=strangeness,
     )

@@ -22,7 +22,7 @@ from catordog.report.figures import (
 from catordog.report.page import escape, figure, page, section, table, thumbnail
 
 if TYPE_CHECKING:
-    from catordog.evaluate import Damage, Evaluation, Truth
+    from catordog.evaluate import Damage, Evaluation, Neither, Truth
 
 SHOWN = 24
 """Thumbnails in a section."""
@@ -32,7 +32,11 @@ BELIEVABLE, ROUGH = 0.02, 0.05
 
 
 def evaluation_page(
-    result: Evaluation, threshold: float, damage: Damage | None, truth: Truth | None
+    result: Evaluation,
+    threshold: float,
+    damage: Damage | None = None,
+    truth: Truth | None = None,
+    neither: Neither | None = None,
 ) -> str:
     """The whole page.
 
@@ -41,10 +45,11 @@ def evaluation_page(
         threshold: below this confidence the model says `not sure`, 0…1.
         damage: what damage does, if it was measured.
         truth: true probabilities, where the data know them.
+        neither: how well it tells photos of no class, if that was measured.
     """
     sections = [
         (anchor, title, section(anchor, title, words, body))
-        for anchor, title, words, body in _sections(result, damage, truth)
+        for anchor, title, words, body in _sections(result, damage, truth, neither)
         if body
     ]
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in sections)
@@ -93,7 +98,7 @@ def verdict(result: Evaluation, threshold: float) -> list[str]:
 
 
 def _sections(
-    result: Evaluation, damage: Damage | None, truth: Truth | None
+    result: Evaluation, damage: Damage | None, truth: Truth | None, neither: Neither | None
 ) -> list[tuple[str, str, str, list[str]]]:
     """Anchor, title, how to read it, and what it shows."""
     logits, labels, classes = result.logits, result.labels, result.classes
@@ -137,6 +142,13 @@ def _sections(
          _photos(result, mistakes[:SHOWN], confidence)),
         ("unsure", "The photos that it is least sure of", "Would you know?",
          _photos(result, [int(place) for place in sure_first[::-1][:SHOWN]], confidence)),
+        ("neither", "The strangest photos",
+         "Those least like the photos that it knows: perhaps they show none of the classes. "
+         + (f"Of {neither.n:,} photos that show none, {100 * neither.false_accept:.1f} % are taken "
+            f"for one; the area under the curve is {neither.auroc:.4f}." if neither else ""),
+         [] if result.strangeness is None else
+         _photos(result, np.argsort(-result.strangeness, kind="stable")[:SHOWN].tolist(),
+                 confidence)),
         ("damage", "What if photos are worse?",
          "The same photos, blurred, noisy, or saved as poor JPEGs, in three degrees. The left "
          "shows what becomes of accuracy, the right what becomes of the confidence's truth."

@@ -28,6 +28,8 @@ class Augment:
 
     Attributes:
         min_area: the smallest share of a photo's area that a crop keeps, 0…1; 1 crops nothing.
+        max_area: the largest; above 1 the animal gets smaller, and around the photo comes its
+            mirror image, for photos that show it from afar.
         max_stretch: how far a crop's aspect ratio may change; 1 leaves it.
         max_turn: the largest rotation, in degrees.
         flip: whether half of the photos are mirrored.
@@ -36,6 +38,7 @@ class Augment:
     """
 
     min_area: float = 0.4
+    max_area: float = 1.0
     max_stretch: float = 4 / 3
     max_turn: float = 10.0
     flip: bool = True
@@ -48,8 +51,10 @@ class Augment:
         for name in ("brightness", "contrast", "saturation", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise CatordogError(f"augment.{name} = {getattr(self, name)} is not within 0…1")
-        if not (0 < self.min_area <= 1 and self.max_stretch >= 1 and 0 <= self.max_turn <= 180):
-            raise CatordogError("augment needs 0 < min_area ≤ 1, max_stretch ≥ 1, max_turn 0…180")
+        if not (0 < self.min_area <= self.max_area <= 4 and self.min_area <= 1):
+            raise CatordogError("augment needs 0 < min_area ≤ 1, min_area ≤ max_area ≤ 4")
+        if not (self.max_stretch >= 1 and 0 <= self.max_turn <= 180):
+            raise CatordogError("augment needs max_stretch ≥ 1, max_turn 0…180")
 
     def __call__(self, photos: Tensor, side: int, seed: int) -> Tensor:
         """Change a batch.
@@ -70,9 +75,10 @@ class Augment:
             return low + (high - low) * drawn
 
         # The grid is in −1…1 over the photo; every row of theta makes one photo's.
-        area = uniform(self.min_area, 1)
+        area = uniform(self.min_area, self.max_area)
+        whole = max(1.0, math.sqrt(self.max_area))
         stretch = (uniform(-1, 1) * math.log(self.max_stretch) / 2).exp()
-        wide, high = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
+        wide, high = ((area.sqrt() * by).clamp(max=whole) for by in (stretch, 1 / stretch))
         left, top = uniform(-1, 1) * (1 - wide), uniform(-1, 1) * (1 - high)
         mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(area)
         angle = uniform(-1, 1) * math.radians(self.max_turn)

@@ -1,0 +1,161 @@
+"""Is it any of the classes at all? Softmax can't say: it shares out 100 % among those it knows.
+
+The features before the last layer can. Two signs of a photo that shows none of the classes are
+measured against validation photos, each as the share of them that looks as strange or stranger, and
+put together as Fisher (1925) puts p-values together:
+
+* the distance of its features to those of the nearest validation photo (Sun et al. 2022), which
+  knows noise, textures and things;
+* a small difference of its logits (Hendrycks and Gimpel 2017), which knows things and rooms.
+
+Mahalanobis distances, also relative ones, energy, the largest logit and ViM did no better, alone or
+added to these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from catordog.errors import CatordogError
+
+Floats = npt.NDArray[np.floating[Any]]
+
+ACCEPT = 0.95
+"""The share of validation photos that is not called `neither`."""
+
+MOST_PHOTOS = 2000
+"""So many are kept as neighbours."""
+GRID = 513
+"""Quantiles that stand for all validation photos."""
+
+LEAST_PHOTOS = 50
+SIGNS = ("nearest neighbour", "margin")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Novelty:
+    """What a model file knows of its validation photos, to tell others by.
+
+    Attributes:
+        bank: their features, levelled and of unit length, `float32 [M, D]`.
+        signs: quantiles of each sign over validation photos, rising, `float32 [2, GRID]`.
+        totals: quantiles of the sum, rising, `float32 [GRID]`.
+    """
+
+    bank: Floats
+    signs: Floats
+    totals: Floats
+
+    def strangeness(self, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
+        """The share of validation photos that look less strange, `[N]`, each in 0…1.
+
+        Args:
+            features: what the last layer makes logits from, `[N, D]`.
+            logits: raw, `[N, C]`.
+
+        Raises:
+            CatordogError: the features are not those that it was fitted on.
+        """
+        if features.shape[1] != self.bank.shape[1]:
+            raise CatordogError(
+                f"the model file is damaged: it knows {self.bank.shape[1]} features, and its "
+                f"network has {features.shape[1]}"
+            )
+        near = (_levelled(features) @ self.bank.T).max(axis=1)
+        total = _total(np.stack([1 - near, -_margin(logits)]), self.signs)
+        places = np.searchsorted(self.totals, total, side="right")
+        result: npt.NDArray[np.float64] = places / len(self.totals)
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Novelty) and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.totals.tobytes())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain tensors, for a checkpoint."""
+        import torch
+
+        return {name: torch.from_numpy(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read back what `to_dict` wrote; every shape is checked, since files come from anywhere.
+
+        Raises:
+            ValueError: it doesn't fit.
+        """
+        arrays = {name: np.asarray(values[name], dtype=np.float32) for name in cls.__slots__}
+        wanted = {
+            "bank": (*arrays["bank"].shape, 1)[:2],
+            "signs": (len(SIGNS), GRID),
+            "totals": (GRID,),
+        }
+        for name, shape in wanted.items():
+            if arrays[name].shape != shape or not arrays[name].size:
+                raise ValueError(f"novelty.{name} is not {shape} numbers")
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"novelty.{name} is not finite")
+        return cls(**arrays)
+
+
+def fit_novelty(features: Floats, logits: Floats, seed: int = 0) -> Novelty:
+    """Learn what photos of the classes look like, from photos that took no part in training.
+
+    How strange each of them is, is measured without itself among the neighbours.
+
+    Args:
+        features: `[N, D]`.
+        logits: raw, `[N, C]`.
+        seed: of the choice of neighbours, where there are more than `MOST_PHOTOS`.
+
+    Raises:
+        CatordogError: there are too few photos.
+    """
+    n = len(features)
+    if n < LEAST_PHOTOS:
+        raise CatordogError(f"{n} validation photos are too few to learn 'neither' from")
+    levelled = _levelled(features)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_PHOTOS])
+    bank = levelled[chosen]
+    near = np.empty(n)
+    for start in range(0, n, 1000):
+        likeness = levelled[start : start + 1000] @ bank.T
+        itself = chosen[None, :] == np.arange(start, start + len(likeness))[:, None]
+        near[start : start + 1000] = np.where(itself, -np.inf, likeness).max(axis=1)
+    signs = np.stack([1 - near, -_margin(logits)])
+    grid = np.linspace(0, 1, GRID)
+    known = np.quantile(signs, grid, axis=1).T.astype(np.float32)
+    totals = np.quantile(_total(signs, known), grid)
+    return Novelty(bank.astype(np.float32), known, totals.astype(np.float32))
+
+
+def _levelled(features: Floats) -> npt.NDArray[np.float64]:
+    """Square roots, as sums of rectified values have long tails; then unit length."""
+    wide = np.asarray(features, dtype=np.float64)
+    rows = np.sign(wide) * np.sqrt(np.abs(wide))
+    result: npt.NDArray[np.float64] = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12)
+    return result
+
+
+def _margin(logits: Floats) -> npt.NDArray[np.float64]:
+    """How far the highest logit is above the next, `[N]`."""
+    ranked = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
+    result: npt.NDArray[np.float64] = ranked[:, -1] - ranked[:, -2]
+    return result
+
+
+def _total(signs: npt.NDArray[np.float64], known: Floats) -> npt.NDArray[np.float64]:
+    """Fisher's sum over signs of −log of the share that is as strange or stranger, `[N]`."""
+    total = np.zeros(signs.shape[1])
+    for values, ranked in zip(signs, known, strict=True):
+        stranger = len(ranked) - np.searchsorted(ranked, values, side="left")
+        total -= np.log((1 + stranger) / (1 + len(ranked)))
+    return total

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from catordog.confidence.novelty import Novelty, fit_novelty
+from catordog.confidence.verdict import judge
+from catordog.errors import CatordogError
+
+D, WEIGHTS = 40, np.random.default_rng(99).normal(0, 0.5, (40, 2))
+
+
+def photos(n: int, seed: int):
+    """Rectified features of two classes, with the logits that a last layer makes of them."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, n)
+    centres = np.random.default_rng(5).gamma(2, 1, (2, D))
+    shared = np.random.default_rng(6).normal(0, 1, (8, D))
+    features = centres[labels] + 0.4 * generator.normal(0, 1, (n, 8)) @ shared
+    features = np.maximum(features + 0.2 * generator.normal(0, 1, (n, D)), 0)
+    return features.astype(np.float32), (features @ WEIGHTS).astype(np.float32), labels
+
+
+def strangers(n: int, seed: int):
+    """The same features without any class's pattern."""
+    generator = np.random.default_rng(seed)
+    features = np.maximum(generator.normal(1.5, 1.0, (n, D)), 0)
+    return features.astype(np.float32), (features @ WEIGHTS).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def novelty() -> Novelty:
+    return fit_novelty(*photos(1500, 0)[:2])
+
+
+def test_new_photos_of_the_classes_look_as_strange_as_those_of_validation(novelty):
+    features, logits, _ = photos(4000, 1)
+    strange = novelty.strangeness(features, logits)
+    assert ((strange >= 0) & (strange <= 1)).all()
+    for accept in (0.5, 0.9, 0.95, 0.99):
+        assert (strange > accept).mean() == pytest.approx(1 - accept, abs=0.03)
+
+
+def test_photos_of_no_class_look_stranger(novelty):
+    known = novelty.strangeness(*photos(1000, 2)[:2])
+    other = novelty.strangeness(*strangers(1000, 3))
+    labels = np.arange(2000) >= 1000
+    assert roc_auc_score(labels, np.concatenate([known, other])) > 0.99
+
+
+def test_a_verdict_of_neither_overrules_the_most_confident_answer():
+    sure = judge([9.0, 0.0], ("cat", "dog"), strangeness=0.96)
+    assert sure.verdict == "neither"
+    assert sure.in_words() == "neither (cat 99.98 %)"
+    assert judge([9.0, 0.0], ("cat", "dog"), strangeness=0.95).verdict == "cat"
+    assert judge([9.0, 0.0], ("cat", "dog"), strangeness=1.0, accept=1.0).verdict == "cat"
+
+
+def test_it_travels_as_plain_tensors(novelty):
+    values = novelty.to_dict()
+    assert all(isinstance(value, torch.Tensor) for value in values.values())
+    assert Novelty.from_dict(values) == novelty
+    assert sum(value.numel() for value in values.values()) < 100_000
+
+
+@pytest.mark.parametrize("name", ["signs", "totals"])
+def test_damage_is_refused(novelty, name):
+    values = novelty.to_dict()
+    values[name] = values[name][:-1]
+    with pytest.raises(ValueError, match="novelty"):
+        Novelty.from_dict(values)
+    values = novelty.to_dict()
+    values[name] = torch.full_like(values[name], float("nan"))
+    with pytest.raises(ValueError, match="novelty"):
+        Novelty.from_dict(values)
+
+
+def test_other_features_than_it_was_fitted_on_are_refused(novelty):
+    with pytest.raises(CatordogError, match="features"):
+        novelty.strangeness(np.zeros((1, D + 1), np.float32), np.zeros((1, 2), np.float32))
+
+
+def test_too_few_photos_are_refused():
+    with pytest.raises(CatordogError, match="too few"):
+        fit_novelty(*photos(30, 0)[:2])
+
+
+def test_the_same_photos_teach_the_same():
+    assert fit_novelty(*photos(300, 4)[:2]) == fit_novelty(*photos(300, 4)[:2])
