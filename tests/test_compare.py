@@ -15,7 +15,7 @@ from catordog.compare import compare
 from catordog.errors import CatordogError
 from conftest import jpeg, write_folder
 
-DATA = "drawn:n=2500,seed=4"
+DATA = "drawn:n=2500,seed=4,morph=0.4"
 
 
 @pytest.fixture
