@@ -60,7 +60,7 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
         classifier.model,
         temperature=temperature,
         strangeness=tuple(map(float, scores)),
-        novelty=_novelty(features, logits) if classifier.has_features else None,
+        novelty=_novelty(features) if classifier.has_features else None,
     )
     rewrite(path, model)
     _draw(path, logits, labels, model)
@@ -73,9 +73,9 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
     return model
 
 
-def _novelty(features: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> Novelty | None:
+def _novelty(features: npt.NDArray[np.float32]) -> Novelty | None:
     try:
-        return fit_novelty(features, logits)
+        return fit_novelty(features)
     except CatordogError as error:
         say(f"no photo will be called 'neither': {error}")
         return None

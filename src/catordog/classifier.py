@@ -136,7 +136,7 @@ class Classifier:
         if self.model.novelty is None:
             return [Output(row) for row in self.logits_of_pixels(np.stack(pixels))]
         logits, features = self.features_of_pixels(np.stack(pixels))
-        strange = self.model.novelty.strangeness(features, logits).tolist()
+        strange = self.model.novelty.strangeness(features).tolist()
         return [Output(row, each) for row, each in zip(logits, strange, strict=True)]
 
     def limit_of(self, error_rate: float) -> float:

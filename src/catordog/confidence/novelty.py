@@ -1,15 +1,11 @@
 """Is it any of the classes at all? Softmax can't say: it shares out 100 % among those it knows.
 
-The features before the last layer can. Two signs of a photo that shows none of the classes are
-measured against validation photos, each as the share of them that looks as strange or stranger, and
-put together as Fisher (1925) puts p-values together:
+The features before the last layer can: a photo of no class lies far from every validation photo
+(Sun et al. 2022). How far is told as the share of validation photos that lie nearer to theirs.
 
-* the distance of its features to those of the nearest validation photo (Sun et al. 2022), which
-  knows noise, textures and things;
-* a small difference of its logits (Hendrycks and Gimpel 2017), which knows things and rooms.
-
-Mahalanobis distances, also relative ones, energy, the largest logit and ViM did no better, alone or
-added to these.
+Mahalanobis distances, also relative ones, energy, the largest logit and ViM did no better. The
+margin of the logits added a little, but it would call what is between two classes `neither`, and
+that is `not sure`.
 """
 
 from __future__ import annotations
@@ -33,7 +29,6 @@ GRID = 513
 """Quantiles that stand for all validation photos."""
 
 LEAST_PHOTOS = 50
-SIGNS = ("nearest neighbour", "margin")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,20 +37,18 @@ class Novelty:
 
     Attributes:
         bank: their features, levelled and of unit length, `float32 [M, D]`.
-        signs: quantiles of each sign over validation photos, rising, `float32 [2, GRID]`.
-        totals: quantiles of the sum, rising, `float32 [GRID]`.
+        distances: quantiles of the distance, 1 − cosine, of validation photos from their nearest
+            neighbours, rising, `float32 [GRID]`.
     """
 
     bank: Floats
-    signs: Floats
-    totals: Floats
+    distances: Floats
 
-    def strangeness(self, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
+    def strangeness(self, features: Floats) -> npt.NDArray[np.float64]:
         """The share of validation photos that look less strange, `[N]`, each in 0…1.
 
         Args:
             features: what the last layer makes logits from, `[N, D]`.
-            logits: raw, `[N, C]`.
 
         Raises:
             CatordogError: the features are not those that it was fitted on.
@@ -66,9 +59,8 @@ class Novelty:
                 f"network has {features.shape[1]}"
             )
         near = (_levelled(features) @ self.bank.T).max(axis=1)
-        total = _total(np.stack([1 - near, -_margin(logits)]), self.signs)
-        places = np.searchsorted(self.totals, total, side="right")
-        result: npt.NDArray[np.float64] = places / len(self.totals)
+        places = np.searchsorted(self.distances, 1 - near, side="right")
+        result: npt.NDArray[np.float64] = places / len(self.distances)
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -77,7 +69,7 @@ class Novelty:
         )
 
     def __hash__(self) -> int:
-        return hash(self.totals.tobytes())
+        return hash(self.distances.tobytes())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tensors, for a checkpoint."""
@@ -95,8 +87,7 @@ class Novelty:
         arrays = {name: np.asarray(values[name], dtype=np.float32) for name in cls.__slots__}
         wanted = {
             "bank": (*arrays["bank"].shape, 1)[:2],
-            "signs": (len(SIGNS), GRID),
-            "totals": (GRID,),
+            "distances": (GRID,),
         }
         for name, shape in wanted.items():
             if arrays[name].shape != shape or not arrays[name].size:
@@ -106,14 +97,13 @@ class Novelty:
         return cls(**arrays)
 
 
-def fit_novelty(features: Floats, logits: Floats, seed: int = 0) -> Novelty:
+def fit_novelty(features: Floats, seed: int = 0) -> Novelty:
     """Learn what photos of the classes look like, from photos that took no part in training.
 
     How strange each of them is, is measured without itself among the neighbours.
 
     Args:
         features: `[N, D]`.
-        logits: raw, `[N, C]`.
         seed: of the choice of neighbours, where there are more than `MOST_PHOTOS`.
 
     Raises:
@@ -130,11 +120,8 @@ def fit_novelty(features: Floats, logits: Floats, seed: int = 0) -> Novelty:
         likeness = levelled[start : start + 1000] @ bank.T
         itself = chosen[None, :] == np.arange(start, start + len(likeness))[:, None]
         near[start : start + 1000] = np.where(itself, -np.inf, likeness).max(axis=1)
-    signs = np.stack([1 - near, -_margin(logits)])
-    grid = np.linspace(0, 1, GRID)
-    known = np.quantile(signs, grid, axis=1).T.astype(np.float32)
-    totals = np.quantile(_total(signs, known), grid)
-    return Novelty(bank.astype(np.float32), known, totals.astype(np.float32))
+    distances = np.quantile(1 - near, np.linspace(0, 1, GRID))
+    return Novelty(bank.astype(np.float32), distances.astype(np.float32))
 
 
 def _levelled(features: Floats) -> npt.NDArray[np.float64]:
@@ -143,19 +130,3 @@ def _levelled(features: Floats) -> npt.NDArray[np.float64]:
     rows = np.sign(wide) * np.sqrt(np.abs(wide))
     result: npt.NDArray[np.float64] = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12)
     return result
-
-
-def _margin(logits: Floats) -> npt.NDArray[np.float64]:
-    """How far the highest logit is above the next, `[N]`."""
-    ranked = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
-    result: npt.NDArray[np.float64] = ranked[:, -1] - ranked[:, -2]
-    return result
-
-
-def _total(signs: npt.NDArray[np.float64], known: Floats) -> npt.NDArray[np.float64]:
-    """Fisher's sum over signs of −log of the share that is as strange or stranger, `[N]`."""
-    total = np.zeros(signs.shape[1])
-    for values, ranked in zip(signs, known, strict=True):
-        stranger = len(ranked) - np.searchsorted(ranked, values, side="left")
-        total -= np.log((1 + stranger) / (1 + len(ranked)))
-    return total
