@@ -57,8 +57,7 @@ def predictions(model: str) -> Figure:
 
 def logits() -> Figure:
     """From logits to confidence: only their difference counts."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes()
     margin = np.linspace(-18, 18, 721)
     dog = catordog.softmax(np.stack([margin, np.zeros_like(margin)], axis=1))[:, 0]
     axes.axhspan(0.2, 0.8, color=GREY, alpha=0.15, linewidth=0)
@@ -78,20 +77,19 @@ def logits() -> Figure:
         xlim=(-18, 18),
         ylim=(-0.03, 1.05),
     )
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _plain(figure: Figure) -> Any:
+def _axes(height: float = 3.4) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    return axes
+    return figure, axes
 
 
 def activations() -> Figure:
     """What an activation at the end does to the confidence."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = _plain(figure)
+    figure, axes = _axes()
     margin = np.linspace(-10, 10, 801)
     raw = np.stack([margin / 2, -margin / 2], axis=1)
     ends = {
@@ -111,8 +109,7 @@ def activations() -> Figure:
 
 def loss() -> Figure:
     """Cross-entropy of logits, and of what a softmax has made of them."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = _plain(figure)
+    figure, axes = _axes()
     margin = np.linspace(-10, 6, 801)
     raw = np.stack([margin, np.zeros_like(margin)], axis=1)
     once = -np.log(catordog.softmax(raw)[:, 0])
@@ -126,8 +123,7 @@ def loss() -> Figure:
 
 def temperature() -> Figure:
     """How a temperature bends the curve."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = _plain(figure)
+    figure, axes = _axes()
     margin = np.linspace(-18, 18, 721)
     raw = np.stack([margin, np.zeros_like(margin)], axis=1)
     for t, shade in zip((0.5, 1, 2, 4), (1.0, 0.75, 0.5, 0.3), strict=True):
@@ -148,8 +144,7 @@ def simulated(n: int = 20_000, seed: int = 0) -> tuple[Any, Any]:
 
 def reliability_of_simulated() -> Figure:
     """Honest logits, and the same three times as large."""
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = _plain(figure)
+    figure, axes = _axes(3.8)
     raw, labels = simulated()
     axes.plot([0.5, 1], [0.5, 1], ":", color=GREY)
     for factor, name, colour, mark in (

@@ -86,10 +86,9 @@ class Classifier:
         Raises:
             PhotoError: one of them can't be read.
         """
-        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
-        if not several:
+        pixels = self._pixels(photos)
+        if not pixels:
             return np.empty((0, len(self.classes)), np.float32)
-        pixels = [self.model.preprocess.pixels(self._image(photo)) for photo in several]
         return self.logits_of_pixels(np.stack(pixels))
 
     def predict(self, photos: PhotoLike | Iterable[PhotoLike]) -> Any:
@@ -98,9 +97,7 @@ class Classifier:
         Args:
             photos: as in `logits`.
         """
-        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
-        pixels = [self.model.preprocess.pixels(self._image(photo)) for photo in several]
-        results = [self.judge(output) for output in self.outputs(pixels)]
+        results = [self.judge(output) for output in self.outputs(self._pixels(photos))]
         return results[0] if _is_one(photos) else results
 
     def judge(
@@ -240,6 +237,10 @@ class Classifier:
             for item, result in batch:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
 
+    def _pixels(self, photos: PhotoLike | Iterable[PhotoLike]) -> list[npt.NDArray[np.uint8]]:
+        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
+        return [self.model.preprocess.pixels(self._image(photo)) for photo in several]
+
     def _image(self, photo: PhotoLike) -> Image.Image:
         side = self.model.preprocess.size
         if isinstance(photo, Image.Image):
@@ -303,11 +304,12 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
 
 
 class Checkpoint:
-    """What is in a `.ckpt`: the model's description, and its weights by name."""
+    """What is in a `.ckpt`: the model's description, its weights by name, and all the rest."""
 
-    def __init__(self, model: ModelFile, state: dict[str, Any]) -> None:
+    def __init__(self, model: ModelFile, state: dict[str, Any], content: dict[str, Any]) -> None:
         self.model = model
         self.state = state
+        self.content = content
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -345,7 +347,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     state = content["state_dict"]
     if not isinstance(state, dict):
         raise CatordogError(f"model {path}: its weights are not named tensors")
-    return Checkpoint(model, state)
+    return Checkpoint(model, state, content)
 
 
 def rewrite(path: Path, model: ModelFile) -> None:
@@ -354,11 +356,9 @@ def rewrite(path: Path, model: ModelFile) -> None:
     Raises:
         CatordogError: it can't be read, or the disk has no room; then it is as it was.
     """
-    load_checkpoint(path)  # says what is wrong with it
+    content = load_checkpoint(path).content
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    content["catordog"] = model.to_dict()
     packed = io.BytesIO()
-    torch.save(content, packed)
+    torch.save({**content, "catordog": model.to_dict()}, packed)
     write_bytes(path, packed.getvalue())

@@ -195,13 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         "confidences, and what they are worth.",
     )
     evaluate.add_argument("model", metavar="MODEL", help="a .ckpt that catordog train has written")
-    evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
-    evaluate.add_argument(
-        "--split",
-        default="test",
-        choices=["train", "val", "test", "all"],
-        help="which photos (default: test, the held-out ones)",
-    )
+    _held_out(evaluate)
     evaluate.add_argument(
         "--error-rate",
         type=float,
@@ -225,13 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         "confidence is true, where they disagree, and what of it is chance.",
     )
     compare.add_argument("models", nargs="+", metavar="MODEL", help="two or more .ckpt files")
-    compare.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
-    compare.add_argument(
-        "--split",
-        default="test",
-        choices=["train", "val", "test", "all"],
-        help="which photos (default: test, the held-out ones)",
-    )
+    _held_out(compare)
     compare.add_argument("--json", metavar="F", help="write the figures to this file")
     compare.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
 
@@ -316,6 +304,17 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="demo", metavar="DIR", help="where pictures go (default: demo)"
     )
     return parser
+
+
+def _held_out(command: argparse.ArgumentParser) -> None:
+    """Which photos a model is measured on."""
+    command.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    command.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "val", "test", "all"],
+        help="which photos (default: test, the held-out ones)",
+    )
 
 
 _DATA_HELP = (

@@ -114,7 +114,7 @@ class Comparison:
                 {
                     "path": self.results[0].photos[place].path,
                     "label": self.results[0].classes[int(self.results[0].labels[place])],
-                    "said": [one.classes[int(x.argmax())] for one, x in self.logits_of(place)],
+                    "said": [one.classes[int(one.logits[place].argmax())] for one in self.results],
                     "confidence": [
                         float(result.confidences_of(place).max()) for result in self.results
                     ],
@@ -122,10 +122,6 @@ class Comparison:
                 for place in self.disagreements
             ],
         }
-
-    def logits_of(self, place: int) -> list[tuple[Evaluation, npt.NDArray[np.float32]]]:
-        """Each model's evaluation with its raw logits `[C]` of one photo."""
-        return [(result, result.logits[place]) for result in self.results]
 
 
 def compare(
@@ -238,23 +234,16 @@ def report(result: Comparison) -> str:
     """The comparison for people to read."""
     first = result.results[0]
     names = short_names([one.model for one in result.results])
-    rows = [["", "accuracy", "loss (NLL)", "ECE", *first.classes, "model"]]
-    for name, one in zip(names, result.results, strict=True):
-        rows.append([name, *figures(one), one.model])
     parts = [
         f"{first.data}, {first.split} split: {first.metrics.n:,} photos",
-        table(rows, frozenset(range(1, 4 + len(first.classes)))),
+        table(*summary(result, names)),
         *(sentence(pair, names) for pair in result.pairs),
     ]
     if result.disagreements:
         parts.append(where(result, names))
         rows = [["  label", *names, "photo"]]
         for place in result.disagreements[:SHOWN]:
-            answers = [
-                f"{one.classes[int(logits.argmax())]} "
-                f"{honest(float(one.confidences_of(place).max()))}"
-                for one, logits in result.logits_of(place)
-            ]
+            answers = [answer(one, place) for one in result.results]
             label = first.classes[int(first.labels[place])]
             rows.append([f"  {label}", *answers, first.photos[place].path])
         parts.append("where they disagree most surely\n" + table(rows))
@@ -266,7 +255,22 @@ def short_names(models: Sequence[str]) -> list[str]:
     return [chr(ord("A") + place) if place < 26 else f"M{place}" for place, _ in enumerate(models)]
 
 
-def figures(one: Evaluation) -> list[str]:
+def summary(result: Comparison, names: Sequence[str]) -> tuple[list[list[str]], frozenset[int]]:
+    """A row for each model, with a head, and which columns are numbers."""
+    classes = result.results[0].classes
+    rows = [["", "accuracy", "loss (NLL)", "ECE", *classes, "model"]]
+    for name, one in zip(names, result.results, strict=True):
+        rows.append([name, *_figures(one), one.model])
+    return rows, frozenset(range(1, 4 + len(classes)))
+
+
+def answer(one: Evaluation, place: int) -> str:
+    """What a model says of one photo, and how confidently."""
+    said = one.classes[int(one.logits[place].argmax())]
+    return f"{said} {honest(float(one.confidences_of(place).max()))}"
+
+
+def _figures(one: Evaluation) -> list[str]:
     """Accuracy, loss, calibration error, and the accuracy on each class."""
     metrics = one.metrics
     each = []

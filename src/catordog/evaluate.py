@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ SHOWN = 8
 """How many mistakes, and how many unsure photos, are listed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """A model's logits on a data set, and what they come to.
 
@@ -50,8 +51,6 @@ class Evaluation:
             model doesn't know.
         temperature: of `softmax`.
         metrics: the figures.
-        uncalibrated: the figures at a temperature of 1; None if that is the model's.
-        alternatives: other calibrations, and whether they would do better.
         promises: how error rates that the model can promise came out.
         failures: one for each photo that could not be read.
         excluded: how many photos the user has left out.
@@ -69,13 +68,21 @@ class Evaluation:
     temperature: float
     metrics: Metrics
     failures: list[PhotoError]
-    uncalibrated: Metrics | None = None
-    alternatives: list[Alternative] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
 
-    @property
+    @cached_property
+    def uncalibrated(self) -> Metrics | None:
+        """The figures at a temperature of 1; None if that is the model's."""
+        return None if self.temperature == 1 else measure(self.logits, self.labels, self.classes)
+
+    @cached_property
+    def alternatives(self) -> list[Alternative]:
+        """Other calibrations, and whether they would do better."""
+        return alternatives(self.logits, self.labels)
+
+    @cached_property
     def confidences(self) -> npt.NDArray[np.float64]:
         """Softmax of the logits, `[N, C]`."""
         return softmax(self.logits, self.temperature)
@@ -176,8 +183,6 @@ def evaluate(
         temperature=temperature,
         metrics=measure(kept, truth, classifier.classes, temperature),
         failures=failures,
-        uncalibrated=None if temperature == 1 else measure(kept, truth, classifier.classes),
-        alternatives=alternatives(kept, truth),
         promises=[
             check_promise(scores, error_rate, confidences, truth)
             for error_rate in error_rates

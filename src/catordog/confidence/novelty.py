@@ -85,15 +85,12 @@ class Novelty:
             ValueError: it doesn't fit.
         """
         arrays = {name: np.asarray(values[name], dtype=np.float32) for name in cls.__slots__}
-        wanted = {
-            "bank": (*arrays["bank"].shape, 1)[:2],
-            "distances": (GRID,),
-        }
-        for name, shape in wanted.items():
-            if arrays[name].shape != shape or not arrays[name].size:
-                raise ValueError(f"novelty.{name} is not {shape} numbers")
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"novelty.{name} is not finite")
+        if arrays["bank"].ndim != 2 or not arrays["bank"].size:
+            raise ValueError("novelty.bank is not rows of features")
+        if arrays["distances"].shape != (GRID,):
+            raise ValueError(f"novelty.distances is not {GRID} numbers")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("novelty has numbers that are not finite")
         return cls(**arrays)
 
 

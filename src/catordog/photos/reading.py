@@ -69,14 +69,15 @@ def decoded(
     photos: Iterable[Photo], preprocess: Preprocess
 ) -> Iterator[npt.NDArray[np.uint8] | PhotoError]:
     """Yield `uint8 [S, S, 3]` for each photo in its order, or why it can't be read."""
+    return in_parallel(lambda photo: decoded_one(photo, preprocess), photos)
 
-    def one(photo: Photo) -> npt.NDArray[np.uint8] | PhotoError:
-        try:
-            return preprocess.pixels(photo.image(near=preprocess.size))
-        except PhotoError as error:
-            return error
 
-    return in_parallel(one, photos)
+def decoded_one(photo: Photo, preprocess: Preprocess) -> npt.NDArray[np.uint8] | PhotoError:
+    """A photo as `uint8 [S, S, 3]`, or why it can't be read."""
+    try:
+        return preprocess.pixels(photo.image(near=preprocess.size))
+    except PhotoError as error:
+        return error
 
 
 def none_read(failures: Sequence[PhotoError]) -> CatordogError:

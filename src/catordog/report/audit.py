@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catordog.errors import PhotoError
 from catordog.photos.split import Fractions
-from catordog.report.page import bars, escape, figure, page, section, table, thumbnail
+from catordog.report.page import bars, escape, figure, page, section, table, thumbnail_of
 
 if TYPE_CHECKING:
     from catordog.audit import Audit
@@ -105,12 +104,10 @@ def _grid(figures: Sequence[str]) -> str:
 
 def _photo(found: Findings, place: int, *words: str) -> str:
     photo, seen = found.photos[place], found.looks[place]
-    try:
-        source = thumbnail(photo.image(near=160))
-    except PhotoError:
-        source = None
     size = [f"{seen.width} × {seen.height}"] if seen else []
-    return figure(source, f"photo labelled {found.label(place)}", [*words, photo.name, *size])
+    return figure(
+        thumbnail_of(photo), f"photo labelled {found.label(place)}", [*words, photo.name, *size]
+    )
 
 
 def _facts(found: Findings) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catordog.confidence.softmax import honest
-from catordog.errors import PhotoError
 from catordog.report.figures import margins_figure, reliability_figure, svg
-from catordog.report.page import escape, figure, page, section, table, thumbnail
+from catordog.report.page import escape, figure, page, section, table, thumbnail_of
 
 if TYPE_CHECKING:
     from catordog.compare import Comparison
@@ -18,20 +16,16 @@ SHOWN = 48
 
 def comparison_page(result: Comparison) -> str:
     """The whole page."""
-    from catordog.compare import figures, sentence, short_names, where
+    from catordog.compare import sentence, short_names, summary, where
 
     first = result.results[0]
     models = [one.model for one in result.results]
     names = short_names(models)
-    rows = [["", "accuracy", "loss (NLL)", "ECE", *first.classes, "model"]]
-    rows += [
-        [name, *figures(one), one.model] for name, one in zip(names, result.results, strict=True)
-    ]
     body = [
         f"<p>{escape(first.data)}, {first.split} split: {first.metrics.n:,} photos that each model "
         "has seen for the first time.</p>",
         *(f'<p class="verdict">{escape(sentence(pair, names))}.</p>' for pair in result.pairs),
-        table(rows, frozenset(range(1, 4 + len(first.classes)))),
+        table(*summary(result, names)),
     ]
     for name, one in zip(names, result.results, strict=True):
         logits, labels, temperature = one.logits, one.labels, one.temperature
@@ -66,15 +60,11 @@ def comparison_page(result: Comparison) -> str:
 
 
 def _photo(result: Comparison, place: int, names: list[str]) -> str:
+    from catordog.compare import answer
+
     first = result.results[0]
     label = first.classes[int(first.labels[place])]
-    try:
-        source = thumbnail(first.photos[place].image(near=160))
-    except PhotoError:
-        source = None
-    answers = [
-        f"{name}: {one.classes[int(logits.argmax())]} "
-        f"{honest(float(one.confidences_of(place).max()))}"
-        for name, (one, logits) in zip(names, result.logits_of(place), strict=True)
-    ]
-    return figure(source, f"a photo of class {label}", [label, *answers, first.photos[place].name])
+    photo = first.photos[place]
+    pairs = zip(names, result.results, strict=True)
+    answers = [f"{name}: {answer(one, place)}" for name, one in pairs]
+    return figure(thumbnail_of(photo), f"a photo of class {label}", [label, *answers, photo.name])

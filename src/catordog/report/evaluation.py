@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catordog.confidence.softmax import honest
-from catordog.errors import PhotoError
 from catordog.report.figures import (
     confidence_figure,
     damage_figure,
@@ -19,7 +18,7 @@ from catordog.report.figures import (
     svg,
     truth_figure,
 )
-from catordog.report.page import escape, figure, page, section, table, thumbnail
+from catordog.report.page import escape, figure, page, section, table, thumbnail_of
 
 if TYPE_CHECKING:
     from catordog.evaluate import Damage, Evaluation, Neither, Truth
@@ -208,17 +207,13 @@ def _photos(result: Evaluation, places: Sequence[int], confidence: Any) -> list[
         photo = result.photos[place]
         said = result.classes[int(result.logits[place].argmax())]
         true = result.classes[int(result.labels[place])]
-        try:
-            source = thumbnail(photo.image(near=160))
-        except PhotoError:
-            source = None
         logits = ", ".join(
             f"{name} {value:.2f}"
             for name, value in zip(result.classes, result.logits[place].tolist(), strict=True)
         )
         shown.append(
             figure(
-                source,
+                thumbnail_of(photo),
                 f"a photo of class {true}, taken for {said}",
                 [
                     f"{said} {honest(float(confidence[place]))}",

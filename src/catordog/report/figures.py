@@ -117,10 +117,7 @@ def margins_figure(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> 
     for (name, values), colour, hatch in zip(
         groups.items(), (ORANGE, BLUE), ("///", ""), strict=True
     ):
-        axes.hist(
-            values, edges, histtype="stepfilled", facecolor=_see_through(colour),
-            edgecolor=colour, hatch=hatch, linewidth=1.2, label=name,
-        )  # fmt: skip
+        _filled(axes, values, edges, colour, hatch, name)
     axes.set_ylabel("photos")
     top = 1.25 * axes.get_ylim()[1]
     axes.set_ylim(0, top)
@@ -149,10 +146,7 @@ def confidence_figure(logits: Logits, labels: Labels, temperature: float) -> Fig
         ("right", confidence[right], BLUE, ""),
         ("wrong", confidence[~right], ORANGE, "///"),
     ):
-        axes.hist(
-            values, edges, histtype="stepfilled", facecolor=_see_through(colour),
-            edgecolor=colour, hatch=hatch, linewidth=1.2, label=name,
-        )  # fmt: skip
+        _filled(axes, values, edges, colour, hatch, name)
     axes.set_yscale("symlog")
     axes.set(xlabel="confidence", ylabel="photos")
     _legend(axes)
@@ -294,5 +288,11 @@ def _legend(axes: Axes, where: Literal["best", "upper left", "lower right"] = "b
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
 
 
-def _see_through(colour: str) -> tuple[str, float]:
-    return colour, 0.3
+def _filled(
+    axes: Axes, values: Logits, edges: Sequence[float], colour: str, hatch: str, label: str
+) -> None:
+    """A histogram that others can be seen through."""
+    axes.hist(
+        values, edges, histtype="stepfilled", facecolor=(colour, 0.3), edgecolor=colour,
+        hatch=hatch, linewidth=1.2, label=label,
+    )  # fmt: skip

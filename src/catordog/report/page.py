@@ -9,10 +9,16 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-__all__ = ["bars", "escape", "figure", "page", "section", "table", "thumbnail"]
+from catordog.errors import PhotoError
+
+if TYPE_CHECKING:
+    from catordog.photos.sources import Photo
+
+__all__ = ["bars", "escape", "figure", "page", "section", "table", "thumbnail", "thumbnail_of"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5d5d66; --paper: #fdfdfc; --line: #d9d9de;
@@ -78,6 +84,14 @@ def thumbnail(image: Image.Image, side: int = 160) -> str:
     packed = io.BytesIO()
     small.convert("RGB").save(packed, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+def thumbnail_of(photo: Photo) -> str | None:
+    """A photo as a `data:` address; None if it can't be read any more."""
+    try:
+        return thumbnail(photo.image(near=160))
+    except PhotoError:
+        return None
 
 
 def figure(source: str | None, alt: str, caption: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
-from catordog.photos.reading import Pixels, none_read, read_pixels
+from catordog.photos.reading import Pixels, decoded_one, none_read, read_pixels
 from catordog.photos.sources import Photo, open_data
 from catordog.photos.split import Fractions, Split
 from catordog.terminal import progress, say
@@ -286,12 +287,10 @@ class PhotosDataModule(L.LightningDataModule):
         return end if grown == 1 else min(end, max(start, int(side) // 16 * 16))
 
 
-class _Decoded(Dataset[tuple[Tensor, Tensor, Failures]]):
-    """Decoded photos, taken a batch at a time."""
+class _Batches(Dataset[tuple[Tensor, Tensor, Failures]], ABC):
+    """Photos that are taken a batch at a time: DataLoader does so where it finds `__getitems__`."""
 
-    def __init__(self, read: Pixels) -> None:
-        self.pixels: npt.NDArray[np.uint8] = np.asarray(read.pixels)
-        self.labels = np.array([photo.label for photo in read.photos], dtype=np.int64)
+    labels: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -299,13 +298,25 @@ class _Decoded(Dataset[tuple[Tensor, Tensor, Failures]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Failures]:
         return self.__getitems__([index])
 
+    @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Failures]:
-        """A whole batch: DataLoader asks so where it finds this method."""
+        """Photos `uint8 [B, 3, S, S]`, labels `int64 [B]`, and which could not be read."""
+
+
+class _Decoded(_Batches):
+    """Decoded photos."""
+
+    def __init__(self, read: Pixels) -> None:
+        self.pixels: npt.NDArray[np.uint8] = np.asarray(read.pixels)
+        self.labels = np.array([photo.label for photo in read.photos], dtype=np.int64)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Failures]:
+        """Taken from memory; all of them can be read."""
         photos = torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
         return photos, torch.from_numpy(self.labels[indices]), []
 
 
-class _Streamed(Dataset[tuple[Tensor, Tensor, Failures]]):
+class _Streamed(_Batches):
     """Photos that are decoded when they are asked for, in DataLoader's workers."""
 
     def __init__(self, photos: Sequence[Photo], preprocess: Preprocess) -> None:
@@ -314,24 +325,19 @@ class _Streamed(Dataset[tuple[Tensor, Tensor, Failures]]):
         self._failed: dict[int, PhotoError] = {}
         self._asked = self._read = 0
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Failures]:
-        return self.__getitems__([index])
-
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Failures]:
-        """A whole batch, without the photos that can't be read."""
+        """Decoded here and now, without the photos that can't be read."""
         side = self.preprocess.size
         read: list[npt.NDArray[np.uint8]] = []
         kept: list[int] = []
         failures: Failures = []
         for index in indices:
-            try:
-                read.append(self.preprocess.pixels(self.photos[index].image(near=side)))
+            result = decoded_one(self.photos[index], self.preprocess)
+            if isinstance(result, PhotoError):
+                failures.append((index, result.reason))
+            else:
+                read.append(result)
                 kept.append(index)
-            except PhotoError as error:
-                failures.append((index, error.reason))
         pixels = np.stack(read) if read else np.empty((0, side, side, 3), np.uint8)
         return (
             torch.from_numpy(pixels).permute(0, 3, 1, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +87,6 @@ def _batch_size(trainer: L.Trainer, module: Any, data: Any) -> str:
 
 
 def _draw(results: dict[str, list[float]], found: float, file: Path) -> None:
-    import io
-
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
