@@ -124,6 +124,15 @@ class TestErrorRate:
         assert main(words) == 2
         assert "not calibrated" in capsys.readouterr().err
 
+    def test_what_it_cant_tell_is_said_before_any_photo_is_read(self, copy, capsys):
+        model = catordog.load(copy).model
+        rewrite(copy, type(model)(**{**_fields(model), "novelty": None}))
+        words = ["evaluate", str(copy), "--data", "drawn", "--neither", "nowhere"]
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("catordog: error: this model can't tell photos of no class")
+        assert "50 validation photos or more" in err
+
     def test_both_rules_at_once_are_refused(self, drawn_run, capsys):
         words = ["predict", "a.png", "--threshold", "0.5", "--error-rate", "0.1"]
         assert main(words) == 2

@@ -19,7 +19,7 @@ from catordog.classifier import Classifier, Output, load
 from catordog.confidence.calibration import Alternative, alternatives
 from catordog.confidence.conformal import Promise, check_promise
 from catordog.confidence.metrics import Metrics, calibration_error, measure
-from catordog.confidence.novelty import ACCEPT
+from catordog.confidence.novelty import ACCEPT, LEAST_PHOTOS
 from catordog.confidence.softmax import honest, softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
@@ -269,6 +269,13 @@ class Neither:
     false_reject: float
 
 
+def _knows_no_neither() -> CatordogError:
+    return CatordogError(
+        "this model can't tell photos of no class: it was not calibrated, or on too few photos; "
+        f"let a training with {LEAST_PHOTOS} validation photos or more run to its end"
+    )
+
+
 def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[str]) -> Neither:
     """Hold the evaluated photos against photos that show none of the classes.
 
@@ -285,9 +292,7 @@ def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[
     from catordog.predict import find_photos
 
     if result.strangeness is None:
-        raise CatordogError(
-            "this model can't tell photos of no class: it was not calibrated, or on too few photos"
-        )
+        raise _knows_no_neither()
     side = classifier.model.preprocess.size
     strange = [
         output.strangeness
@@ -350,6 +355,8 @@ def run(
     classifier = load(model)
     if error_rate is not None:
         classifier.limit_of(error_rate)  # says what is wrong with it before any photo is read
+    if neither and classifier.model.novelty is None:
+        raise _knows_no_neither()
     result = evaluate(
         classifier,
         data,
