@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -371,5 +372,34 @@ def _shown(path: Path) -> str:
 
 
 def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines)
+    """What jsonargparse says of a wrong value, without its types: `--find speed: not one of …`."""
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    said = _WRONG_VALUE.fullmatch(line)
+    if said is None:
+        return line
+    kinds = re.findall(r"Expected an? (.+?)(?= - |\. |$| Errors:)", said["why"])
+    wanted = list(dict.fromkeys(_kind(kind) for kind in kinds))
+    if None in wanted:
+        return line
+    names = " or ".join(name for name in wanted if name)
+    return f"{said['where']}--{said['key']} {said['value']}: expected {names}"
+
+
+_WRONG_VALUE = re.compile(
+    r"(?P<where>.*?)Parser key \"(?P<key>[^\"]+)\": (?P<why>.*Expected an? .+?)"
+    r"(?:\. Got| Given value type: .+? Given) value: (?P<value>.+)"
+)
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "NoneType": "",  # goes without saying
+}
+
+
+def _kind(said: str) -> str | None:
+    """A type in the words of people, `a whole number`; None for what only programmers know."""
+    if said.startswith("typing.Literal["):
+        return " or ".join(re.findall(r"'([^']*)'", said))
+    return _KINDS.get(said.removeprefix("<class '").removesuffix("'>"))
