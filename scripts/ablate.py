@@ -41,10 +41,17 @@ TRICKS: dict[str, list[str]] = {
     ],
     "rectangles erased": ["--data.augment.erase", "0.25"],
     "label smoothing of 0.1": ["--model.label_smoothing", "0.1"],
+    "mixup of 0.2": ["@mixup"],
+    "a whitening first layer": ["@whitening"],
+    "GELU instead of ReLU": ["@gelu"],
+    "mirrored in turn, not at random": ["@alternate"],
+    "lookahead": ["@lookahead"],
+    "residual blocks begin as the identity": ["@zero"],
     "batches of 64": ["--data.batch_size", "64"],
     "twice the learning rate": ["--model.lr", "0.1"],
     "half the learning rate": ["--model.lr", "0.025"],
 }
+"""Options of `catordog train`; `@NAME` is a trick of variants.py."""
 
 _SAID = re.compile(
     r"\(([\d.]+)% right\): temperature ([\d.]+), loss ([\d.]+) before and ([\d.]+) after"
@@ -58,7 +65,11 @@ def run(config: Path, data: Path, seed: int, options: list[str]) -> dict[str, st
         validation accuracy in percent, temperature, loss before and after it, and seconds.
     """
     with tempfile.TemporaryDirectory() as made:
-        words = [sys.executable, "-m", "catordog", "train", "--config", str(config)]
+        program = ["-m", "catordog"]
+        if options[-1:] and options[-1].startswith("@"):
+            program = [str(Path(__file__).with_name("variants.py")), options[-1][1:]]
+            options = options[:-1]
+        words = [sys.executable, *program, "train", "--config", str(config)]
         words += ["--data", str(data), "--seed_everything", str(seed), *options]
         start = time.perf_counter()
         ended = subprocess.run(words, cwd=made, capture_output=True, text=True, check=False)

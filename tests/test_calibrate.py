@@ -11,7 +11,7 @@ import torch
 
 import catordog
 from catordog.calibrate import calibrate
-from catordog.classifier import load_checkpoint, rewrite
+from catordog.checkpoint import load_checkpoint, rewrite
 from catordog.cli import main
 from catordog.confidence.calibration import fit_temperature
 from catordog.errors import CatordogError

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 import catordog
 from catordog.classifier import Classifier
+from catordog.engines import TorchEngine
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.drawn import draw
 from conftest import jpeg
@@ -143,13 +144,15 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 def test_with_the_mirror_image_logits_are_the_mean_of_both(classifier):
-    both = Classifier(classifier._network, replace(classifier.model, mirror=True))
+    network = classifier.engine.network
+    engine = TorchEngine(network, classifier.model.preprocess.size, mirror=True)
+    both = Classifier(engine, replace(classifier.model, mirror=True))
     images = [picture(index) for index in range(20)]
     mirrored = [ImageOps.mirror(image) for image in images]
     mean = (classifier.logits(images) + classifier.logits(mirrored)) / 2
     assert np.allclose(both.logits(images), mean, atol=1e-5)
     pixels = np.stack([both.model.preprocess.pixels(image) for image in images])
     logits, features = both.features_of_pixels(pixels)
-    head = classifier._network.head
+    head = network.head
     again = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     assert np.allclose(again, logits, atol=1e-5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import catordog
-from catordog.classifier import rewrite
+from catordog.checkpoint import rewrite
 from catordog.cli import main
 from catordog.compare import compare
 from catordog.errors import CatordogError

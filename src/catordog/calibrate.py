@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.checkpoint import ModelFile, run_folder
-from catordog.classifier import load, rewrite
+from catordog.checkpoint import ModelFile, rewrite, run_folder
+from catordog.classifier import load
 from catordog.confidence.calibration import fit_temperature, log_loss
 from catordog.confidence.conformal import strangeness
 from catordog.confidence.novelty import Novelty, fit_novelty

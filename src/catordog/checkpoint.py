@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -10,10 +13,13 @@ from typing import Any, Self
 from catordog.confidence.novelty import Novelty
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
 from catordog.errors import CatordogError
+from catordog.files import write_bytes
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.split import Fractions
 
 FORMAT = 1
+
+MAX_CHECKPOINT_BYTES = 16 * 2**30
 
 
 def run_folder(model: Path) -> Path:
@@ -117,3 +123,64 @@ def _share(value: Any) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{value} is not within 0…1")
     return number
+
+
+class Checkpoint:
+    """What is in a `.ckpt`: the model's description, its weights by name, and all the rest."""
+
+    def __init__(self, model: ModelFile, state: dict[str, Any], content: dict[str, Any]) -> None:
+        self.model = model
+        self.state = state
+        self.content = content
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.ckpt` as data: nothing in it is executed.
+
+    Raises:
+        CatordogError: it is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise CatordogError(f"model {path}: {what}; give a .ckpt that 'catordog train' has written")
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise CatordogError(f"model {path}: over {MAX_CHECKPOINT_BYTES / 2**30:.0f} GiB, refused")
+    if not zipfile.is_zipfile(path):
+        raise CatordogError(
+            f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "
+            "copy it again, or train again"
+        )
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CatordogError(f"model {path}: can't be read as a checkpoint ({first})") from None
+    if not isinstance(content, dict) or "catordog" not in content or "state_dict" not in content:
+        raise CatordogError(
+            f"model {path}: not written by 'catordog train' (it has no class names and no "
+            "preprocessing): train one, or pass its weights to training as --model.weights"
+        )
+    try:
+        model = ModelFile.from_dict(content["catordog"])
+    except CatordogError as error:
+        raise CatordogError(f"model {path}: {error}") from None
+    state = content["state_dict"]
+    if not isinstance(state, dict):
+        raise CatordogError(f"model {path}: its weights are not named tensors")
+    return Checkpoint(model, state, content)
+
+
+def rewrite(path: Path, model: ModelFile) -> None:
+    """Replace what a `.ckpt` says of itself, and leave its weights as they are.
+
+    Raises:
+        CatordogError: it can't be read, or the disk has no room; then it is as it was.
+    """
+    content = load_checkpoint(path).content
+    import torch
+
+    packed = io.BytesIO()
+    torch.save({**content, "catordog": model.to_dict()}, packed)
+    write_bytes(path, packed.getvalue())

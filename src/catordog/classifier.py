@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import IO, Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catordog.checkpoint import ModelFile
+from catordog.checkpoint import ModelFile, load_checkpoint
 from catordog.confidence.conformal import limit
 from catordog.confidence.novelty import ACCEPT
 from catordog.confidence.verdict import Prediction, judge
+from catordog.engines import Engine, TorchEngine, open_onnx
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_bytes
 from catordog.photos.decode import decode
 from catordog.photos.parallel import in_parallel
 from catordog.photos.stores import read_file
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 
@@ -37,7 +33,8 @@ Out = TypeVar("Out")
 BATCH = 16
 """Photos that go through the network at once: so few that the CPU's caches hold what is made."""
 
-MAX_CHECKPOINT_BYTES = 16 * 2**30
+BUNDLED = Path(__file__).parent / "models" / "bundled.onnx"
+"""The model that comes with the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,12 @@ class Classifier:
 
     Attributes:
         model: all that the model file says of itself.
+        engine: what runs the network.
     """
 
-    def __init__(self, network: nn.Module, model: ModelFile) -> None:
-        import torch
-
+    def __init__(self, engine: Engine, model: ModelFile) -> None:
         self.model = model
-        # Colours beside each other: up to three times as fast on a CPU, and the same numbers.
-        self._network = network.eval().to(memory_format=torch.channels_last)
-        self._last: nn.Module | None = None
+        self.engine = engine
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -161,18 +155,9 @@ class Classifier:
 
     def logits_of_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
-        import torch
-
         rows = [np.empty((0, len(self.classes)), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(pixels), BATCH):
-                inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
-                rows.append(self._run(torch.from_numpy(inputs)).float().numpy())
+        rows += [self.engine.logits(inputs) for inputs in self._inputs(pixels)]
         return np.concatenate(rows)
-
-    def _run(self, inputs: Any) -> Any:
-        logits = self._network(inputs)
-        return (logits + self._network(inputs.flip(3))) / 2 if self.model.mirror else logits
 
     def features_of_pixels(
         self, pixels: npt.NDArray[np.uint8]
@@ -180,37 +165,23 @@ class Classifier:
         """Raw logits `[N, C]`, and what the last layer makes them from, the features `[N, D]`.
 
         Args:
-            pixels: preprocessed photos, `uint8 [N, S, S, 3]`.
+            pixels: preprocessed photos, `uint8 [N, S, S, 3]`, at least one.
 
         Raises:
-            CatordogError: the last layer is in no module of its own.
+            CatordogError: the network doesn't tell.
         """
-        last = self._last_layer()
-        if last is self._network:
-            raise CatordogError("this network's last layer is in no module of its own")
-        seen: list[npt.NDArray[np.float32]] = []
-        hook = last.register_forward_pre_hook(
-            lambda _, inputs: seen.append(inputs[0].float().flatten(1).numpy())
-        )
-        try:
-            logits = self.logits_of_pixels(pixels)
-        finally:
-            hook.remove()
-        if self.model.mirror:  # the last layer is linear, so the mean of both makes the logits
-            seen = [np.mean(pair, axis=0) for pair in zip(seen[::2], seen[1::2], strict=True)]
-        return logits, np.concatenate(seen)
+        parts = [self.engine.features(inputs) for inputs in self._inputs(pixels)]
+        logits, features = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return logits, features
+
+    def _inputs(self, pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.float32]]:
+        for start in range(0, len(pixels), BATCH):
+            yield self.model.preprocess.normalise(pixels[start : start + BATCH])
 
     @property
     def has_features(self) -> bool:
-        """Whether `features_of_pixels` works: the last layer is in a module of its own."""
-        return self._last_layer() is not self._network
-
-    def _last_layer(self) -> nn.Module:
-        from catordog.training.contract import last_layer
-
-        if self._last is None:
-            self._last = last_layer(self._network, self.model.preprocess.size)
-        return self._last
+        """Whether `features_of_pixels` works."""
+        return self.engine.has_features
 
     def stream(
         self, items: Iterable[Item], read: Callable[[Item], Image.Image]
@@ -274,16 +245,16 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
     """Read a model file.
 
     Args:
-        path: a `.ckpt` that `catordog train` has written.
+        path: a `.ckpt` of `catordog train`, or an `.onnx` of `catordog export`, which needs no
+            torch; None or `bundled`: the model that comes with the package.
 
     Raises:
         CatordogError: there is no such file, or it is not a model.
     """
-    if path is None:
-        raise CatordogError(
-            "no model given: train one with 'catordog train', and pass its checkpoint"
-        )
-    checkpoint = load_checkpoint(Path(path))
+    file = BUNDLED if path is None or str(path) == "bundled" else Path(path)
+    if file.suffix == ".onnx":
+        return _load_onnx(file)
+    checkpoint = load_checkpoint(file)
     from catordog.training.networks import build_network
 
     model = checkpoint.model
@@ -299,66 +270,26 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CatordogError(f"{path}: its weights don't fit its network: {reason}") from None
-    return Classifier(network, model)
+        raise CatordogError(f"{file}: its weights don't fit its network: {reason}") from None
+    engine = TorchEngine(network, model.preprocess.size, mirror=model.mirror)
+    return Classifier(engine, model)
 
 
-class Checkpoint:
-    """What is in a `.ckpt`: the model's description, its weights by name, and all the rest."""
-
-    def __init__(self, model: ModelFile, state: dict[str, Any], content: dict[str, Any]) -> None:
-        self.model = model
-        self.state = state
-        self.content = content
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.ckpt` as data: nothing in it is executed.
-
-    Raises:
-        CatordogError: it is missing, damaged, or not one of ours.
-    """
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise CatordogError(f"model {path}: {what}; give a .ckpt that 'catordog train' has written")
-    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise CatordogError(f"model {path}: over {MAX_CHECKPOINT_BYTES / 2**30:.0f} GiB, refused")
-    if not zipfile.is_zipfile(path):
+def _load_onnx(path: Path) -> Classifier:
+    engine, said = open_onnx(path)
+    if "catordog" not in said:
         raise CatordogError(
-            f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "
-            "copy it again, or train again"
-        )
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CatordogError(f"model {path}: can't be read as a checkpoint ({first})") from None
-    if not isinstance(content, dict) or "catordog" not in content or "state_dict" not in content:
-        raise CatordogError(
-            f"model {path}: not written by 'catordog train' (it has no class names and no "
-            "preprocessing): train one, or pass its weights to training as --model.weights"
+            f"model {path}: not written by 'catordog export' (it has no class names and no "
+            "preprocessing)"
         )
     try:
-        model = ModelFile.from_dict(content["catordog"])
-    except CatordogError as error:
+        model = ModelFile.from_dict(json.loads(said["catordog"]))
+    except (CatordogError, ValueError, RecursionError) as error:
         raise CatordogError(f"model {path}: {error}") from None
-    state = content["state_dict"]
-    if not isinstance(state, dict):
-        raise CatordogError(f"model {path}: its weights are not named tensors")
-    return Checkpoint(model, state, content)
-
-
-def rewrite(path: Path, model: ModelFile) -> None:
-    """Replace what a `.ckpt` says of itself, and leave its weights as they are.
-
-    Raises:
-        CatordogError: it can't be read, or the disk has no room; then it is as it was.
-    """
-    content = load_checkpoint(path).content
-    import torch
-
-    packed = io.BytesIO()
-    torch.save({**content, "catordog": model.to_dict()}, packed)
-    write_bytes(path, packed.getvalue())
+    side = model.preprocess.size
+    fits = engine.shapes[0][1:] == [3, side, side] and engine.shapes[1][1:] == [len(model.classes)]
+    if model.novelty is not None:
+        fits = fits and engine.shapes[2:3] == [[engine.shapes[0][0], model.novelty.bank.shape[1]]]
+    if not fits:
+        raise CatordogError(f"model {path}: its network is not the one that it describes")
+    return Classifier(engine, model)

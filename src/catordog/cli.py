@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from catordog import __version__
-from catordog.errors import CatordogError
+from catordog.errors import CatordogError, missing_package
 
 if TYPE_CHECKING:
     from catordog.photos.decode import DecodeRules
@@ -64,11 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `catordog predict … | head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except ModuleNotFoundError as error:
+        if debug or error.name not in _TRAINING:
+            raise
+        print(f"catordog: error: {missing_package(error, 'train')}", file=sys.stderr)
+        return WRONG
     except Exception as error:
         if debug:
             raise
         print(f"catordog: error: {_in_a_line(error)}", file=sys.stderr)
         return WRONG
+
+
+_TRAINING = frozenset(
+    {
+        *("cleanlab", "jsonargparse", "lightning", "matplotlib", "scipy", "sklearn"),
+        *("tensorboard", "torch", "torchmetrics", "torchvision"),
+    }
+)
+"""Packages that only some users need."""
 
 
 def entry() -> NoReturn:
@@ -126,11 +140,20 @@ def _run(words: list[str]) -> int:
             args.model,
             args.format,
             args.out,
-            args.threshold,
-            args.error_rate,
-            args.accept,
-            _rules(args),
+            predict.Verdicts(args.threshold, args.error_rate, args.accept, _rules(args)),
+            resume=args.resume,
+            sort_into=args.sort_into,
+            link=args.link,
+            watch=args.watch,
         )
+    if args.command == "explain":
+        from catordog import explain
+
+        return explain.run(args.photo, args.model, args.out, _rules(args))
+    if args.command == "export":
+        from catordog import export
+
+        return export.run(args.model, args.out, args.data, half=args.half, int8=args.int8)
     if args.command == "audit":
         from catordog import audit
 
@@ -194,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure a model on photos that it has not trained on: raw logits, softmax "
         "confidences, and what they are worth.",
     )
-    evaluate.add_argument("model", metavar="MODEL", help="a .ckpt that catordog train has written")
+    evaluate.add_argument("model", metavar="MODEL", help=_A_MODEL_HELP)
     _held_out(evaluate)
     evaluate.add_argument(
         "--error-rate",
@@ -218,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the same held-out photos through several models: accuracy, whether the "
         "confidence is true, where they disagree, and what of it is chance.",
     )
-    compare.add_argument("models", nargs="+", metavar="MODEL", help="two or more .ckpt files")
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="two or more model files")
     _held_out(compare)
     compare.add_argument("--json", metavar="F", help="write the figures to this file")
     compare.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
@@ -232,11 +255,26 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "paths", nargs="+", metavar="PATH", help="photos, folders (at any depth), zips, or globs"
     )
-    predict.add_argument("--model", metavar="M", help="a .ckpt that catordog train has written")
+    predict.add_argument("--model", metavar="M", help=_MODEL_HELP)
     predict.add_argument(
         "--format", default="table", choices=["table", "jsonl", "csv"], help="default: table"
     )
     predict.add_argument("--out", metavar="F", help="write the result to this file")
+    predict.add_argument(
+        "--resume", action="store_true", help="leave out photos that have a row in --out already"
+    )
+    predict.add_argument(
+        "--sort-into",
+        metavar="DIR",
+        help="copy each photo into DIR/cat, DIR/dog, DIR/not sure or DIR/neither; nothing is moved "
+        "or overwritten",
+    )
+    predict.add_argument(
+        "--link", action="store_true", help="with --sort-into: make links instead of copies"
+    )
+    predict.add_argument(
+        "--watch", action="store_true", help="wait for more photos in the folder, until Ctrl-C"
+    )
     predict.add_argument(
         "--threshold",
         type=float,
@@ -258,6 +296,34 @@ def _parser() -> argparse.ArgumentParser:
         "training (default: 0.95; 1: never)",
     )
 
+    explain = commands.add_parser(
+        "explain",
+        parents=[common, reading],
+        help="show where on a photo the network looked",
+        description="Draw what the parts of a photo say for each class, as found by hiding them.",
+    )
+    explain.add_argument("photo", metavar="PHOTO", help="a photo")
+    explain.add_argument("--model", metavar="M", help=_MODEL_HELP)
+    explain.add_argument(
+        "--out", metavar="F", help="the PNG file to write (default: PHOTO-explained.png, here)"
+    )
+
+    export = commands.add_parser(
+        "export",
+        parents=[common],
+        help="write a model as one ONNX file",
+        description="Write a model as one ONNX file, with its class names, its preprocessing and "
+        "its calibration inside: for other programs, and for predictions without torch.",
+    )
+    export.add_argument("model", metavar="MODEL", help="a .ckpt that catordog train has written")
+    export.add_argument("--out", required=True, metavar="F", help="the .onnx file to write")
+    export.add_argument("--data", metavar="D", help="check the file on these photos, too")
+    smaller = export.add_mutually_exclusive_group()
+    smaller.add_argument("--half", action="store_true", help="half the size: weights in 16 bits")
+    smaller.add_argument(
+        "--int8", action="store_true", help="a quarter of the size: compute in 8 bits; needs --data"
+    )
+
     audit = commands.add_parser(
         "audit",
         parents=[common, reading],
@@ -266,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
         "one picture under several labels; with a model also wrong labels, and photos of no class.",
     )
     audit.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
-    audit.add_argument("--model", metavar="M", help="a .ckpt whose features judge the labels")
+    audit.add_argument("--model", metavar="M", help="a model whose features judge the labels")
     audit.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
     audit.add_argument("--json", metavar="F", help="write the findings to this file")
     audit.add_argument(
@@ -316,6 +382,13 @@ def _held_out(command: argparse.ArgumentParser) -> None:
         help="which photos (default: test, the held-out ones)",
     )
 
+
+_A_MODEL_HELP = "a .ckpt of catordog train, an .onnx of catordog export, or 'bundled'"
+
+_MODEL_HELP = (
+    "a .ckpt of catordog train, or an .onnx of catordog export (default: the model that comes with "
+    "the package)"
+)
 
 _DATA_HELP = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, a flat folder of "

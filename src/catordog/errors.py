@@ -23,3 +23,10 @@ class PhotoError(CatordogError):
     def __reduce__(self) -> tuple[type[PhotoError], tuple[str, str]]:
         """Travel between processes: the default would call the class with one argument."""
         return type(self), (self.path, self.reason)
+
+
+def missing_package(error: ImportError, extra: str) -> CatordogError:
+    """What to say where a package is missing that only some users need."""
+    return CatordogError(
+        f"{error.name} is not installed: pip install 'catordog[{extra}]' brings what this needs"
+    )

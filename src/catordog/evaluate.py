@@ -289,7 +289,7 @@ def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[
     """
     from sklearn.metrics import roc_auc_score
 
-    from catordog.predict import find_photos
+    from catordog.predict import Inputs
 
     if result.strangeness is None:
         raise _knows_no_neither()
@@ -297,7 +297,7 @@ def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[
     strange = [
         output.strangeness
         for _, output in classifier.stream(
-            find_photos(paths), lambda item: decode(item.read(), item.path, near=side)
+            Inputs(paths), lambda item: decode(item.read(), item.path, near=side)
         )
         if isinstance(output, Output) and output.strangeness is not None
     ]

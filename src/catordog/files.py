@@ -42,21 +42,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
+def written_whole(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
     """Write a long file bit by bit; under its own name it appears only when it is whole.
 
     If the work breaks off, what is done so far stays beside it as `NAME.partial`.
 
+    Args:
+        path: the file.
+        append: go on with `NAME.partial`, if it is there.
+
     Raises:
         CatordogError: it can't be written; known before the work begins, unless the disk fills up.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with partial.open("a" if append else "w", encoding="utf-8", newline="") as file:
             yield file
         partial.replace(path)
         done = True
@@ -65,6 +69,11 @@ def written_whole(path: Path) -> Iterator[IO[str]]:
     finally:
         if not done and partial.is_file() and partial.stat().st_size:
             say(f"what is done so far is in {partial}")
+
+
+def partial_of(path: Path) -> Path:
+    """Where `written_whole` keeps a file that is not whole yet."""
+    return path.with_name(path.name + ".partial")
 
 
 def _umask() -> int:

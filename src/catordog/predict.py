@@ -2,90 +2,131 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
-import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 from catordog.classifier import Classifier, load
-from catordog.confidence.softmax import honest
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import written_whole
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
 from catordog.photos.sources import is_photo_name
-from catordog.photos.stores import open_store, read_file
+from catordog.photos.stores import Folder, Store, open_store, read_file
+from catordog.rows import Format, Result, Rows, Screen
+from catordog.shelves import Shelves
 from catordog.terminal import progress, say
-
-Format = Literal["table", "jsonl", "csv"]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One photo to predict: what it is called, and how its bytes are read."""
+    """One photo to predict.
+
+    Attributes:
+        path: what it is called.
+        read: gives its bytes.
+        file: where it lies; None where it is in an archive.
+    """
 
     path: str
     read: Callable[[], bytes]
+    file: Path | None = None
 
 
-def find_photos(paths: Sequence[str]) -> list[Input]:
+class Inputs:
     """The photos that files, folders (at any depth), zips and glob patterns name, in that order.
 
-    A file that is named itself is always taken; in folders and zips, names decide.
+    A file that is named itself is always taken; in folders and zips, names decide. They are listed
+    anew each time they are asked for, so that a million of them take no memory.
+
+    Args:
+        paths: files, folders, zips and patterns.
 
     Raises:
-        CatordogError: a path does not exist, or a folder has no photo.
+        CatordogError: a path does not exist.
     """
-    found: list[Input] = []
-    for path in paths:
-        # A name with brackets in it is a name if there is such a file. Path.glob takes no
-        # absolute patterns.
-        exists = Path(path).exists()
-        matches = [path] if exists else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
-        if not matches:
-            kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
-            raise CatordogError(f"{path}: {kind}")
-        for match in matches:
-            found.extend(_photos_in(Path(match)))
-    return found
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._places: list[tuple[str, Store | None]] = []
+        for path in paths:
+            # A name with brackets in it is a name if there is such a file. Path.glob takes no
+            # absolute patterns.
+            exists = Path(path).exists()
+            matches = [path] if exists else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+            if not matches:
+                kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
+                raise CatordogError(f"{path}: {kind}")
+            self._places += [(match, open_store(Path(match))) for match in matches]
+
+    def __iter__(self) -> Iterator[Input]:
+        for path, store in self._places:
+            if store is None:
+                file = Path(path)
+                yield Input(str(file), partial(read_file, file), file)
+                continue
+            folder = store.root if isinstance(store, Folder) else None
+            for name in filter(is_photo_name, store.names()):
+                yield Input(store.path(name), partial(store.read, name), folder and folder / name)
+
+    def count(self) -> int:
+        """How many there are.
+
+        Raises:
+            CatordogError: a folder or zip has no photo.
+        """
+        total = 0
+        for path, store in self._places:
+            here = 1 if store is None else sum(map(is_photo_name, store.names()))
+            if not here:
+                raise CatordogError(f"{path}: no photos in it")
+            total += here
+        return total
 
 
-def _photos_in(path: Path) -> Iterator[Input]:
-    if store := open_store(path):
-        names = [name for name in store.names() if is_photo_name(name)]
-        if not names:
-            raise CatordogError(f"{path}: no photos in it")
-        for name in names:
-            yield Input(store.path(name), lambda store=store, name=name: store.read(name))  # type: ignore[misc]
-    else:
-        yield Input(str(path), lambda: read_file(path))
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How photos are read, and how verdicts are made of what the network says of them.
+
+    Attributes:
+        threshold, error_rate, accept: as in `Classifier.judge`.
+        decode: which photos can be read.
+
+    Raises:
+        CatordogError: a value is out of its range.
+    """
+
+    threshold: float | None = None
+    error_rate: float | None = None
+    accept: float | None = None
+    decode: DecodeRules = DEFAULT_RULES
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise CatordogError(f"--threshold {self.threshold} is not a confidence within 0…1")
+        if self.accept is not None and not 0 < self.accept <= 1:
+            raise CatordogError(f"--accept {self.accept} is not a share within 0…1")
+        if self.threshold is not None and self.error_rate is not None:
+            raise CatordogError("--threshold and --error-rate both decide the verdict: give one")
 
 
 def predictions(
-    classifier: Classifier,
-    inputs: Sequence[Input],
-    threshold: float | None = None,
-    error_rate: float | None = None,
-    accept: float | None = None,
-    rules: DecodeRules = DEFAULT_RULES,
-) -> Iterator[tuple[str, Prediction | PhotoError]]:
-    """Yield each photo's path with its prediction, or with why it can't be read, in order."""
+    classifier: Classifier, inputs: Iterable[Input], rules: Verdicts
+) -> Iterator[tuple[Input, Result]]:
+    """Yield each photo with its prediction, or with why it can't be read, in order."""
     side = classifier.model.preprocess.size
 
     def read(item: Input) -> Any:
-        return decode(item.read(), item.path, near=side, rules=rules)
+        return decode(item.read(), item.path, near=side, rules=rules.decode)
 
     for item, result in classifier.stream(inputs, read):
         if isinstance(result, PhotoError):
-            yield item.path, result
+            yield item, result
         else:
-            yield item.path, classifier.judge(result, threshold, error_rate, accept)
+            yield item, classifier.judge(result, rules.threshold, rules.error_rate, rules.accept)
 
 
 def run(
@@ -93,102 +134,90 @@ def run(
     model: str | None,
     style: Format,
     out: str | None,
-    threshold: float | None,
-    error_rate: float | None = None,
-    accept: float | None = None,
-    rules: DecodeRules = DEFAULT_RULES,
+    rules: Verdicts,
+    *,
+    resume: bool = False,
+    sort_into: str | None = None,
+    link: bool = False,
+    watch: bool = False,
 ) -> int:
-    """`catordog predict`. Returns 1 if a photo could not be read, else 0."""
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise CatordogError(f"--threshold {threshold} is not a confidence within 0…1")
-    if accept is not None and not 0 < accept <= 1:
-        raise CatordogError(f"--accept {accept} is not a share within 0…1")
-    if threshold is not None and error_rate is not None:
-        raise CatordogError("--threshold and --error-rate both decide the verdict: give one")
-    inputs = find_photos(paths)
+    """`catordog predict`. Returns 1 if a photo could not be read, else 0.
+
+    Args:
+        paths: see `Inputs`.
+        model: see `load`.
+        style: of the rows.
+        out: a file for them; None: stdout.
+        rules: see `Verdicts`.
+        resume: leave out the photos that have a row in `out` already.
+        sort_into: a folder that gets a copy of each photo, in a folder with its verdict's name.
+        link: put links there instead of copies.
+        watch: wait for further photos, until Ctrl-C.
+    """
+    if resume and (out is None or style == "table"):
+        raise CatordogError(
+            "--resume goes on with a file: it needs --out, and --format jsonl or csv"
+        )
+    if watch and not all(Path(path).is_dir() for path in paths):
+        raise CatordogError("--watch waits for photos that come into a folder: name folders only")
+    inputs = Inputs(paths)
+    total = None if watch else inputs.count()
     classifier = load(model)
-    if error_rate is not None:
-        classifier.limit_of(error_rate)  # says what is wrong with it before any photo is read
+    if rules.error_rate is not None:
+        classifier.limit_of(rules.error_rate)  # says what is wrong before any photo is read
+    shelves = Shelves(Path(sort_into), link=link) if sort_into else None
     tally: Counter[str] = Counter()
-    with written_whole(Path(out)) if out else nullcontext(sys.stdout) as file:
-        write = _WRITERS[style](file, classifier.classes)
-        with progress("predicting", len(inputs)) as done:
-            results = predictions(classifier, inputs, threshold, error_rate, accept, rules)
-            for count, (path, result) in enumerate(results, 1):
-                write(path, result)
-                tally["unreadable" if isinstance(result, PhotoError) else result.verdict] += 1
-                done(count)
-    words = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(tally.items()))
-    say(f"{len(inputs):,} photo{'s' if len(inputs) > 1 else ''}: {words}")
+    classes = classifier.classes
+    to = Rows(Path(out), style, classes, resume=resume) if out else Screen(style, classes)
+    with to as rows:
+        chosen = (item for item in inputs if not rows.has(item.path))
+        batches = watched(inputs, rows.has) if watch else iter([chosen])
+        with progress("predicting", total) as done:
+            count = rows.kept
+            for batch in batches:
+                for item, result in predictions(classifier, batch, rules):
+                    rows.write(item.path, result)
+                    unread = isinstance(result, PhotoError)
+                    tally["unreadable" if unread else result.verdict] += 1  # type: ignore[union-attr]
+                    if shelves and isinstance(result, Prediction):
+                        shelves.put(item, result.verdict)
+                    count += 1
+                    done(count)
+    new = tally.total()
+    words = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(tally.items()))
+    before = f" ({rows.kept:,} had been done before)" if rows.kept else ""
+    say(f"{new:,} photo{'' if new == 1 else 's'}{': ' if words else ''}{words}{before}")
     return 1 if tally["unreadable"] else 0
 
 
-Writer = Callable[[str, Prediction | PhotoError], None]
+_PAUSE = 1.0
+"""Seconds between two looks into a watched folder."""
 
 
-def _table(file: IO[str], classes: tuple[str, ...]) -> Writer:
-    """Aligned columns that need no look ahead: what varies in width, the path, comes last."""
-    longest = max(map(len, classes))
-    first = longest + max(len("not sure ( 89 %)"), len(" 99.99999999999999 %"))
-    wide = [max(6, len(name)) for name in classes]
-    broad = [max(8, len(name)) for name in classes]
+def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Input]]:
+    """Yield photos as they arrive, when they are whole: when they have stopped growing.
 
-    def line(verdict: str, confidences: Sequence[str], logits: Sequence[str], path: str) -> None:
-        cells = [verdict.ljust(first)]
-        cells += [text.rjust(width) for text, width in zip(confidences, wide, strict=True)]
-        cells += [text.rjust(width) for text, width in zip(logits, broad, strict=True)]
-        print("  ".join([*cells, path]).rstrip(), file=file, flush=True)
-
-    blank = [""] * len(classes)
-    heads = ["confidence"[: sum(wide) + 2 * (len(wide) - 1)], "logits"]
-    spans = [sum(wide) + 2 * (len(wide) - 1), sum(broad) + 2 * (len(broad) - 1)]
-    groups = [head.rjust(span) for head, span in zip(heads, spans, strict=True)]
-    print("  ".join(["".ljust(first), *groups]), file=file)
-    line("verdict", classes, classes, "photo")
-
-    def write(path: str, result: Prediction | PhotoError) -> None:
-        if isinstance(result, PhotoError):
-            line("can't be read", blank, blank, f"{path}: {result.reason}")
-            return
-        confidences = [honest(value) for value in result.confidences.values()]
-        logits = [f"{value:.3f}" for value in result.logits.values()]
-        line(result.in_words(), confidences, logits, path)
-
-    return write
-
-
-def _jsonl(file: IO[str], classes: tuple[str, ...]) -> Writer:
-    del classes
-    nothing = dict.fromkeys(("label", "confidence", "confidences", "logits", "verdict"))
-
-    def write(path: str, result: Prediction | PhotoError) -> None:
-        if isinstance(result, PhotoError):
-            row: dict[str, Any] = {"path": path, **nothing, "error": result.reason}
-        else:
-            row = {"path": path, **result.to_dict(), "error": None}
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False), file=file, flush=True)
-
-    return write
-
-
-def _csv(file: IO[str], classes: tuple[str, ...]) -> Writer:
-    writer = csv.writer(file, lineterminator="\n")
-    columns = [f"confidence_{name}" for name in classes] + [f"logit_{name}" for name in classes]
-    writer.writerow(["path", "label", "confidence", *columns, "verdict", "error"])
-
-    def write(path: str, result: Prediction | PhotoError) -> None:
-        if isinstance(result, PhotoError):
-            writer.writerow([path, "", "", *[""] * len(columns), "", result.reason])
-        else:
-            values = [*result.confidences.values(), *result.logits.values()]
-            writer.writerow([path, result.label, result.confidence, *values, result.verdict, ""])
-        file.flush()
-
-    return write
-
-
-_WRITERS: dict[str, Callable[[IO[str], tuple[str, ...]], Writer]] = {
-    "table": _table,
-    "jsonl": _jsonl,
-    "csv": _csv,
-}
+    Args:
+        inputs: folders.
+        known: whether a photo need not come any more.
+    """
+    done: set[str] = set()
+    growing: dict[str, tuple[int, int]] = {}
+    while True:
+        ready = []
+        for item in inputs:
+            if item.path in done or item.file is None or known(item.path):
+                continue
+            try:
+                found = item.file.stat()
+            except OSError:  # it went as it came
+                continue
+            size = (found.st_size, found.st_mtime_ns)
+            if growing.get(item.path) == size:
+                ready.append(item)
+                done.add(item.path)
+                del growing[item.path]
+            else:
+                growing[item.path] = size
+        yield ready
+        time.sleep(_PAUSE)

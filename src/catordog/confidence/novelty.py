@@ -10,6 +10,8 @@ that is `not sure`.
 
 from __future__ import annotations
 
+import base64
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,7 +38,7 @@ class Novelty:
     """What a model file knows of its validation photos, to tell others by.
 
     Attributes:
-        bank: their features, levelled and of unit length, `float32 [M, D]`.
+        bank: their features, levelled and of unit length, in 255 steps, `float32 [M, D]`.
         distances: quantiles of the distance, 1 − cosine, of validation photos from their nearest
             neighbours, rising, `float32 [GRID]`.
     """
@@ -72,10 +74,18 @@ class Novelty:
         return hash(self.distances.tobytes())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain tensors, for a checkpoint."""
-        import torch
+        """Plain data, for a model file: a byte for each number of the bank."""
+        steps = np.rint(self.bank / self._step).astype(np.int8)
+        return {
+            "bank": base64.b64encode(steps.tobytes()).decode(),
+            "photos": len(self.bank),
+            "step": self._step,
+            "distances": self.distances.tolist(),
+        }
 
-        return {name: torch.from_numpy(getattr(self, name)) for name in self.__slots__}
+    @property
+    def _step(self) -> float:
+        return float(np.abs(self.bank).max()) / 127 or 1.0
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
@@ -84,14 +94,16 @@ class Novelty:
         Raises:
             ValueError: it doesn't fit.
         """
-        arrays = {name: np.asarray(values[name], dtype=np.float32) for name in cls.__slots__}
-        if arrays["bank"].ndim != 2 or not arrays["bank"].size:
+        steps = np.frombuffer(base64.b64decode(values["bank"], validate=True), dtype=np.int8)
+        photos, step = int(values["photos"]), float(values["step"])
+        distances = np.asarray(values["distances"], dtype=np.float32)
+        if photos < 1 or not steps.size or steps.size % photos:
             raise ValueError("novelty.bank is not rows of features")
-        if arrays["distances"].shape != (GRID,):
+        if distances.shape != (GRID,):
             raise ValueError(f"novelty.distances is not {GRID} numbers")
-        if not all(np.isfinite(array).all() for array in arrays.values()):
+        if not (np.isfinite(distances).all() and math.isfinite(step)):
             raise ValueError("novelty has numbers that are not finite")
-        return cls(**arrays)
+        return cls(steps.reshape(photos, -1) * np.float32(step), distances)
 
 
 def fit_novelty(features: Floats, seed: int = 0) -> Novelty:
@@ -111,7 +123,8 @@ def fit_novelty(features: Floats, seed: int = 0) -> Novelty:
         raise CatordogError(f"{n} validation photos are too few to learn 'neither' from")
     levelled = _levelled(features)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_PHOTOS])
-    bank = levelled[chosen]
+    step = np.abs(levelled[chosen]).max() / 127 or 1.0
+    bank = np.rint(levelled[chosen] / step) * step  # as a model file keeps them, in a byte each
     near = np.empty(n)
     for start in range(0, n, 1000):
         likeness = levelled[start : start + 1000] @ bank.T

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from catordog.classifier import load_checkpoint
+from catordog.checkpoint import load_checkpoint
 from catordog.errors import CatordogError
 from catordog.photos.reading import report_failures
 from catordog.terminal import say
