@@ -1,7 +1,7 @@
 """What each trick of a recipe earns: the same run with it and without, over several seeds.
 
 python scripts/ablate.py --data D [--config C] [--seeds 0 1 2] [--only NAME …] [--out F.csv]
-                         [--set OPTION VALUE]…
+                         [--set OPTION=VALUE]…
 
 Judged on validation photos; no test photo is looked at. Runs that are in the CSV file already
 are not run again. The table of docs/recipes.md is printed at the end.
@@ -90,14 +90,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=TRICKS, default=list(TRICKS))
     parser.add_argument("--out", type=Path, default=Path("ablation.csv"))
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("OPTION", "VALUE"))
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
     args = parser.parse_args()
     rows: list[dict[str, str]] = []
     if args.out.exists():
         with args.out.open(newline="") as file:
             rows = list(csv.DictReader(file))
     done = {(row["trick"], row["seed"]) for row in rows}
-    common = [word for pair in args.set for word in pair]
+    common = [f"--{option}" for option in args.set]
     for seed in args.seeds:
         for name in args.only:
             if (name, str(seed)) in done:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-import time
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -197,13 +198,17 @@ _PAUSE = 1.0
 def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Input]]:
     """Yield photos as they arrive, when they are whole: when they have stopped growing.
 
+    It ends with Ctrl-C, after the photos that are being looked at.
+
     Args:
         inputs: folders.
         known: whether a photo need not come any more.
     """
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopped.set())
     done: set[str] = set()
     growing: dict[str, tuple[int, int]] = {}
-    while True:
+    while not stopped.is_set():
         ready = []
         for item in inputs:
             if item.path in done or item.file is None or known(item.path):
@@ -220,4 +225,4 @@ def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Input
             else:
                 growing[item.path] = size
         yield ready
-        time.sleep(_PAUSE)
+        stopped.wait(_PAUSE)

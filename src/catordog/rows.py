@@ -83,7 +83,7 @@ class Rows:
 
     def __enter__(self) -> Self:
         file = self._whole.__enter__()
-        self.write = _WRITERS[self._style](file, self._classes, not self.kept)
+        self.write = _WRITERS[self._style](file, self._classes, file.tell() == 0)
         return self
 
     def __exit__(self, *error: Any) -> None:

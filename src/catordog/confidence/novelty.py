@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.floating[Any]]
 ACCEPT = 0.95
 """The share of validation photos that is not called `neither`."""
 
-MOST_PHOTOS = 2000
+MOST_PHOTOS = 1000
 """So many are kept as neighbours."""
 GRID = 513
 """Quantiles that stand for all validation photos."""
