@@ -15,8 +15,7 @@ from typing import Any
 from catordog.classifier import Classifier, load
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
-from catordog.photos.sources import is_photo_name
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode, is_photo_name
 from catordog.photos.stores import Folder, Store, open_store, read_file
 from catordog.rows import Format, Result, Rows, Screen
 from catordog.shelves import Shelves

@@ -52,6 +52,11 @@ SUFFIXES = frozenset(
 _SRGB = ImageCms.createProfile("sRGB")
 
 
+def is_photo_name(name: str) -> bool:
+    """Whether a file of this name is taken for a photo when a folder is listed."""
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeRules:
     """What is decoded and what is refused.

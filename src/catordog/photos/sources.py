@@ -18,7 +18,14 @@ from PIL import Image
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos import drawn
-from catordog.photos.decode import DEFAULT_RULES, SUFFIXES, Decoded, DecodeRules, decode, examine
+from catordog.photos.decode import (
+    DEFAULT_RULES,
+    Decoded,
+    DecodeRules,
+    decode,
+    examine,
+    is_photo_name,
+)
 from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.parallel import in_parallel
 from catordog.photos.split import SPLITS, Fractions, Split, content_key, sides_of
@@ -307,11 +314,6 @@ def _listed(file: Path) -> set[str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no CSV file in UTF-8"
         raise CatordogError(f"--exclude {file}: {reason}") from None
-
-
-def is_photo_name(name: str) -> bool:
-    """Whether a file of this name is taken for a photo when a folder is listed."""
-    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
 
 
 class _Files:
