@@ -76,7 +76,7 @@ def catordog() -> Callable[..., Ended]:
             text=True,
             encoding="utf-8",
             timeout=timeout,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
             check=False,
         )
         return Ended(process.returncode, process.stdout, process.stderr)

@@ -150,6 +150,10 @@ def _run(words: list[str]) -> int:
         from catordog import explain
 
         return explain.run(args.photo, args.model, args.out, _rules(args))
+    if args.command == "serve":
+        from catordog import serve
+
+        return serve.run(args.model, args.host, args.port, args.rate)
     if args.command == "export":
         from catordog import export
 
@@ -322,6 +326,26 @@ def _parser() -> argparse.ArgumentParser:
     smaller.add_argument("--half", action="store_true", help="half the size: weights in 16 bits")
     smaller.add_argument(
         "--int8", action="store_true", help="a quarter of the size: compute in 8 bits; needs --data"
+    )
+
+    serve = commands.add_parser(
+        "serve",
+        parents=[common],
+        help="a web page and an HTTP API on this machine",
+        description="Serve a web page and an HTTP API. Nothing leaves the machine, and no photo is "
+        "stored.",
+    )
+    serve.add_argument("--model", metavar="M", help=_MODEL_HELP)
+    serve.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1, this machine only"
+    )
+    serve.add_argument("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any")
+    serve.add_argument(
+        "--rate",
+        type=float,
+        default=200,
+        metavar="R",
+        help="requests a second from one address (default: 200; 0: any)",
     )
 
     audit = commands.add_parser(

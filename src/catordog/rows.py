@@ -183,15 +183,21 @@ def _table(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
     return write
 
 
+def row_of(path: str, result: Result) -> dict[str, Any]:
+    """A prediction as plain data: what a line of JSON Lines holds."""
+    if isinstance(result, PhotoError):
+        return {"path": path, **dict.fromkeys(_KEYS), "error": result.reason}
+    return {"path": path, **result.to_dict(), "error": None}
+
+
+_KEYS = ("label", "confidence", "confidences", "logits", "verdict")
+
+
 def _jsonl(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
     del classes, begin
-    nothing = dict.fromkeys(("label", "confidence", "confidences", "logits", "verdict"))
 
     def write(path: str, result: Result) -> None:
-        if isinstance(result, PhotoError):
-            row: dict[str, Any] = {"path": path, **nothing, "error": result.reason}
-        else:
-            row = {"path": path, **result.to_dict(), "error": None}
+        row = row_of(path, result)
         print(json.dumps(row, ensure_ascii=False, allow_nan=False), file=file, flush=True)
 
     return write
