@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -141,6 +142,15 @@ class OnnxEngine:
         return logits, features
 
 
+def quiet_onnxruntime() -> Any:
+    """The package `onnxruntime`, told to report to nobody: from 1.29 on it would, also on Linux."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it is read once, at the import
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 MAX_ONNX_BYTES = 2 * 2**30
 
 
@@ -158,8 +168,7 @@ def open_onnx(path: Path) -> tuple[OnnxEngine, dict[str, str]]:
         raise CatordogError(f"model {path}: {what}; give one that 'catordog export' has written")
     if path.stat().st_size > MAX_ONNX_BYTES:
         raise CatordogError(f"model {path}: over {MAX_ONNX_BYTES / 2**30:.0f} GiB, refused")
-    import onnxruntime
-
+    onnxruntime = quiet_onnxruntime()
     data = path.read_bytes()  # from bytes, a session reads no other file that they may name
 
     options = onnxruntime.SessionOptions()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.classifier import Classifier, load
-from catordog.engines import TorchEngine
+from catordog.engines import TorchEngine, quiet_onnxruntime
 from catordog.errors import CatordogError, missing_package
 from catordog.files import write_bytes
 from catordog.photos.reading import read_pixels
@@ -195,6 +195,7 @@ def _halve(proto: Any) -> None:
 
 def _quantised(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     """The file in 8 bits; ranges come from photos, and the last layer stays as it is."""
+    quiet_onnxruntime()
     try:
         import onnx
         from onnxruntime import quantization

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 
 from catordog.classifier import load
 from catordog.errors import CatordogError, missing_package
@@ -47,7 +48,8 @@ def run(model: str | None, host: str, port: int, rate: float) -> int:
         app, log_level="warning", access_log=False, timeout_keep_alive=5, server_header=False,
         limit_concurrency=512, timeout_graceful_shutdown=5,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # how it is stopped
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

@@ -46,12 +46,14 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.f
 def percent(confidence: float) -> str:
     """A confidence in words, with as many nines as it has: a doubt is never rounded away.
 
-    >>> percent(0.5732), percent(0.9999), percent(1 - 9.7e-08)
-    ('57 %', '99.99 %', '99.99999 %')
+    >>> percent(0.5732), percent(0.9999), percent(1 - 9.7e-08), percent(9.7e-08)
+    ('57 %', '99.99 %', '99.99999 %', '0.00001 %')
     """
     if confidence >= 1:  # softmax is below 1; float64 has no room left to show it
         return "> 99.9999999999999 %"
     exact = Decimal(repr(float(confidence))) * 100
+    if 0 < confidence < 0.0095:
+        return f"{exact.quantize(Decimal(1).scaleb(exact.adjusted())).normalize():f} %"
     if confidence < 0.9:
         return f"{exact:.0f} %"
     nines = math.floor(-math.log10(1 - confidence) + 1e-9)

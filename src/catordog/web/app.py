@@ -7,7 +7,7 @@ import html
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
@@ -98,6 +98,127 @@ class Metrics:
         )  # fmt: skip
 
 
+class Service:
+    """What the routes do.
+
+    Args:
+        classifier: any model.
+        limits: what is taken from anybody.
+    """
+
+    def __init__(self, classifier: Classifier, limits: Limits) -> None:
+        self.classifier, self.limits = classifier, limits
+        self.metrics = Metrics()
+        self.batches: Batches[Pixels, Output] = Batches(
+            classifier.outputs, BATCH, seen=self.metrics.batches.observe
+        )
+        self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
+        self._rules = DecodeRules(max_megapixels=limits.megapixels)
+        self._rate = Rate(limits.rate)
+
+    @asynccontextmanager
+    async def life(self, _: FastAPI) -> AsyncIterator[None]:
+        """From start to stop."""
+        self.batches.start()
+        yield
+        await self.batches.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def around(
+        self, request: Request, proceed: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        """What every request goes through: rate, time, headers and metrics."""
+        start = time.perf_counter()
+        if not self._rate.allows(request.client.host if request.client else ""):
+            response: Response = _problem(429, "too many requests: try again in a second")
+        else:
+            try:
+                async with asyncio.timeout(self.limits.seconds):
+                    response = await proceed(request)
+            except TimeoutError:
+                response = _problem(408, f"it took longer than {self.limits.seconds:g} seconds")
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        route = request.url.path if request.url.path in _ROUTES else "other"
+        self.metrics.requests.labels(route, response.status_code).inc()
+        self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+        return response
+
+    async def predict(self, request: Request) -> Response:
+        """What is on photos.
+
+        Send a photo as the body, and get an object; or send a form with files, and get a list.
+        A photo that can't be read has an `error`, and the others are answered all the same.
+        """
+        uploads, several = await _uploads(request, self.limits)
+        rows = await asyncio.gather(*(self._look(upload) for upload in uploads))
+        if several:
+            return JSONResponse(rows)
+        return JSONResponse(rows[0], 422 if rows[0]["error"] else 200)
+
+    async def explain(
+        self,
+        request: Request,
+        name: str | None = Query(
+            None, alias="class", description="which class; else the likeliest"
+        ),
+    ) -> Response:
+        """Where the network looked, as PNG: orange speaks for the class, purple against it."""
+        if name is not None and name not in self.classifier.classes:
+            raise HTTPException(422, f"no class is called {name!r}")
+        uploads, _ = await _uploads(request, self.limits)
+        try:
+            png = await self._thread(self._drawn, uploads[0], name)
+        except PhotoError as error:
+            return JSONResponse(row_of(uploads[0].name, error), 422)
+        return Response(png, media_type="image/png")
+
+    async def health(self) -> dict[str, Any]:
+        """Whether it is up, and what it knows."""
+        model = self.classifier.model
+        return {
+            "status": "ok",
+            "version": __version__,
+            "classes": list(model.classes),
+            "temperature": model.temperature,
+            "photo_bytes": self.limits.photo_bytes,
+        }
+
+    async def read_metrics(self) -> Response:
+        """Counters and histograms for Prometheus."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _look(self, upload: Upload) -> dict[str, Any]:
+        try:
+            pixels = await self._thread(self._pixels, upload)
+        except PhotoError as error:
+            self.metrics.photos.labels("unreadable").inc()
+            return row_of(upload.name, error)
+        said = self.classifier.judge(await self.batches.ask(pixels))
+        self.metrics.photos.labels(said.verdict).inc()
+        return row_of(upload.name, said)
+
+    async def _thread(self, work: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+
+    def _image(self, upload: Upload) -> Image.Image:
+        side = self.classifier.model.preprocess.size
+        return decode(upload.data, upload.name, near=side, rules=self._rules)
+
+    def _pixels(self, upload: Upload) -> Pixels:
+        return self.classifier.model.preprocess.pixels(self._image(upload))
+
+    def _drawn(self, upload: Upload, name: str | None) -> bytes:
+        image = self._image(upload)
+        found = explain(self.classifier, image)
+        values = found.maps[name or found.prediction.label]
+        image.thumbnail((800, 800))
+        strongest = float(np.abs(values).max()) or 1.0
+        packed = io.BytesIO()
+        heat(image, values / strongest, self.classifier.model.preprocess).save(packed, "PNG")
+        return packed.getvalue()
+
+
 def create_app(
     classifier: Classifier,
     limits: Limits = Limits(),  # noqa: B008
@@ -111,151 +232,28 @@ def create_app(
         hosts: names under which it may be called; others are refused, so that no other site can
             make a browser talk to it (DNS rebinding). None: any.
     """
-    metrics = Metrics()
-    batches: Batches[Pixels, Output] = Batches(
-        classifier.outputs, BATCH, seen=metrics.batches.observe
-    )
-    decoders = ThreadPoolExecutor(thread_name_prefix="decode")
-    rate = Rate(limits.rate)
-    rules = DecodeRules(max_megapixels=limits.megapixels)
-    side = classifier.model.preprocess.size
-
-    @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        batches.start()
-        yield
-        await batches.stop()
-        decoders.shutdown(wait=False, cancel_futures=True)
-
+    service = Service(classifier, limits)
     app = FastAPI(
-        title="catordog", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        title="catordog", version=__version__, lifespan=service.life, docs_url=None, redoc_url=None,
         description="What is on photos: raw logits, confidences, and a verdict.",
     )  # fmt: skip
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-
-    @app.middleware("http")
-    async def around(
-        request: Request, proceed: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        start = time.perf_counter()
-        client = request.client.host if request.client else ""
-        if not rate.allows(client):
-            response: Response = _problem(429, "too many requests: try again in a second")
-            response.headers["Retry-After"] = "1"
-        else:
-            try:
-                async with asyncio.timeout(limits.seconds):
-                    response = await proceed(request)
-            except TimeoutError:
-                response = _problem(408, f"it took longer than {limits.seconds:g} seconds")
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
-        route = request.url.path if request.url.path in _ROUTES else "other"
-        metrics.requests.labels(route, response.status_code).inc()
-        metrics.seconds.labels(route).observe(time.perf_counter() - start)
-        return response
-
-    async def picture(upload: Upload) -> Image.Image:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            decoders, lambda: decode(upload.data, upload.name, near=side, rules=rules)
-        )
-
-    async def look(upload: Upload) -> dict[str, Any]:
-        try:
-            loop = asyncio.get_running_loop()
-            pixels = await loop.run_in_executor(
-                decoders, classifier.model.preprocess.pixels, await picture(upload)
-            )
-        except PhotoError as error:
-            metrics.photos.labels("unreadable").inc()
-            return row_of(upload.name, error)
-        said = classifier.judge(await batches.ask(pixels))
-        metrics.photos.labels(said.verdict).inc()
-        return row_of(upload.name, said)
-
-    @app.exception_handler(HTTPException)
-    async def told(_: Request, error: HTTPException) -> Response:
-        return _problem(error.status_code, str(error.detail))
-
-    @app.exception_handler(BusyError)
-    async def busy(_: Request, __: BusyError) -> Response:
-        response = _problem(503, "too many photos are waiting: try again in a second")
-        response.headers["Retry-After"] = "1"
-        return response
-
-    @app.post("/predict", openapi_extra=_PHOTOS)
-    async def predict(request: Request) -> Response:
-        """What is on photos.
-
-        Send a photo as the body, and get an object; or send a form with files, and get a list.
-        A photo that can't be read has an `error`, and the others are answered all the same.
-        """
-        uploads, several = await _uploads(request, limits)
-        rows = await asyncio.gather(*(look(upload) for upload in uploads))
-        if several:
-            return JSONResponse(rows)
-        return JSONResponse(rows[0], 422 if rows[0]["error"] else 200)
-
-    @app.post(
-        "/explain",
-        openapi_extra=_PHOTOS,
-        response_class=Response,
-        responses={200: {"content": {"image/png": {}}}},
+    app.middleware("http")(service.around)
+    app.exception_handler(HTTPException)(_told)
+    app.exception_handler(BusyError)(_busy)
+    app.post("/predict", openapi_extra=_PHOTOS)(service.predict)
+    png: dict[int | str, Any] = {200: {"content": {"image/png": {}}}}
+    app.post("/explain", openapi_extra=_PHOTOS, response_class=Response, responses=png)(
+        service.explain
     )
-    async def explained(
-        request: Request,
-        name: str | None = Query(
-            None, alias="class", description="which class; else the likeliest"
-        ),
-    ) -> Response:
-        """Where the network looked, as PNG: orange speaks for the class, purple against it."""
-        if name is not None and name not in classifier.classes:
-            raise HTTPException(422, f"no class is called {name!r}")
-        uploads, _ = await _uploads(request, limits)
-        try:
-            image = await picture(uploads[0])
-        except PhotoError as error:
-            return JSONResponse(row_of(uploads[0].name, error), 422)
-
-        def draw() -> bytes:
-            found = explain(classifier, image)
-            values = found.maps[name or found.prediction.label]
-            small = image.copy()
-            small.thumbnail((800, 800))
-            strongest = float(np.abs(values).max()) or 1.0
-            packed = io.BytesIO()
-            heat(small, values / strongest, classifier.model.preprocess).save(packed, "PNG")
-            return packed.getvalue()
-
-        png = await asyncio.get_running_loop().run_in_executor(decoders, draw)
-        return Response(png, media_type="image/png")
-
-    @app.get("/healthz")
-    async def health() -> dict[str, Any]:
-        """Whether it is up, and what it knows."""
-        model = classifier.model
-        return {
-            "status": "ok",
-            "version": __version__,
-            "classes": list(model.classes),
-            "temperature": model.temperature,
-            "photo_bytes": limits.photo_bytes,
-        }
-
-    @app.get("/metrics", response_class=Response)
-    async def read_metrics() -> Response:
-        """Counters and histograms for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(_docs(app.openapi()))
-
+    app.get("/healthz")(service.health)
+    app.get("/metrics", response_class=Response)(service.read_metrics)
     for path, (name, kind) in _STATIC.items():
         content = (files("catordog.web") / "static" / name).read_bytes()
-        app.add_api_route(path, _fixed(content, kind), include_in_schema=False)
+        app.get(path, include_in_schema=False)(_fixed(content, kind))
+    docs = _docs(app.openapi()).encode()
+    app.get("/docs", include_in_schema=False)(_fixed(docs, "text/html; charset=utf-8"))
     return app
 
 
@@ -270,7 +268,19 @@ def _fixed(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _problem(code: int, reason: str) -> JSONResponse:
-    return JSONResponse({"error": reason}, code)
+    headers = {"Retry-After": "1"} if code in {429, 503} else {}
+    if code == 413:
+        headers = {"Connection": "close"}  # whoever goes on sending is not listened to
+    return JSONResponse({"error": reason}, code, headers)
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, str(error.detail))
+
+
+async def _busy(_: Request, __: Exception) -> Response:
+    return _problem(503, "too many photos are waiting: try again in a second")
 
 
 async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
@@ -285,7 +295,7 @@ async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool
     if int(request.headers.get("content-length") or 0) > most:
         raise HTTPException(413, f"over {most / 2**20:.0f} MiB")
 
-    async def bounded() -> AsyncIterator[bytes]:
+    async def bounded() -> AsyncGenerator[bytes, None]:
         taken = 0
         async for chunk in request.stream():
             taken += len(chunk)

@@ -28,7 +28,9 @@ function rest(logits, temperature, place) {
 // No confidence below 1 is shown as 100 %: it gets as many nines as it has.
 function percent(p, left) {
   if (left <= 0) return "100 %";
-  if (left >= 0.005) return `${(100 * p).toFixed(p < 0.005 && p > 0 ? 2 : left < 0.1 ? 1 : 0)} %`;
+  if (p < 1e-8) return "< 0.000001 %";
+  if (p < 0.0095) return `${Number((100 * p).toPrecision(1))} %`;
+  if (left >= 0.0095) return `${(100 * p).toFixed(0)} %`;
   const nines = Math.min(14, Math.max(0, Math.ceil(-Math.log10(left)) - 2));
   const shown = Math.floor((1 - left) * 100 * 10 ** nines) / 10 ** nines;
   return `${shown.toFixed(nines)} %`;

@@ -1,0 +1,380 @@
+"""`catordog serve`, as a process, spoken to over HTTP and through a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+import catordog
+from catordog.cli import main
+from catordog.web.batches import Batches, BusyError
+from catordog.web.limits import MOST_CLIENTS, Rate
+from conftest import jpeg
+
+KEYS = ["path", "label", "confidence", "confidences", "logits", "verdict", "error"]
+
+
+def start(*words: str) -> tuple[subprocess.Popen[str], str]:
+    """A server on a free port, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "catordog", "serve", "--port", "0", *words],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = process.stderr.readline()
+    found = re.match(r"(http://\S+)", said)
+    assert found, said + process.stderr.read()
+    return process, found[1]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    process, address = start("--rate", "0")
+    with httpx.Client(transport=httpx.HTTPTransport(retries=50)) as client:
+        client.get(address + "/healthz")
+    yield address
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert process.stderr.read() == ""
+
+
+class TestTheAPI:
+    def test_a_body_gives_an_object_that_is_what_python_says(self, url, tmp_path):
+        photo = tmp_path / "a.jpg"
+        photo.write_bytes(jpeg(0, size=200))
+        answer = httpx.post(
+            url + "/predict", content=photo.read_bytes(), headers={"Content-Type": "image/jpeg"}
+        )
+        assert answer.status_code == 200
+        row = answer.json()
+        assert list(row) == KEYS
+        said = catordog.load().predict(photo)
+        assert row["verdict"] == said.verdict
+        assert row["logits"] == pytest.approx(said.logits, abs=1e-4)
+        assert row["confidences"] == pytest.approx(said.confidences, abs=1e-4)
+
+    def test_a_form_gives_a_list_and_a_bad_photo_harms_no_other(self, url):
+        files = [("files", ("a.jpg", jpeg(0))), ("files", ("b.jpg", b"no photo")),
+                 ("files", ("../c.jpg", jpeg(1)))]  # fmt: skip
+        answer = httpx.post(url + "/predict", files=files)
+        assert answer.status_code == 200
+        rows = answer.json()
+        assert [row["path"] for row in rows] == ["a.jpg", "b.jpg", "c.jpg"]
+        assert [row["error"] is None for row in rows] == [True, False, True]
+
+    @pytest.mark.parametrize(
+        ("code", "request_"),
+        [
+            (422, {"content": b"no photo"}),
+            (422, {"content": b""}),
+            (422, {"files": {}, "data": {"x": "y"}}),
+            (413, {"content": b"x" * (33 * 2**20)}),
+            (413, {"files": {"files": b"x" * (65 * 2**20)}}),
+            (413, {"files": {"files": b"x" * (33 * 2**20)}}),
+            (400, {"files": [("files", (f"{i}.jpg", b"x")) for i in range(40)]}),
+            (400, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
+        ],
+    )
+    def test_what_cant_be_answered_is_told_in_one_line(self, url, code, request_):
+        answer = httpx.post(url + "/predict", **request_, timeout=60)
+        assert answer.status_code == code, answer.text
+        assert answer.json()["error"]
+        assert "Traceback" not in answer.text
+        assert httpx.get(url + "/healthz").status_code == 200
+
+    def test_an_endless_body_is_cut_off(self, url):
+        """It doesn't say how long it is, and goes on for ever."""
+
+        def endless() -> Iterator[bytes]:
+            for _ in range(2000):
+                yield b"x" * 2**20
+                sent.append(1)
+
+        sent: list[int] = []
+        try:
+            answer = httpx.post(url + "/predict", content=endless(), timeout=20)
+        except httpx.TransportError:  # it was closed while we were still sending
+            pass
+        else:
+            assert answer.status_code == 413
+        assert len(sent) < 200
+
+    def test_explain_draws_any_class(self, url):
+        for query in ("", "?class=cat", "?class=dog"):
+            answer = httpx.post(url + "/explain" + query, content=jpeg(0), timeout=60)
+            assert answer.status_code == 200
+            assert answer.content.startswith(b"\x89PNG")
+        assert httpx.post(url + "/explain?class=fox", content=jpeg(0)).status_code == 422
+        assert httpx.post(url + "/explain", content=b"no photo").status_code == 422
+
+    def test_health_metrics_and_docs(self, url):
+        health = httpx.get(url + "/healthz").json()
+        assert (health["status"], health["classes"]) == ("ok", ["cat", "dog"])
+        httpx.post(url + "/predict", content=jpeg(0))
+        httpx.get(url + "/a/path/of/somebody's")
+        metrics = httpx.get(url + "/metrics").text
+        assert re.search(r'catordog_requests_total\{code="200",route="/predict"\} [1-9]', metrics)
+        assert 'route="other"' in metrics
+        assert "somebody" not in metrics
+        assert "catordog_batch_photos_bucket" in metrics
+        schema = httpx.get(url + "/openapi.json").json()
+        assert {"/predict", "/explain", "/healthz", "/metrics"} <= set(schema["paths"])
+        assert "/predict" in httpx.get(url + "/docs").text
+
+    def test_nothing_on_its_pages_comes_from_elsewhere(self, url):
+        for path in ("/", "/docs", "/app.js", "/app.css"):
+            answer = httpx.get(url + path)
+            assert answer.status_code == 200
+            assert not re.search(r"(?:https?:)?//\w+\.\w+", answer.text), path
+            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+    def test_other_sites_cant_speak_to_it_through_a_browser(self, url):
+        answer = httpx.get(url + "/healthz", headers={"Host": "evil.example"})
+        assert answer.status_code == 400
+        answer = httpx.post(
+            url + "/predict", content=jpeg(0), headers={"Origin": "http://evil.example"}
+        )
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+    def test_many_at_once_all_get_their_own_answer(self, url, tmp_path):
+        photos = [jpeg(index, size=100) for index in range(12)]
+        paths = []
+        for index, data in enumerate(photos):
+            paths.append(tmp_path / f"{index}.jpg")
+            paths[-1].write_bytes(data)
+        wanted = catordog.load().logits(paths)
+
+        async def ask() -> list[httpx.Response]:
+            async with httpx.AsyncClient(timeout=120) as client:
+                return await asyncio.gather(
+                    *(client.post(url + "/predict", content=photos[i % 12]) for i in range(120))
+                )
+
+        answers = asyncio.run(ask())
+        for place, answer in enumerate(answers):
+            logits = list(answer.json()["logits"].values())
+            assert logits == pytest.approx(wanted[place % 12].tolist(), abs=1e-3)
+        metrics = httpx.get(url + "/metrics").text
+        batches = float(re.search(r"catordog_batch_photos_count ([\d.]+)", metrics)[1])
+        photos_seen = float(re.search(r"catordog_batch_photos_sum ([\d.]+)", metrics)[1])
+        assert photos_seen > 1.5 * batches  # they were looked at together
+
+
+class TestLimits:
+    def test_each_client_has_its_own_rate(self):
+        now = [0.0]
+        rate = Rate(5, lambda: now[0])
+        assert [rate.allows("a") for _ in range(12)] == [True] * 10 + [False] * 2
+        assert rate.allows("b")
+        now[0] = 1.0
+        assert [rate.allows("a") for _ in range(7)] == [True] * 5 + [False] * 2
+
+    def test_strangers_dont_fill_the_memory(self):
+        rate = Rate(1)
+        for number in range(MOST_CLIENTS + 500):
+            rate.allows(str(number))
+        assert len(rate._left) == MOST_CLIENTS
+
+    def test_who_asks_too_often_is_told_so(self):
+        process, url = start("--rate", "2")
+        try:
+            codes = [httpx.get(url + "/healthz").status_code for _ in range(8)]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+        assert codes[0] == 200
+        assert codes[-1] == 429
+
+    def test_more_than_can_wait_are_turned_away(self):
+        async def crowd() -> list[object]:
+            batches: Batches[int, int] = Batches(lambda items: items, most=2, waiting=4)
+            asked = [asyncio.ensure_future(batches.ask(number)) for number in range(9)]
+            await asyncio.sleep(0)
+            batches.start()
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            await batches.stop()
+            return found
+
+        found = asyncio.run(crowd())
+        assert found[:4] == [0, 1, 2, 3]
+        assert all(isinstance(each, BusyError) for each in found[4:])
+
+    def test_an_error_reaches_who_asked_and_the_next_batch_goes_on(self):
+        def work(items: list[int]) -> list[int]:
+            if 13 in items:
+                raise ValueError("unlucky")
+            return items
+
+        async def ask() -> tuple[object, int]:
+            batches: Batches[int, int] = Batches(work)
+            batches.start()
+            first = await asyncio.gather(batches.ask(13), return_exceptions=True)
+            second = await batches.ask(1)
+            await batches.stop()
+            return first[0], second
+
+        first, second = asyncio.run(ask())
+        assert isinstance(first, ValueError)
+        assert second == 1
+
+
+def test_a_port_that_is_taken_is_one_line(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    said = capsys.readouterr().err
+    assert "can't listen on 127.0.0.1" in said
+    assert len(said.splitlines()) == 1
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+class TestInABrowser:
+    @pytest.fixture(scope="class")
+    def browser(self) -> Iterator[object]:
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox"] if os.name == "posix" else []
+            )
+            yield browser
+            browser.close()
+
+    @pytest.fixture
+    def page(self, browser, url) -> Iterator[object]:
+        context = browser.new_context(
+            viewport={"width": 390, "height": 844},
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        page = context.new_page()
+        asked: list[str] = []
+        wrong: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url)
+        yield page
+        assert wrong == []
+        elsewhere = [each for each in asked if not each.startswith((url, "blob:", "data:"))]
+        assert elsewhere == []
+        context.close()
+
+    def settled(self, page, n: int) -> list[str]:
+        """The words on all cards, when there are n of them, the newest first."""
+        from playwright.sync_api import expect
+
+        heads = page.locator("article h2")
+        expect(heads).to_have_count(n, timeout=60_000)
+        expect(page.locator("article h2", has_text="looking")).to_have_count(0, timeout=60_000)
+        return heads.all_inner_texts()
+
+    def test_a_cat_a_dog_a_text_and_something_else(self, page, shared_photos, tmp_path):
+        text = tmp_path / "text.jpg"
+        text.write_text("a text that is called a photo")
+        originals = shared_photos / "dogs-vs-cats-original-600"
+        cat, dog = (sorted((originals / kind).iterdir())[3] for kind in ("cat", "dog"))
+        other = sorted((shared_photos / "neither-cat-nor-dog").glob("*.jpg"))[0]
+        page.set_input_files("#files", [str(each) for each in (cat, dog, other, text)])
+        said = self.settled(page, 4)
+        assert said[0].startswith("can't be read: not a photo")
+        assert said[1].startswith("neither (")
+        assert said[2].startswith("dog ")
+        assert said[3].startswith("cat ")
+        assert not any("100 %" in words for words in said)
+        bars = page.locator("article").nth(3).locator(".bar")
+        assert bars.count() == 2
+        assert "logit" in bars.first.inner_text()
+
+    def test_the_slider_changes_confidences_and_no_logit(self, page, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(jpeg(0, size=200))
+        page.set_input_files("#files", str(tmp_path / "a.jpg"))
+        self.settled(page, 1)
+
+        def shown() -> tuple[list[str], list[str]]:
+            bars = page.locator(".bar")
+            return (
+                bars.locator(".value").all_inner_texts(),
+                bars.locator(".logit").all_inner_texts(),
+            )
+
+        before = shown()
+        page.locator("#temperature").fill("2")
+        after = shown()
+        assert after[1] == before[1]
+        numbers = [float(value.split()[0]) for value in after[0]]
+        assert max(abs(number - 50) for number in numbers) < 3  # a hundred times as hot: no idea
+        page.locator("#reset").click()
+        assert shown() == before
+
+    def test_the_heat_map_comes_on_demand(self, page, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(jpeg(0, size=200))
+        page.set_input_files("#files", str(tmp_path / "a.jpg"))
+        self.settled(page, 1)
+        heat = page.locator(".heat")
+        assert heat.is_hidden()
+        page.locator(".look").click()
+        heat.wait_for(state="visible", timeout=60_000)
+        photo, over = page.locator(".photo").bounding_box(), heat.bounding_box()
+        assert over == pytest.approx(photo, abs=2)
+        page.locator(".look").click()
+        assert heat.is_hidden()
+
+    def test_ten_at_once_and_one_of_a_hundred_megabytes(self, page, tmp_path):
+        large = tmp_path / "large.jpg"
+        with large.open("wb") as file:
+            file.truncate(100 * 2**20)
+        for index in range(10):
+            (tmp_path / f"{index}.jpg").write_bytes(jpeg(index, size=120))
+        page.set_input_files("#files", [str(tmp_path / f"{index}.jpg") for index in range(10)])
+        page.set_input_files("#files", str(large))
+        said = self.settled(page, 11)
+        assert "too large: 100 MiB" in said[0]
+        assert not any("work" in words or "read" in words for words in said[1:])
+
+    def test_it_fits_a_phone(self, page, tmp_path):
+        (tmp_path / ("long name " * 12 + ".jpg")).write_bytes(jpeg(0, size=300))
+        page.set_input_files("#files", [str(each) for each in tmp_path.glob("*.jpg")])
+        self.settled(page, 1)
+        assert page.locator("main").bounding_box()["width"] <= 390
+        overflow = page.locator("body").bounding_box()["width"]
+        assert overflow <= 390
+
+    def test_names_are_text_and_never_markup(self, page, tmp_path):
+        (tmp_path / "<img src=x onerror=alert(1)>.jpg").write_bytes(jpeg(0))
+        page.set_input_files("#files", [str(each) for each in tmp_path.glob("*.jpg")])
+        self.settled(page, 1)
+        assert "<img src=x" in page.locator(".name").inner_text()
+        assert page.locator(".name img").count() == 0
+
+
+def test_photos_are_not_written_anywhere(tmp_path, monkeypatch):
+    """Not into a temporary folder, where large uploads usually go; nor is anything else.
+
+    ONNX Runtime leaves a file there when it is about to report to its makers.
+    """
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)  # where this is set, ONNX Runtime reports nothing
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    process, url = start()
+    try:
+        large = jpeg(0, size=1000) + bytes(5 * 2**20)
+        assert httpx.post(url + "/predict", files={"files": large}, timeout=60).status_code == 200
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert list(tmp_path.iterdir()) == []
