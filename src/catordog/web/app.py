@@ -283,6 +283,10 @@ async def _busy(_: Request, __: Exception) -> Response:
     return _problem(503, "too many photos are waiting: try again in a second")
 
 
+_DRAINED = 160 * 2**20
+"""What is too large is thrown away as it comes, up to here; then nobody listens any more."""
+
+
 async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
     """The photos of a request, in memory only, and whether they came as a form.
 
@@ -292,16 +296,17 @@ async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     several = kind == "multipart/form-data"
     most = limits.request_bytes if several else limits.photo_bytes
-    if int(request.headers.get("content-length") or 0) > most:
-        raise HTTPException(413, f"over {most / 2**20:.0f} MiB")
 
     async def bounded() -> AsyncGenerator[bytes, None]:
         taken = 0
         async for chunk in request.stream():
             taken += len(chunk)
-            if taken > most:
-                raise HTTPException(413, f"over {most / 2**20:.0f} MiB")
-            yield chunk
+            if taken <= most:
+                yield chunk
+            elif taken > _DRAINED:
+                break
+        if taken > most:  # told when all was sent, as most programs listen only then
+            raise HTTPException(413, f"over {most / 2**20:.0f} MiB")
 
     if not several:
         data = b"".join([chunk async for chunk in bounded()])
