@@ -6,6 +6,9 @@ python scripts/benchmark.py audit [--data D]           # an audit against readin
 python scripts/benchmark.py train [--data D]           # training against the usual script, and,
                     # where they are installed (pip install -e .[bench]), fastai and ultralytics;
                     # with --minutes 5 20 also the accuracy that each reaches in that time
+python scripts/benchmark.py predict [--photos FOLDER]  # a folder's predictions against decoding it
+python scripts/benchmark.py start [--photo FILE]       # one photo, from a cold start
+python scripts/benchmark.py serve [--requests 10000]   # requests a second, waiting times, memory
 
 Without --photos and --data the pictures are drawn ones. One machine's seconds say little about
 another's, so the figures to quote are the ratios.
@@ -28,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from catordog.photos.drawn import draw
 
 Work = Callable[[], object]
 
@@ -62,7 +67,6 @@ def photo_files(folder: Path | None, most: int = 300) -> list[bytes]:
     if folder is not None:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".jpg")
         return [path.read_bytes() for path in paths[:: max(1, len(paths) // most)][:most]]
-    from catordog.photos.drawn import draw
 
     files = []
     for index in range(100):
@@ -178,6 +182,112 @@ def training(args: argparse.Namespace) -> None:
                 )
 
 
+def predicting(args: argparse.Namespace) -> None:
+    """Predictions of a folder against decoding its photos alone, in as many threads."""
+    import catordog
+    from catordog.photos.decode import decode
+    from catordog.photos.parallel import in_parallel
+    from catordog.predict import Inputs, Verdicts, predictions
+
+    with tempfile.TemporaryDirectory() as made:
+        folder = args.photos or Path(made)
+        if not args.photos:
+            for number in range(60):
+                large = draw(number, 5, size=256).image.resize((4000, 3000))
+                large.save(folder / f"{number}.jpg", quality=90)
+        inputs = Inputs([str(folder)])
+        classifier = catordog.load(args.model)
+        preprocess = classifier.model.preprocess
+
+        def ours() -> None:
+            for _ in predictions(classifier, inputs, Verdicts()):
+                pass
+
+        def theirs() -> None:
+            def read(item: Any) -> Any:
+                return preprocess.pixels(decode(item.read(), item.path, near=preprocess.size))
+
+            for _ in in_parallel(read, inputs):
+                pass
+
+        show("predict", inputs.count(), *side_by_side(ours, theirs, args.rounds))
+
+
+def starting(args: argparse.Namespace) -> None:
+    """Seconds from a cold start to one photo's answer, beside Python that imports numpy alone."""
+    with tempfile.TemporaryDirectory() as made:
+        photo = args.photo or Path(made) / "photo.jpg"
+        if not args.photo:
+            draw(1, 5, size=256).image.resize((640, 480)).save(photo)
+
+        def process(*words: str) -> Work:
+            return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
+
+        ours = process("-m", "catordog", "predict", str(photo))
+        first, second, _ = side_by_side(ours, process("-c", "import numpy"), args.rounds)
+        print(f"predict one photo: {first:.2f} s; import numpy alone: {second:.2f} s")
+
+
+def serving(args: argparse.Namespace) -> None:
+    """Requests to `catordog serve` from 1, 8 and 64 clients, and its memory over many."""
+    import asyncio
+
+    import httpx
+
+    photos = []
+    for number in range(32):
+        packed = io.BytesIO()
+        draw(number, 5, size=256).image.resize((640, 480)).save(packed, "JPEG", quality=90)
+        photos.append(packed.getvalue())
+    server = subprocess.Popen(
+        [sys.executable, "-m", "catordog", "serve", "--port", "0", "--rate", "0"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stderr is not None
+    url = server.stderr.readline().split()[0]
+
+    def held() -> tuple[float, int, int]:
+        """Megabytes, open files and threads of the server."""
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        values = dict(line.split(":", 1) for line in status.splitlines())
+        files = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+        return int(values["RssAnon"].split()[0]) / 1024, files, int(values["Threads"])
+
+    async def crowd(clients: int, requests: int) -> tuple[float, list[float], int]:
+        left, times, lost = iter(range(requests)), [], 0
+
+        async def one(client: httpx.AsyncClient) -> None:
+            nonlocal lost
+            for number in left:
+                begun = time.perf_counter()
+                answer = await client.post(url + "/predict", content=photos[number % len(photos)])
+                times.append(time.perf_counter() - begun)
+                lost += answer.status_code != 200 or answer.json()["label"] is None
+
+        begun = time.perf_counter()
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=64)) as client:
+            await asyncio.gather(*(one(client) for _ in range(clients)))
+        return time.perf_counter() - begun, sorted(times), lost
+
+    try:
+        asyncio.run(crowd(8, 64))
+        for clients in (1, 8, 64):
+            seconds, times, lost = asyncio.run(crowd(clients, args.each))
+            middle, slow = times[len(times) // 2], times[int(0.99 * len(times))]
+            print(
+                f"{clients:>2} clients: {len(times) / seconds:>5.0f} requests/s, p50 "
+                f"{1000 * middle:>4.0f} ms, p99 {1000 * slow:>4.0f} ms, {lost} lost",
+                flush=True,
+            )
+        for done in range(0, args.requests + 1, max(1, args.requests // 5)):
+            megabytes, opened, threads = held()
+            print(f"after {done:>6,} more: {megabytes:.0f} MB, {opened} files, {threads} threads")
+            if done < args.requests:
+                asyncio.run(crowd(16, max(1, args.requests // 5)))
+    finally:
+        server.terminate()
+
+
 def show_training(found: dict[str, Any]) -> None:
     print(
         f"catordog     {found['side']:>3} px: {found['photos_per_s']:>6.1f} photos/s, "
@@ -250,6 +360,19 @@ def main() -> int:
     use.add_argument("--only", nargs="+", help="such as catordog fastai")
     use.add_argument("--at", type=Path, help="a folder for the photos as files")
     use.set_defaults(run=training)
+    use = uses.add_parser("predict", help=predicting.__doc__)
+    use.add_argument("--photos", type=Path, help="a folder; else drawn ones of 12 megapixels")
+    use.add_argument("--model", help="default: the model that comes with the package")
+    use.add_argument("--rounds", type=int, default=3)
+    use.set_defaults(run=predicting)
+    use = uses.add_parser("start", help=starting.__doc__)
+    use.add_argument("--photo", type=Path)
+    use.add_argument("--rounds", type=int, default=9)
+    use.set_defaults(run=starting)
+    use = uses.add_parser("serve", help=serving.__doc__)
+    use.add_argument("--each", type=int, default=640, help="requests from each crowd")
+    use.add_argument("--requests", type=int, default=10_000, help="for the memory")
+    use.set_defaults(run=serving)
     args = parser.parse_args()
     args.run(args)
     return 0

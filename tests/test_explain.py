@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import catordog
@@ -58,14 +59,16 @@ def test_the_map_lies_on_the_animal(classifier):
 
 def test_random_weights_destroy_the_map(classifier):
     """The sanity check of Adebayo et al. (2018): what survives it would be edges, not reasons."""
-    network = build_network("residual", 2, size=SIDE)
-    untrained = Classifier(TorchEngine(network, SIDE), classifier.model)
     alike = []
     for index in range(20):
+        torch.manual_seed(index)
+        network = build_network("residual", 2, size=SIDE)
+        untrained = Classifier(TorchEngine(network, SIDE), classifier.model)
         image, _ = picture_and_animal(index)
-        maps = [explain(each, image).maps["cat"].ravel() for each in (classifier, untrained)]
-        alike.append(abs(np.corrcoef(*maps)[0, 1]))
-    assert np.mean(alike) < 0.4
+        label = classifier.predict(image).label
+        maps = [explain(each, image).maps[label].ravel() for each in (classifier, untrained)]
+        alike.append(np.corrcoef(*maps)[0, 1])
+    assert abs(np.mean(alike)) < 0.25
 
 
 def test_hiding_the_strongest_part_takes_more_from_the_logit_than_hiding_the_weakest(classifier):

@@ -34,6 +34,7 @@ def run(model: str | None, host: str, port: int, rate: float) -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # so that the address that is told now can be called now
     except OSError as error:
         raise CatordogError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
     port = listener.getsockname()[1]
