@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from catordog.cli import main
+from catordog.training.module import ClassifierModule
 from conftest import jpeg, named, write_folder
 
 SMALL = [
@@ -130,6 +131,25 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_weights_of_one_that_was_no
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C differently")
+def test_the_last_checkpoint_is_of_the_last_epoch_even_where_it_was_not_the_best(
+    tmp_path, monkeypatch
+):
+    def worse_and_worse(module, batch, batch_idx):
+        module.log("val/loss", float(module.current_epoch), batch_size=len(batch[1]))
+        module.val_accuracy(module(batch[0]), batch[1])
+        module.log("val/accuracy", module.val_accuracy)
+        module.confusion(module(batch[0]), batch[1])
+
+    monkeypatch.setattr(ClassifierModule, "validation_step", worse_and_worse)
+    assert run(*SMALL, "--trainer.max_epochs", "3") == 0
+    found = tmp_path / "runs/run/version_0/checkpoints"
+    epochs = {
+        name: torch.load(found / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": 0, "last": 2}
+
+
 def test_ctrl_c_stops_a_process_cleanly_and_the_printed_command_goes_on(tmp_path, catordog):
     words = ["train", *SMALL, "--data", "drawn:n=2000,size=32", "--trainer.max_epochs", "200"]
     process = subprocess.Popen(

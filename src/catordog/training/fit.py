@@ -100,9 +100,12 @@ class TrainCLI(LightningCLI):
             ModelCheckpoint(
                 filename="best",
                 monitor="val/loss",
-                save_last=True,
                 enable_version_counter=False,
                 auto_insert_metric_name=False,
+            ),
+            # The other one's save_last would save the last of the best.
+            ModelCheckpoint(
+                filename="last", save_on_train_epoch_end=False, enable_version_counter=False
             ),
             TensorBoardFigures(),
             EpochLines(),
