@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +157,54 @@ def test_with_the_mirror_image_logits_are_the_mean_of_both(classifier):
     head = network.head
     again = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     assert np.allclose(again, logits, atol=1e-5)
+
+
+class TestManyPhotos:
+    def test_they_come_in_order_and_are_asked_for_as_they_are_needed(self, classifier):
+        asked = []
+
+        def endless():
+            for index in range(10**9):
+                asked.append(index)
+                yield picture(index)
+
+        found = classifier.predictions(endless())
+        said = [next(found).label for _ in range(40)]
+        assert said == [each.label for each in classifier.predict(map(picture, range(40)))]
+        assert len(asked) < 500
+
+    def test_what_cant_be_read_comes_as_its_error(self, classifier, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        (tmp_path / "b.jpg").write_bytes(b"no photo")
+        one, other, third = classifier.predictions(
+            [tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "c.jpg"]
+        )
+        assert one.label == "cat"
+        assert isinstance(other, PhotoError)
+        assert "not a photo" in other.reason
+        assert isinstance(third, PhotoError)
+
+    @pytest.mark.parametrize("model", ["checkpoint", "bundled"])
+    def test_several_threads_may_ask_one_classifier(self, classifier, model):
+        asked = classifier if model == "checkpoint" else catordog.load()
+        images = [picture(index) for index in range(24)]
+        wanted = [asked.predict(image) for image in images]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                found = list(pool.map(asked.predict, images))
+                assert [each.verdict for each in found] == [each.verdict for each in wanted]
+                for mine, other in zip(found, wanted, strict=True):
+                    assert mine.logits == pytest.approx(other.logits, abs=1e-4)
+                    assert mine.strangeness == other.strangeness
+
+
+def test_a_notebook_shows_the_photo_with_bars(classifier):
+    shown = classifier.predict(picture(0))._repr_html_()
+    assert "data:image/jpeg;base64," in shown
+    assert "cat" in shown
+    assert "logit" in shown
+    strange = replace(
+        classifier.predict(picture(0)), label="<script>", verdict="<script>",
+        confidences={"<script>": 1.0}, logits={"<script>": 2.0},
+    )  # fmt: skip
+    assert "<script>" not in strange._repr_html_()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, TypeGuard, TypeVar
+from typing import IO, TypeGuard, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from catordog.engines import Engine, TorchEngine, open_onnx
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.decode import decode
 from catordog.photos.parallel import in_parallel
+from catordog.photos.preprocess import thumbnail
 from catordog.photos.stores import read_file
 
 PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
@@ -85,14 +86,56 @@ class Classifier:
             return np.empty((0, len(self.classes)), np.float32)
         return self.logits_of_pixels(np.stack(pixels))
 
-    def predict(self, photos: PhotoLike | Iterable[PhotoLike]) -> Any:
+    @overload
+    def predict(self, photos: PhotoLike) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, photos: Iterable[PhotoLike]) -> list[Prediction]: ...
+    def predict(self, photos: PhotoLike | Iterable[PhotoLike]) -> Prediction | list[Prediction]:
         """What is on photos: a `Prediction` for one photo, a list of them for several.
+
+        In a notebook a prediction shows itself, with a small picture. For very many photos see
+        `predictions`.
 
         Args:
             photos: as in `logits`.
+
+        Raises:
+            PhotoError: one of them can't be read.
+
+        >>> from catordog.photos.drawn import draw
+        >>> classifier = load()
+        >>> prediction = classifier.predict(draw(0).image)
+        >>> sorted(prediction.logits) == sorted(prediction.confidences) == ["cat", "dog"]
+        True
+        >>> abs(sum(prediction.confidences.values()) - 1) < 1e-12
+        True
         """
-        results = [self.judge(output) for output in self.outputs(self._pixels(photos))]
+        results = []
+        for batch in _batches(iter(_several(photos)), BATCH):
+            images = [self._image(photo) for photo in batch]
+            outputs = self.outputs([self.model.preprocess.pixels(image) for image in images])
+            results += [
+                replace(self.judge(output), picture=thumbnail(image))
+                for output, image in zip(outputs, images, strict=True)
+            ]
         return results[0] if _is_one(photos) else results
+
+    def predictions(self, photos: Iterable[PhotoLike]) -> Iterator[Prediction | PhotoError]:
+        """Predict any number of photos, in order, in parallel and in bounded memory.
+
+        Args:
+            photos: as in `logits`; they are asked for as they are needed.
+
+        Yields:
+            a `Prediction` for each photo, or the error that kept it from being read.
+
+        >>> from catordog.photos.drawn import draw
+        >>> endless = (draw(index).image for index in range(10**9))
+        >>> next(load().predictions(endless)).label in ("cat", "dog")
+        True
+        """
+        for _, output in self.stream(photos, self._image):
+            yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
         self,
@@ -209,8 +252,7 @@ class Classifier:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
 
     def _pixels(self, photos: PhotoLike | Iterable[PhotoLike]) -> list[npt.NDArray[np.uint8]]:
-        several: list[PhotoLike] = [photos] if _is_one(photos) else list(photos)  # type: ignore[arg-type]
-        return [self.model.preprocess.pixels(self._image(photo)) for photo in several]
+        return [self.model.preprocess.pixels(self._image(photo)) for photo in _several(photos)]
 
     def _image(self, photo: PhotoLike) -> Image.Image:
         side = self.model.preprocess.size
@@ -235,6 +277,10 @@ def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
+    return [photos] if _is_one(photos) else photos  # type: ignore[return-value]
 
 
 def _is_one(photos: PhotoLike | Iterable[PhotoLike]) -> TypeGuard[PhotoLike]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ class Prediction:
             `neither` where the photo shows none of the classes.
         strangeness: the share of validation photos that look less strange, 0…1; None where the
             model doesn't know.
+        picture: the photo, small, as a JPEG file, for notebooks; None where nobody looks.
     """
 
     label: str
@@ -40,6 +43,7 @@ class Prediction:
     logits: dict[str, float]
     verdict: str
     strangeness: float | None = None
+    picture: bytes | None = field(default=None, repr=False, compare=False)
 
     def in_words(self) -> str:
         """`dog 99.99 %`, or `not sure (dog 57 %)`.
@@ -51,6 +55,23 @@ class Prediction:
         """
         says = f"{self.label} {percent(self.confidence)}"
         return says if self.verdict == self.label else f"{self.verdict} ({says})"
+
+    def _repr_html_(self) -> str:
+        """The photo with bars beside it: how notebooks show a prediction."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td style='width:10em'><div style='background:#2b6cb0;"
+            f"height:.8em;width:{100 * share:.2f}%'></div></td><td>{percent(share)}</td>"
+            f"<td style='opacity:.7'>logit {self.logits[name]:.3f}</td></tr>"
+            for name, share in self.confidences.items()
+        )
+        image = ""
+        if self.picture is not None:
+            data = base64.b64encode(self.picture).decode()
+            image = f"<img src='data:image/jpeg;base64,{data}' alt='' style='max-height:8em'>"
+        return (
+            f"<div style='display:flex;gap:1em;align-items:center'>{image}<div><b>"
+            f"{escape(self.in_words())}</b><table>{rows}</table></div></div>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `catordog predict --format jsonl`, but for `path` and `error`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
@@ -97,6 +98,15 @@ class Preprocess:
             return cls(int(values["size"]), values["resize"], three("mean"), three("std"))
         except (KeyError, TypeError, ValueError) as error:
             raise CatordogError(f"unusable preprocessing in the model file: {error}") from None
+
+
+def thumbnail(image: Image.Image, side: int = 160) -> bytes:
+    """An image as a JPEG file, at most `side` pixels high and wide."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    packed = io.BytesIO()
+    small.convert("RGB").save(packed, "JPEG", quality=80)
+    return packed.getvalue()
 
 
 def _sequence(value: object) -> Sequence[Any]:

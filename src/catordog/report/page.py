@@ -6,14 +6,12 @@ Everything that comes from outside, such as a file's name, goes through `escape`
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from catordog.errors import PhotoError
+from catordog.photos.preprocess import thumbnail
 
 if TYPE_CHECKING:
     from catordog.photos.sources import Photo
@@ -77,19 +75,15 @@ def section(anchor: str, title: str, words: str, body: Sequence[str]) -> str:
     return "\n".join([head, *body, "</section>"])
 
 
-def thumbnail(image: Image.Image, side: int = 160) -> str:
-    """An image as a `data:` address, at most `side` pixels high and wide."""
-    small = image.copy()
-    small.thumbnail((side, side))
-    packed = io.BytesIO()
-    small.convert("RGB").save(packed, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+def address(jpeg: bytes) -> str:
+    """A JPEG file as a `data:` address."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def thumbnail_of(photo: Photo) -> str | None:
     """A photo as a `data:` address; None if it can't be read any more."""
     try:
-        return thumbnail(photo.image(near=160))
+        return address(thumbnail(photo.image(near=160)))
     except PhotoError:
         return None
 
