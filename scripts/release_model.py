@@ -34,6 +34,7 @@ def train(data: str, folder: Path) -> Path:
     like_theirs = ["--data.mean", "[0.498,0.498,0.498]", "--data.std", "[0.502,0.502,0.502]"]
     words = ["train", "--config", str(ROOT / "configs" / "finetune.yaml"), "--data", data]
     words += ["--model.network", "lite0.Lite0", "--model.weights", str(weights), *like_theirs]
+    words += ["--model.mirror", "false"]  # twice as fast, and hardly less accurate
     said = subprocess.run(
         [*CATORDOG, *words], cwd=folder, env=_environment(), check=True, stdout=subprocess.PIPE
     )
