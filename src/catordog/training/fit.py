@@ -46,6 +46,7 @@ _QUIET = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*Trying to infer the `batch_size`.*",
     ".*WeightAveraging callback.*",
+    ".*could not find the monitored key.*",  # stopped before the first validation
     ".*You requested to overfit but enabled.*",  # our order stays the same then
 )
 
