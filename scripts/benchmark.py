@@ -184,6 +184,10 @@ def training(args: argparse.Namespace) -> None:
 
 def predicting(args: argparse.Namespace) -> None:
     """Predictions of a folder against decoding its photos alone, in as many threads."""
+    if "OPENBLAS_NUM_THREADS" not in os.environ:  # as `catordog predict` has it; read at start
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        )
     import catordog
     from catordog.photos.decode import decode
     from catordog.photos.parallel import in_parallel

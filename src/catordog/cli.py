@@ -111,6 +111,9 @@ def _run(words: list[str]) -> int:
 
         return train(words[1:], calibrate)
     args = _parser().parse_args(words)
+    if args.command in {"predict", "serve", "explain"}:
+        # Threads of numpy's would wait for more work on the cores that the network needs.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if args.command == "evaluate":
         from catordog import evaluate
 

@@ -60,7 +60,7 @@ class Novelty:
                 f"the model file is damaged: it knows {self.bank.shape[1]} features, and its "
                 f"network has {features.shape[1]}"
             )
-        near = (_levelled(features) @ self.bank.T).max(axis=1)
+        near = (_levelled(features).astype(np.float32) @ self.bank.T).max(axis=1)
         places = np.searchsorted(self.distances, 1 - near, side="right")
         result: npt.NDArray[np.float64] = places / len(self.distances)
         return result

@@ -71,9 +71,12 @@ class Preprocess:
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Turn `uint8 [N, S, S, 3]` into network input, `float32 [N, 3, S, S]`."""
         mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
-        scaled = pixels.astype(np.float32) / np.float32(255)
-        normal: npt.NDArray[np.float32] = ((scaled - mean) / std).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(normal)
+        levels = (np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - mean) / std
+        result = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+        for channel in range(3):  # looked up, which takes a quarter of the time of computing
+            column = np.ascontiguousarray(levels[:, channel])
+            np.take(column, pixels[..., channel], out=result[:, channel], mode="clip")
+        return result
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
