@@ -35,7 +35,11 @@ nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1rem 0 }
 a { color: var(--bar) }
 table { border-collapse: collapse; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums }
 td, th { padding: .15rem 1rem .15rem 0; text-align: left; vertical-align: top }
+td, th { overflow-wrap: normal }
+@media (max-width: 30rem) { td, th { padding-right: .5rem } }
 td.n, th.n { text-align: right }
+td.n { white-space: nowrap }
+td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 9rem }
 .wide { overflow-x: auto }
 .group { display: flex; flex-wrap: wrap; gap: .75rem; padding: .75rem 0;
   border-bottom: 1px solid var(--line) }
