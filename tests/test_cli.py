@@ -7,6 +7,7 @@ import pytest
 
 from catordog import __version__
 from catordog.cli import main
+from catordog.terminal import progress
 
 COMMANDS = ["train", "evaluate", "predict", "demo"]
 
@@ -77,3 +78,19 @@ def test_tracebacks_are_for_those_who_ask(catordog, tmp_path):
     words = ["predict", tmp_path / "nowhere.jpg", "--model", "m.ckpt"]
     assert "Traceback" not in catordog(*words).err
     assert "Traceback" in catordog(*words, "--debug").err
+
+
+def test_long_work_says_how_fast_it_is_and_how_long_it_will_take(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("catordog.terminal.time.monotonic", lambda: now[0])
+    with progress("predicting", 100_500) as done:
+        done(501)  # 500 had been done before
+        now[0] = 10.0
+        done(1500)
+        now[0] = 21.0
+        done(100_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "predicting: 1,500 of 100,500, 100 a second, 16 min left",
+        "predicting: 100,000 of 100,500, 4,738 a second, 0 s left",
+    ]

@@ -33,14 +33,24 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
+            Task,
             TextColumn,
             TimeRemainingColumn,
         )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            """How many a second."""
+
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            Rate(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -49,15 +59,30 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    due = time.monotonic() + SECONDS_BEFORE_A_LINE
+    begun = time.monotonic()
+    due = begun + SECONDS_BEFORE_A_LINE
+    before: int | None = None  # what was done already, where a run goes on
 
     def line(done: int) -> None:
-        nonlocal due
-        if time.monotonic() > due:
-            due = time.monotonic() + SECONDS_BETWEEN_LINES
-            say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+        nonlocal due, before
+        before = done - 1 if before is None else before
+        now = time.monotonic()
+        if now > due:
+            due = now + SECONDS_BETWEEN_LINES
+            rate = (done - before) / (now - begun)
+            words = f"{what}: {done:,}" + (f" of {total:,}" if total else "")
+            left = f", {_duration((total - done) / rate)} left" if total and rate else ""
+            say(f"{words}, {rate:,.{0 if rate > 10 else 1}f} a second{left}")
 
     yield line
+
+
+def _duration(seconds: float) -> str:
+    """A time for people: `40 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def table(rows: list[list[str]], right: frozenset[int] = frozenset()) -> str:
