@@ -125,6 +125,19 @@ def _share(value: Any) -> float:
     return number
 
 
+def check_file(path: Path, most: int, wanted: str) -> None:
+    """Make sure that a model file is there, and no larger than `most` bytes.
+
+    Raises:
+        CatordogError: it isn't; the error says that `wanted` is what to give.
+    """
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise CatordogError(f"model {path}: {what}; give {wanted}")
+    if path.stat().st_size > most:
+        raise CatordogError(f"model {path}: over {most / 2**30:.0f} GiB, refused")
+
+
 class Checkpoint:
     """What is in a `.ckpt`: the model's description, its weights by name, and all the rest."""
 
@@ -140,11 +153,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CatordogError: it is missing, damaged, or not one of ours.
     """
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise CatordogError(f"model {path}: {what}; give a .ckpt that 'catordog train' has written")
-    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise CatordogError(f"model {path}: over {MAX_CHECKPOINT_BYTES / 2**30:.0f} GiB, refused")
+    check_file(path, MAX_CHECKPOINT_BYTES, "a .ckpt that 'catordog train' has written")
     if not zipfile.is_zipfile(path):
         raise CatordogError(
             f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from catordog.checkpoint import check_file
 from catordog.errors import CatordogError
 
 if TYPE_CHECKING:
@@ -163,11 +164,7 @@ def open_onnx(path: Path) -> tuple[OnnxEngine, dict[str, str]]:
     Raises:
         CatordogError: it is missing, damaged, or not one of ours.
     """
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise CatordogError(f"model {path}: {what}; give one that 'catordog export' has written")
-    if path.stat().st_size > MAX_ONNX_BYTES:
-        raise CatordogError(f"model {path}: over {MAX_ONNX_BYTES / 2**30:.0f} GiB, refused")
+    check_file(path, MAX_ONNX_BYTES, "one that 'catordog export' has written")
     onnxruntime = quiet_onnxruntime()
     data = path.read_bytes()  # from bytes, a session reads no other file that they may name
 

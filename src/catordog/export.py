@@ -103,7 +103,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     if not isinstance(engine, TorchEngine):
         raise CatordogError("only a .ckpt can be exported")
     model = classifier.model
-    network = _Whole(engine, mirror=model.mirror)
+    network = _whole(engine, mirror=model.mirror)
     example = torch.zeros(2, 3, model.preprocess.size, model.preprocess.size)
     names = ["logits", "features"] if engine.has_features else ["logits"]
     try:
@@ -140,21 +140,21 @@ def _description(classifier: Classifier) -> str:
     return json.dumps(model.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
-def _whole_class() -> type:
+def _whole(engine: TorchEngine, *, mirror: bool) -> Any:
+    """The network, as what is exported."""
     import torch
     from torch import Tensor, nn
 
     class Whole(nn.Module):
         """The network, with its mirror image and with its features."""
 
-        def __init__(self, engine: TorchEngine, *, mirror: bool) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.network = engine.network
             self.last = engine.last if engine.has_features else None
-            self.mirror = mirror
 
         def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
-            inputs = torch.cat([photos, photos.flip(3)]) if self.mirror else photos
+            inputs = torch.cat([photos, photos.flip(3)]) if mirror else photos
             seen: list[Tensor] = []
             if self.last is None:
                 return (self._mean(self.network(inputs)),)
@@ -166,13 +166,9 @@ def _whole_class() -> type:
             return self._mean(logits), self._mean(seen[0].flatten(1))
 
         def _mean(self, rows: Tensor) -> Tensor:
-            return rows.view(2, -1, rows.shape[1]).mean(0) if self.mirror else rows
+            return rows.view(2, -1, rows.shape[1]).mean(0) if mirror else rows
 
-    return Whole
-
-
-def _Whole(engine: TorchEngine, *, mirror: bool) -> Any:  # noqa: N802 - a class, once torch is there
-    return _whole_class()(engine, mirror=mirror).eval()
+    return Whole().eval()
 
 
 def _halve(proto: Any) -> None:
@@ -220,7 +216,6 @@ def _quantised(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
         Path(whole).write_bytes(proto)
         quant_pre_process(whole, ready, skip_symbolic_shape=True)
         graph = onnx.load(ready).graph
-        makers = {name: node for node in graph.node for name in node.output}
         last = [node.name for node in graph.node if node.op_type in {"Gemm", "MatMul"}][-1:]
         quantization.quantize_static(
             ready,
@@ -230,7 +225,7 @@ def _quantised(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=last if makers else [],
+            nodes_to_exclude=last,
         )
         model = onnx.load(small)
         onnx.helper.set_model_props(model, {"catordog": _description(classifier)})

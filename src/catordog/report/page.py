@@ -16,7 +16,7 @@ from catordog.photos.preprocess import thumbnail
 if TYPE_CHECKING:
     from catordog.photos.sources import Photo
 
-__all__ = ["bars", "escape", "figure", "page", "section", "table", "thumbnail", "thumbnail_of"]
+__all__ = ["bars", "escape", "figure", "page", "section", "table", "thumbnail_of"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5d5d66; --paper: #fdfdfc; --line: #d9d9de;
