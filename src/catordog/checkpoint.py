@@ -159,6 +159,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "
             "copy it again, or train again"
         )
+    _check_whole(path)
     import torch
 
     try:
@@ -179,6 +180,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict):
         raise CatordogError(f"model {path}: its weights are not named tensors")
     return Checkpoint(model, state, content)
+
+
+def _check_whole(path: Path) -> None:
+    """Compare every part with its checksum, which torch doesn't; and unpack nothing.
+
+    Raises:
+        CatordogError: a part is damaged, or packed as torch packs none: it might fill the memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise CatordogError(f"model {path}: its parts are compressed, refused")
+            damaged = parts.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise CatordogError(
+            f"model {path}: damaged ({damaged} is not what was written): copy it again, or train "
+            "again"
+        )
 
 
 def rewrite(path: Path, model: ModelFile) -> None:

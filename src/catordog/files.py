@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,8 +19,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever finds half of it.
+def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
+    """Write a file so that no reader ever finds half of it, and no power cut leaves half of it.
+
+    Args:
+        path: the file.
+        data: all that is to be in it.
+        before: called when the data are safe on the disk, before they take the file's name.
 
     Raises:
         CatordogError: it can't be written; what was there before is untouched.
@@ -33,7 +38,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
+        before()
         Path(name).replace(path)
     except OSError as error:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None

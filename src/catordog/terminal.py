@@ -11,9 +11,19 @@ SECONDS_BEFORE_A_LINE = 2
 SECONDS_BETWEEN_LINES = 10
 
 
+_quiet = False
+
+
+def be_quiet() -> None:
+    """Say nothing from now on: another process tells the same."""
+    global _quiet  # noqa: PLW0603 - what this process says, as a whole
+    _quiet = True
+
+
 def say(line: str = "") -> None:
     """A line for people; stdout is for results."""
-    print(line, file=sys.stderr, flush=True)
+    if not _quiet:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -27,7 +37,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     Yields:
         A function that takes the number done so far.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _quiet:
         from rich.console import Console
         from rich.progress import (
             BarColumn,

@@ -64,9 +64,13 @@ class TestTheDemosRun:
             drawn_run.ended.out,
         )
 
-    def test_the_best_and_the_last_checkpoint_are_kept(self, drawn_run):
+    def test_the_best_and_the_last_two_checkpoints_are_kept(self, drawn_run):
         folder = drawn_run.checkpoint.parent
-        assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+        assert {path.name for path in folder.iterdir()} == {
+            "best.ckpt",
+            "last.ckpt",
+            "previous.ckpt",
+        }
 
     def test_a_line_an_epoch_and_no_bar_where_there_is_no_terminal(self, drawn_run):
         assert len(re.findall(r"^epoch +\d+/\d+ ", drawn_run.ended.err, re.MULTILINE)) == 5
@@ -345,7 +349,6 @@ BAD: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda _: ["--model.network", "resnet19"], "unknown network"),
     (lambda _: ["--model.network", "squeezenet1_1"], "ReLU"),
     (lambda _: ["--no_such_option", "1"], "no_such_option"),
-    (lambda _: ["--ckpt_path", "last"], "no checkpoint in runs"),
     (lambda _: ["--ckpt_path", "nowhere.ckpt"], "no such file"),
     (truncated_checkpoint, "half.ckpt: not a whole checkpoint"),
 ]

@@ -56,22 +56,27 @@ class Augment:
         if not (self.max_stretch >= 1 and 0 <= self.max_turn <= 180):
             raise CatordogError("augment needs max_stretch ≥ 1, max_turn 0…180")
 
-    def __call__(self, photos: Tensor, side: int, seed: int) -> Tensor:
+    def __call__(
+        self, photos: Tensor, side: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> Tensor:
         """Change a batch.
 
         Args:
             photos: `uint8 [N, 3, T, T]`.
             side: S, of the result.
             seed: of this batch's draws.
+            share: these photos are every second one, `(0, 2)` or `(1, 2)`, or every n-th of a
+                batch; what happens to a photo doesn't depend on how the batch is shared.
 
         Returns:
             `float32 [N, 3, S, S]` in 0…1.
         """
         generator = torch.Generator(device=photos.device).manual_seed(seed)
         n = len(photos)
+        first, step = share
 
         def uniform(low: float, high: float) -> Tensor:
-            drawn = torch.rand(n, generator=generator, device=photos.device)
+            drawn = torch.rand(n * step, generator=generator, device=photos.device)[first::step]
             return low + (high - low) * drawn
 
         # The grid is in −1…1 over the photo; every row of theta makes one photo's.

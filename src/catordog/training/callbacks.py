@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from catordog.errors import CatordogError
 from catordog.terminal import say
+from catordog.training.runs import LAST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,48 +158,121 @@ class EpochLines(L.Callback):
         say("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
 
 
-class CleanStop(L.Callback):
-    """Ctrl-C ends the run between two steps, with the last checkpoint written.
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`: after every epoch, every few minutes within one, and when it is stopped.
 
-    In the middle of a step half of the weights may have moved already. A second Ctrl-C stops at
-    once.
+    Ctrl-C, and SIGTERM or SIGUSR1 from a scheduler, end the run between two steps: in the middle
+    of a step half of the weights may have moved already. A second one stops at once.
+
+    No checkpoint is written of a network whose loss is no longer a number.
+
+    Args:
+        minutes: between two checkpoints within an epoch.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
+    def __init__(self, minutes: float = 5.0) -> None:
+        if minutes <= 0:
+            raise CatordogError(f"--save_every {minutes}: give minutes, above 0")
+        self.seconds = 60 * minutes
+        self.asked = 0
+        self._before: dict[int, Any] = {}
+        self._saved_at = 0.0
+        self._bad: Tensor | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen for Ctrl-C."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to signals, in place of Lightning."""
         del trainer, pl_module
+        self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            for number in STOPS:
+                self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
-        say("\nstopping after this step; Ctrl-C again stops at once and loses the epoch")
+        self.asked = number
+        again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
+        say(f"\nstopping after this step; {again} stops at once and loses what came after {LAST}")
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save and stop; the last step of an epoch is followed by validation, which saves."""
-        if self.asked and not trainer.is_last_batch:
-            trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt")
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save where it is time to, and stop where somebody asked for it."""
+        del batch
+        self._note(outputs)
+        at_once = trainer.world_size == 1 and pl_module.device.type == "cpu"
+        if not (at_once or batch_idx % _BATCHES_BETWEEN_TALKS == 0):
+            return  # asking other ranks, or a GPU, would hold every step up
+        self._check(trainer, pl_module)
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # validation follows, and saves; or gradients wait that no checkpoint holds
+        due = time.monotonic() - self._saved_at > self.seconds
+        stop = _anybody(trainer, said=self.asked > 0)
+        if stop or _anybody(trainer, said=due and trainer.is_global_zero):
+            self._save(trainer)
+        if stop:
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop between epochs: the validation before has saved."""
-        del trainer, pl_module
-        if self.asked:
+        del pl_module
+        if _anybody(trainer, said=self.asked > 0):
             raise KeyboardInterrupt
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make sure that what is about to be measured, and kept, are numbers."""
+        self._check(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after every epoch."""
+        del pl_module
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._save(trainer)
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         del trainer, pl_module, stage
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
+        self._saved_at = time.monotonic()
+
+    def _note(self, outputs: Any) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else outputs
+        if isinstance(loss, Tensor):
+            bad = ~loss.detach().isfinite()
+            self._bad = bad if self._bad is None else self._bad | bad
+
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bad is None or not bool(self._bad):
+            return
+        last = checkpoint_folder(trainer) / LAST
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was kept"
+        lr = float(pl_module.hparams["lr"])
+        raise CatordogError(
+            f"the loss is no longer a number (epoch {trainer.current_epoch + 1}, step "
+            f"{trainer.global_step}): most likely the learning rate is too high; {kept}; train "
+            f"again with --model.lr {lr / 10:g}, or let --find lr measure one"
+        )
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM) + ((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ())
+"""What ends a run cleanly: Ctrl-C, and what schedulers send before they kill."""
+
+_BATCHES_BETWEEN_TALKS = 10
+
+
+def _anybody(trainer: L.Trainer, *, said: bool) -> bool:
+    """Whether any of the processes says so; all of them get the same answer."""
+    return bool(trainer.strategy.reduce_boolean_decision(said, all=False))
 
 
 def checkpoint_folder(trainer: L.Trainer) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 import lightning as L
@@ -19,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
 from catordog.photos.decode import DecodeRules
+from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, decoded_one, none_read, read_pixels
-from catordog.photos.sources import Photo, open_data
+from catordog.photos.sources import Photo, key_or_none, open_data
 from catordog.photos.split import Fractions, Split
 from catordog.terminal import progress, say
 from catordog.training.augment import Augment
@@ -55,7 +58,8 @@ class PhotosDataModule(L.LightningDataModule):
         cache: keep decoded photos in `data/cache`, where every later run finds them; otherwise
             they are decoded anew in every epoch, and nothing is kept.
         workers: processes that decode photos where there is no cache; None: one for each core.
-        batch_size: photos to a step.
+        batch_size: photos to a step, of all processes together: the same command trains the same
+            network, whatever the number of GPUs.
         balance: what to do where some classes have many more photos than others: `sampler` shows
             each class equally often, `loss` weighs each photo by how rare its class is. Confidence
             then takes all classes for equally common, whatever they are among the photos.
@@ -120,6 +124,7 @@ class PhotosDataModule(L.LightningDataModule):
         self.balance = balance
         self.exclude = exclude
         self.failures: list[PhotoError] = []
+        self._known: str | None = None
         self._train: _Decoded | _Streamed | None = None
         self._val: _Decoded | _Streamed | None = None
 
@@ -208,28 +213,90 @@ class PhotosDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches: `uint8 [B, 3, T, T]`, labels `int64 [B]`, and what can't be read."""
         assert self._train is not None
-        n = len(self._train)
+        n, rank, ranks = len(self._train), self._rank, self._ranks
+        if self.batch_size % ranks:
+            raise CatordogError(
+                f"data.batch_size = {self.batch_size} photos can't be shared by {ranks} processes: "
+                f"give a multiple of {ranks}"
+            )
+        if n < ranks:
+            raise CatordogError(f"{self.source}: {n} train photos for {ranks} processes")
+        each = min(self.batch_size, n) // ranks  # of a batch, to each process
         order = _Shuffle(n, self.seed)
         if self.balance == "sampler":
             order = _Balanced(self._train.labels, self.seed)
         order.same = self._overfits  # the same batches in every epoch
         return self._loader(
             self._train,
-            batch_size=min(self.batch_size, n),
-            sampler=order,
+            batch_size=each,
+            sampler=_Share(order, rank, ranks, each, self._batches_behind),
             drop_last=True,  # a last batch of one photo would upset the batch norms
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The same of validation photos, `uint8 [B, 3, S, S]`, in a fixed order."""
+        """The same of validation photos, `uint8 [B, 3, S, S]`, in a fixed order.
+
+        Of several processes, each takes photos of its own: none is left out, none comes twice.
+        """
         assert self._val is not None
-        return self._loader(self._val, batch_size=self.batch_size)
+        own = range(self._rank, len(self._val), self._ranks)
+        batch_size = max(1, self.batch_size // self._ranks)
+        return self._loader(self._val, batch_size=batch_size, sampler=own)
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _ranks(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def _batches_behind(self) -> int:
+        """How many batches of this epoch a run has done that goes on in the middle of one."""
+        if self.trainer is None or not self.trainer.fit_loop.restarting:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return 0 if progress.is_last_batch else progress.current.ready
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the photos are, for a run that goes on with them."""
+        assert self._train is not None
+        return {"classes": self.classes, "photos": len(self._train), "digest": self._digest()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make sure that a run goes on with the photos that it began with, or say that it doesn't.
+
+        Raises:
+            CatordogError: they are of other classes.
+        """
+        assert self._train is not None
+        if state_dict["classes"] != self.classes:
+            raise CatordogError(
+                f"{self.source} has the classes {', '.join(self.classes)}, and this run began with "
+                f"{', '.join(state_dict['classes'])}: start a new one, without --ckpt_path"
+            )
+        if state_dict["digest"] != self._digest():
+            say(
+                f"the photos have changed since this run began: {state_dict['photos']:,} to train "
+                f"on then, {len(self._train):,} now; it goes on with those of now, and is not the "
+                "run that it would have been"
+            )
+
+    def _digest(self) -> str:
+        """Another one for other photos, other labels, or another split."""
+        if self._known is None:
+            photos = self.photo_set.split("train", self.fractions)
+            digest = hashlib.blake2b(digest_size=16)
+            for key, photo in zip(in_parallel(key_or_none, photos), photos, strict=True):
+                digest.update(f"{key} {photo.label}\n".encode())
+            self._known = digest.hexdigest()
+        return self._known
 
     def _loader(self, photos: _Decoded | _Streamed, **options: Any) -> DataLoader[Any]:
         workers = 0  # decoded photos lie in memory; a worker would only copy them
         if isinstance(photos, _Streamed):
             workers = (os.cpu_count() or 1) if self.workers is None else self.workers
-        return DataLoader(
+        return _Loader(
             photos,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -260,8 +327,9 @@ class PhotosDataModule(L.LightningDataModule):
             step = (
                 self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
             )  # of the batch before: −1 at first
-            draw = np.random.SeedSequence((self.seed, step, self.trainer.global_rank))
-            pixels = self.augment(photos, self._side(), int(draw.generate_state(1)[0]))
+            draw = np.random.SeedSequence((self.seed, step))
+            share = (self._rank, self._ranks)
+            pixels = self.augment(photos, self._side(), int(draw.generate_state(1)[0]), share)
         else:
             pixels = photos.float().div_(255)
         mean, std = (
@@ -404,6 +472,45 @@ class _Balanced(_Shuffle):
         ]
         order = generator.permutation(np.concatenate(drawn))[: self.n]
         return iter(order.tolist())
+
+
+class _Share(Sampler[int]):
+    """What one of several processes takes of each batch, in the order that all of them know.
+
+    Args:
+        order: of all photos.
+        rank: which process.
+        ranks: of how many.
+        each: photos of a batch to each process.
+        behind: tells, when an epoch begins, how many batches of it are done already.
+    """
+
+    def __init__(
+        self, order: _Shuffle, rank: int, ranks: int, each: int, behind: Callable[[], int]
+    ) -> None:
+        self.order, self.rank, self.ranks, self.each = order, rank, ranks, each
+        self.behind = behind
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning says which epoch begins."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) // (self.each * self.ranks) * self.each
+
+    def __iter__(self) -> Iterator[int]:
+        own = islice(self.order, self.rank, len(self) * self.ranks, self.ranks)
+        return islice(own, self.behind() * self.each, None)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that begins when its first batch is asked for.
+
+    Lightning asks for an iterator before it knows where in which epoch a run goes on.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -16,17 +16,20 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
 
 from catordog.checkpoint import load_checkpoint
 from catordog.errors import CatordogError
 from catordog.photos.reading import report_failures
-from catordog.terminal import say
+from catordog.terminal import be_quiet, say
 from catordog.training.callbacks import (
-    CleanStop,
+    STOPS,
     EpochLines,
+    LastCheckpoint,
     TensorBoardFigures,
     checkpoint_folder,
 )
@@ -34,8 +37,11 @@ from catordog.training.datamodule import PhotosDataModule
 from catordog.training.find import Setting, find_setting
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import has_bfloat16
+from catordog.training.runs import LAST, RunFolder, WholeFiles, find_checkpoint
 
 INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
+TRY_AGAIN = os.EX_TEMPFAIL if hasattr(os, "EX_TEMPFAIL") else 75
+"""After SIGTERM or SIGUSR1: a scheduler should start the same command again (sysexits.h)."""
 
 _QUIET = (
     # Our batches come from memory: workers would only copy them.
@@ -48,11 +54,16 @@ _QUIET = (
     ".*WeightAveraging callback.*",
     ".*could not find the monitored key.*",  # stopped before the first validation
     ".*You requested to overfit but enabled.*",  # our order stays the same then
+    ".*your dataloader is not resumable.*",  # ours begins where the epoch was left
 )
 
 
 class TrainCLI(LightningCLI):
     """LightningCLI with our module and data, and what belongs to every run."""
+
+    run: Path | None = None
+    """The folder of a run that goes on."""
+    run_folder: RunFolder | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is ours, and pass on what one part learns from the other."""
@@ -63,7 +74,13 @@ class TrainCLI(LightningCLI):
             "--ckpt_path",
             type=str,
             default=None,
-            help="Checkpoint to go on from; 'last' is the newest of runs/NAME",
+            help="Checkpoint to go on from; 'last' is that of the newest run in runs/NAME",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=float,
+            default=5.0,
+            help="Minutes between two checkpoints within an epoch (default: 5)",
         )
         parser.add_argument(
             "--find",
@@ -86,31 +103,27 @@ class TrainCLI(LightningCLI):
         config = self.config
         name = config.name or (Path(str(config.config[-1])).stem if config.config else "run")
         config.name = name
-        config.ckpt_path, version = _resume(config.ckpt_path, Path("runs") / name)
         trainer = config.trainer
+        runs = Path("runs") / name
+        checkpoint, self.run = find_checkpoint(config.ckpt_path, runs)
+        config.ckpt_path = checkpoint and str(checkpoint)
+        if checkpoint:
+            say(f"going on from {_shown(checkpoint)}")
         gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
         if config.compile is None:
             config.compile = gpu
         if trainer.precision is None:
             trainer.precision = _precision(gpu=gpu, compiled=config.compile)
-        if trainer.logger is None or trainer.logger is True:
-            self.trainer_defaults["logger"] = TensorBoardLogger(
-                "runs", name, version, default_hp_metric=False
-            )
         callbacks = [
+            LastCheckpoint(config.save_every),
             ModelCheckpoint(
                 filename="best",
                 monitor="val/loss",
                 enable_version_counter=False,
                 auto_insert_metric_name=False,
             ),
-            # The other one's save_last would save the last of the best.
-            ModelCheckpoint(
-                filename="last", save_on_train_epoch_end=False, enable_version_counter=False
-            ),
             TensorBoardFigures(),
             EpochLines(),
-            CleanStop(),
         ]
         if trainer.logger is not False:
             callbacks.append(LearningRateMonitor("step"))
@@ -121,9 +134,22 @@ class TrainCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build the Trainer, with our logger where the config names none."""
-        if (logger := self.trainer_defaults.get("logger")) is not None:
-            kwargs["logger"] = logger
+        """Build the Trainer, with our logger and a folder of its own where the config names none.
+
+        The data are found by now, and the network is built: no mistyped command leaves a folder.
+        """
+        if self.config.trainer.logger in (None, True):
+            runs = Path("runs") / self.config.name
+            if self.config.find is None:
+                self.run_folder = _run_folder(self.run, runs)
+            version = self.run_folder.name if self.run_folder else None
+            kwargs["logger"] = TensorBoardLogger(
+                "runs", self.config.name, version, default_hp_metric=False
+            )
+        plugins = self._get(self.config_init, "trainer.plugins") or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeFiles()]
         return super().instantiate_trainer(**kwargs)
 
 
@@ -142,7 +168,19 @@ def train(argv: Sequence[str], finish: Callable[[Path, Any], object] = lambda *_
     """
     start = time.monotonic()
     _calm()
+    if _rank() > 0:
+        be_quiet()  # the first process speaks for all
     cli = _parse(argv)
+    try:
+        return _train(cli, argv, finish, start)
+    finally:
+        if cli.run_folder:
+            cli.run_folder.release()
+
+
+def _train(
+    cli: TrainCLI, argv: Sequence[str], finish: Callable[[Path, Any], object], start: float
+) -> int:
     trainer, data = cli.trainer, cli.datamodule
     # Deterministic algorithms also fill all new memory, in case somebody reads it before it is
     # written. Nobody does, and it costs a sixth of the time.
@@ -156,12 +194,21 @@ def train(argv: Sequence[str], finish: Callable[[Path, Any], object] = lambda *_
             for message in _QUIET:
                 warnings.filterwarnings("ignore", message)
             trainer.fit(cli.model, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    except MisconfigurationException as error:
+        if "restored a checkpoint with current_epoch" not in str(error):
+            raise
+        raise CatordogError(
+            f"the run of {cli.config.ckpt_path} has more epochs behind it than it may have: give "
+            f"a higher --trainer.max_epochs than {trainer.max_epochs}"
+        ) from None
     except (KeyboardInterrupt, SystemExit):
         if not (trainer.interrupted or _stopped(trainer)):
             raise
         return _say_how_to_resume(cli, argv)
     if _stopped(trainer) and trainer.interrupted:
         return _say_how_to_resume(cli, argv)
+    if not trainer.is_global_zero:
+        return 0
     folder = checkpoint_folder(trainer)
     _log_hyperparameters(cli)
     best = folder / "best.ckpt"
@@ -221,6 +268,7 @@ def _parse(argv: Sequence[str]) -> TrainCLI:
                 "num_sanity_val_steps": 0,
                 "enable_model_summary": False,
                 "deterministic": "warn",
+                "use_distributed_sampler": False,  # ours does it, and drops or doubles no photo
                 "default_root_dir": "runs",
             },
             parser_kwargs={"exit_on_error": False, "prog": "catordog train"},
@@ -281,25 +329,21 @@ def _config(name: str) -> str:
     raise CatordogError(f"--config {name}: no such file; catordog has {', '.join(names)}")
 
 
-def _resume(ckpt_path: str | None, runs: Path) -> tuple[str | None, str | None]:
-    """The checkpoint to go on from, and the version of the run that it belongs to."""
-    if ckpt_path is None:
-        return None, None
-    if ckpt_path == "last":
-        found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise CatordogError(
-                f"--ckpt_path last: no checkpoint in {runs}; train without it, or give a path"
-            )
-        path = found[-1]
-    else:
-        path = Path(ckpt_path)
-        if not path.is_file():
-            raise CatordogError(f"--ckpt_path {ckpt_path}: no such file")
-    load_checkpoint(path)  # says what is wrong with it before any photo is read
-    say(f"going on from {_shown(path)}")
-    run = path.parent.parent
-    return str(path), run.name if run.parent == runs else None
+def _run_folder(run: Path | None, runs: Path) -> RunFolder | None:
+    """The folder that this run writes to, and no other meanwhile; None in all but one process."""
+    if _rank() > 0:
+        return None  # they learn from the first one where things are written
+    return RunFolder(run) if run else RunFolder.new(runs)
+
+
+def _rank() -> int:
+    """Which of the processes of this training is this one: 0 is the first, or the only one."""
+    return int(
+        os.environ.get("RANK")
+        or os.environ.get("SLURM_PROCID")
+        or os.environ.get("LOCAL_RANK")
+        or 0
+    )
 
 
 def _precision(*, gpu: bool, compiled: bool) -> str:
@@ -352,19 +396,24 @@ def _log_hyperparameters(cli: TrainCLI) -> None:
     logger.save()
 
 
-def _stopped(trainer: Any) -> bool:
-    return any(isinstance(callback, CleanStop) and callback.asked for callback in trainer.callbacks)
+def _stopped(trainer: Any) -> int:
+    """The signal that has ended this run; 0 if none has."""
+    asked = (each.asked for each in trainer.callbacks if isinstance(each, LastCheckpoint))
+    return next(asked, 0)
 
 
 def _say_how_to_resume(cli: TrainCLI, argv: Sequence[str]) -> int:
-    last = checkpoint_folder(cli.trainer) / "last.ckpt"
-    if not last.is_file():
-        say("stopped before the first checkpoint: nothing to go on from")
-        return INTERRUPTED
+    code = TRY_AGAIN if _stopped(cli.trainer) in STOPS[1:] else INTERRUPTED
+    if not cli.trainer.is_global_zero:
+        return code
+    last = checkpoint_folder(cli.trainer) / LAST
     words = _without_option(argv, "--ckpt_path")
-    say(f"stopped; checkpoint {_shown(last)}; go on with:")
+    if last.is_file():
+        say(f"stopped; checkpoint {_shown(last)}; go on with:")
+    else:
+        say("stopped before the first checkpoint; begin again with:")
     print(shlex.join(["catordog", "train", *words, "--ckpt_path", "last"]), flush=True)
-    return INTERRUPTED
+    return code
 
 
 def _shown(path: Path) -> str:

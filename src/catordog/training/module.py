@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from catordog.training.networks import OURS, build_network
 from catordog.training.transfer import Transfer
 
 Optimizer = Literal["sgd", "muon", "adamw"]
+
+_WITHIN = 1  # tells these draws from those of the photos
 
 
 class ClassifierModule(L.LightningModule):
@@ -97,6 +100,17 @@ class ClassifierModule(L.LightningModule):
         """Freeze what doesn't learn in this epoch."""
         self.transfer.apply(self.network, self._head[0], self.current_epoch)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what draws at random within a network (dropout …): by the step alone.
+
+        So a run that goes on draws what it would have drawn.
+        """
+        del batch, batch_idx
+        trainer = self.trainer
+        step = trainer.fit_loop.epoch_loop.total_batch_idx
+        draw = np.random.SeedSequence((self._data.seed, step, trainer.global_rank, _WITHIN))
+        torch.manual_seed(int(draw.generate_state(1)[0]))
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         """Cross-entropy on raw logits; None if no photo of the batch could be read."""
         del batch_idx
@@ -115,6 +129,12 @@ class ClassifierModule(L.LightningModule):
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Measure the network that is kept: the first process's batch norms, not one's own."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss, accuracy and confusion matrix over photos that don't train.

@@ -1,0 +1,342 @@
+"""Runs that are killed, starved and doubled: real processes, real signals, real full disks."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import jpeg, write_folder
+from training.forks import Forks, Run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+
+KILLS = 20
+NETWORK = "training.test_never_loses_work.Forgetful"
+
+
+class Forgetful(nn.Module):
+    """A network that draws at random within itself."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2)),
+            nn.Conv2d(8, 16, 3, 2),
+        )
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, photos):
+        return self.fc(self.body(photos).relu().mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory) -> Path:
+    files = {f"{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i) for i in range(400)}
+    return write_folder(tmp_path_factory.mktemp("pets") / "pets", files)
+
+
+def words(pets: Path, *more: object) -> list[str]:
+    """Everything that has a state: optimiser, schedule, average, sizes, draws, order, dropout."""
+    return [
+        *("train", "--data", str(pets), "--data.size", "32", "--data.start_size", "16"),
+        *("--data.batch_size", "16", "--model.network", NETWORK, "--model.optimizer", "muon"),
+        *("--trainer.callbacks+", "catordog.training.callbacks.MovingAverage"),
+        *("--trainer.max_epochs", "4", "--save_every", "0.0005"),
+        *map(str, more),
+    ]
+
+
+def state(folder: Path, version: int = 0, file: str = "last") -> dict[str, object]:
+    path = folder / f"runs/run/version_{version}/checkpoints/{file}.ckpt"
+    content = torch.load(path, weights_only=True)
+    names = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "epoch")
+    return {name: content[name] for name in names} | {"steps": content["global_step"]}
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(same(one[key], other[key]) for key in one)
+        )
+    if isinstance(one, list):
+        return isinstance(other, list) and all(map(same, one, other)) and len(one) == len(other)
+    return one == other
+
+
+@pytest.fixture(scope="module")
+def undisturbed(forks, pets, tmp_path_factory) -> Path:
+    """The run that nobody kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ended = forks.run(*words(pets), cwd=folder, CATORDOG_DATA=str(folder / "data"))
+    assert ended.code == 0, ended.err
+    return folder
+
+
+class Lives:
+    """One run, in as many processes as it takes."""
+
+    def __init__(self, forks: Forks, pets: Path, folder: Path) -> None:
+        self.forks, self.pets, self.folder = forks, pets, folder
+        self.kills = 0
+
+    def start(self, *more: object) -> Run:
+        command = words(self.pets, "--ckpt_path", "last", *more)
+        return self.forks.start(*command, cwd=self.folder, CATORDOG_DATA=str(self.folder / "data"))
+
+    def killed_after(self, seconds: float) -> int:
+        life = self.start()
+        time.sleep(seconds)
+        return self.ended_by_kill(life)
+
+    def killed_while(self, pattern: str) -> int:
+        """Killed while there is such a file."""
+        life = self.start()
+        while life.poll() is None and not any(self.folder.glob(pattern)):
+            pass
+        return self.ended_by_kill(life)
+
+    def ended_by_kill(self, life: Run) -> int:
+        code = life.kill()
+        assert code in (0, -signal.SIGKILL), life.err
+        self.kills += code != 0
+        return code
+
+    def steps(self) -> int:
+        return int(state(self.folder)["steps"])
+
+
+def test_a_run_that_is_killed_twenty_times_ends_with_the_weights_of_one_that_never_was(
+    forks, pets, undisturbed, tmp_path
+):
+    chance = random.Random(16.917 / 0.772)
+    begun = time.monotonic()
+    lives = Lives(forks, pets, tmp_path)
+    lives.killed_while("data/cache/*.partial")
+    while lives.kills < KILLS:
+        if chance.random() < 0.3:
+            ended = lives.killed_while("runs/run/*/checkpoints/.last.ckpt.*")
+        else:
+            ended = lives.killed_after(chance.uniform(0.1, 2.5))
+        if ended == 0:
+            # It got through to its end: another run, until there were enough kills.
+            assert same(state(tmp_path), state(undisturbed)), f"after {lives.kills} kills"
+            shutil.rmtree(tmp_path / "runs")
+    last = lives.start()
+    assert last.wait() == 0, last.err
+    for file in ("last", "best"):
+        assert same(state(tmp_path, file=file), state(undisturbed, file=file))
+    assert time.monotonic() - begun < 300
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_scheduler_that_stops_a_run_gets_a_checkpoint_and_a_code_that_says_try_again(
+    forks, pets, undisturbed, tmp_path, number
+):
+    command = words(pets, "--save_every", "60")
+    env = {"CATORDOG_DATA": str(undisturbed / "data")}
+    run = forks.start(*command, cwd=tmp_path, **env)
+    run.wait_for("epoch   1/4")
+    time.sleep(0.1)
+    run.send(number)
+    assert run.wait() == (130 if number == signal.SIGINT else os.EX_TEMPFAIL), run.err
+    assert "Traceback" not in run.err
+    assert "stopped; checkpoint runs/run/version_0/checkpoints/last.ckpt; go on with:" in run.err
+    again = shlex.split(run.out)
+    assert again[-2:] == ["--ckpt_path", "last"]
+    resumed = forks.run(*again[1:], cwd=tmp_path, **env)
+    assert resumed.code == 0, resumed.err
+    assert same(state(tmp_path), state(undisturbed))
+
+
+def damage(file: Path) -> None:
+    """Change one byte in the middle of its largest part."""
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as parts:
+        part = max(parts.infolist(), key=lambda part: part.file_size)
+    content[part.header_offset + 300] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_last_checkpoint_that_is_damaged_gives_way_to_the_one_before(
+    forks, pets, undisturbed, tmp_path
+):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    damage(tmp_path / "runs/run/version_0/checkpoints/last.ckpt")
+    run = forks.run(
+        *words(pets, "--ckpt_path", "last"), cwd=tmp_path, CATORDOG_DATA=str(undisturbed / "data")
+    )
+    assert run.code == 0, run.err
+    said = [line for line in run.err.splitlines() if "damaged" in line]
+    assert len(said) == 1
+    assert said[0].endswith("; going on from the one before")
+    assert same(state(tmp_path), state(undisturbed))
+
+
+def test_where_both_are_damaged_one_line_says_so(forks, pets, undisturbed, tmp_path):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    for name in ("last", "previous"):
+        damage(tmp_path / f"runs/run/version_0/checkpoints/{name}.ckpt")
+    run = forks.run(*words(pets, "--ckpt_path", "last"), cwd=tmp_path)
+    assert run.code == 2
+    assert "previous.ckpt: damaged" in run.err
+    assert len(run.err.splitlines()) == 1, run.err
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_cause_and_the_last_good_checkpoint(
+    forks, pets, undisturbed, tmp_path
+):
+    env = {"CATORDOG_DATA": str(undisturbed / "data")}
+    options = words(pets, "--model.optimizer", "sgd")
+    assert forks.run(*options, "--trainer.max_epochs", 1, cwd=tmp_path, **env).code == 0
+    kept = state(tmp_path)
+    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+    run = forks.run(*words(pets, "--model.lr", "1e18", "--model.optimizer", "sgd"), cwd=tmp_path,
+                    **env)  # fmt: skip
+    assert run.code == 2, run.err
+    line = run.err.splitlines()[-1]
+    assert "the loss is no longer a number (epoch 1, step" in line
+    assert "the learning rate is too high" in line
+    assert "--model.lr 1e+17" in line
+    for file in tmp_path.glob("runs/run/version_1/checkpoints/*.ckpt"):
+        weights = torch.load(file, weights_only=True)["state_dict"]
+        assert all(tensor.isfinite().all() for tensor in weights.values()), file
+        assert str(file.relative_to(tmp_path)) in line or file.name != "last.ckpt"
+
+
+def test_two_runs_that_start_at_once_get_a_folder_each(forks, pets, undisturbed, tmp_path):
+    env = {"CATORDOG_DATA": str(tmp_path / "data")}
+    runs = [forks.start(*words(pets), cwd=tmp_path, name=f"run{i}", **env) for i in range(2)]
+    assert [run.wait() for run in runs] == [0, 0], runs[0].err + runs[1].err
+    for version in range(2):
+        assert same(state(tmp_path, version), state(undisturbed))
+
+
+def test_nobody_goes_on_with_a_run_that_is_running(forks, pets, undisturbed, tmp_path):
+    env = {"CATORDOG_DATA": str(undisturbed / "data")}
+    first = forks.start(*words(pets), cwd=tmp_path, **env)
+    first.wait_for("epoch   1/4")
+    second = forks.start(*words(pets, "--ckpt_path", "last"), cwd=tmp_path, name="second", **env)
+    assert second.wait() == 2
+    assert "runs/run/version_0 is being trained by another process" in second.err
+    assert first.wait() == 0, first.err
+    assert same(state(tmp_path), state(undisturbed))
+
+
+def test_last_is_of_the_newest_run_even_where_that_was_killed_before_its_first_checkpoint(
+    forks, pets, undisturbed, tmp_path
+):
+    env = {"CATORDOG_DATA": str(undisturbed / "data")}
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    (tmp_path / "runs/run/version_1").mkdir()
+    run = forks.run(*words(pets, "--ckpt_path", "last"), cwd=tmp_path, **env)
+    assert run.code == 0, run.err
+    assert "no checkpoint in runs/run/version_1 yet; starting from the beginning" in run.err
+    assert same(state(tmp_path, 1), state(undisturbed))
+
+
+def test_a_run_whose_photos_change_says_so_and_goes_on(forks, undisturbed, tmp_path, pets):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    own = shutil.copytree(pets, tmp_path / "pets")
+    write_folder(own, {f"cat/new{i}.jpg": jpeg(1000 + 2 * i) for i in range(40)})
+    command = words(own, "--ckpt_path", "last", "--trainer.max_epochs", "5")
+    run = forks.run(*command, cwd=tmp_path, CATORDOG_DATA=str(tmp_path / "data"))
+    assert run.code == 0, run.err
+    said = [line for line in run.err.splitlines() if "photos have changed" in line]
+    assert len(said) == 1
+    assert "epoch   5/5" in run.err
+    assert "epoch   3/" not in run.err
+
+
+def test_a_run_that_has_more_epochs_behind_it_than_it_may_have_is_one_line(
+    forks, pets, undisturbed, tmp_path
+):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    command = words(pets, "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    run = forks.run(*command, cwd=tmp_path, CATORDOG_DATA=str(undisturbed / "data"))
+    assert run.code == 2
+    assert run.err.splitlines()[-1].endswith("give a higher --trainer.max_epochs than 2")
+
+
+def test_a_run_doesnt_go_on_with_other_classes(forks, undisturbed, tmp_path):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    files = {f"{('cat', 'hen')[i % 2]}/{i}.jpg": jpeg(i) for i in range(60)}
+    own = write_folder(tmp_path / "pets", files)
+    run = forks.run(*words(own, "--ckpt_path", "last"), cwd=tmp_path)
+    assert run.code == 2
+    assert "has the classes cat, hen, and this run began with cat, dog" in run.err
+    assert "Traceback" not in run.err
+
+
+@pytest.fixture(scope="module")
+def mounts() -> Iterator[Forks]:
+    """Processes that may mount small disks of their own."""
+    found = shutil.which("unshare") and subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    if not found or found.returncode:
+        pytest.skip("this machine lets nobody mount a small disk of their own")
+    made = Forks(own_mounts=True)
+    yield made
+    made.close()
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_a_line_and_nothing_saved_is_lost(
+    mounts, pets, undisturbed, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    assert mounts.shell(f"mount -t tmpfs -o size=600k none {disk}") == 0
+    env = {"CATORDOG_DATA": str(undisturbed / "data")}
+    command = words(pets, "--trainer.max_epochs", "40")
+    run = mounts.start(*command, cwd=tmp_path, **env)
+    assert run.kill() == -signal.SIGKILL  # only to have the log's files on the other disk
+    run = mounts.start(*command, cwd=disk, name="../log", **env)
+    assert run.wait() == 2, run.err
+    assert "Traceback" not in run.err
+    line = run.err.splitlines()[-1]
+    assert "No space left on device" in line, run.err
+    assert mounts.shell(f"mkdir {tmp_path}/kept && cp -r {disk}/runs {tmp_path}/kept/") == 0
+    last = tmp_path / "kept/runs/run/version_0/checkpoints/last.ckpt"
+    assert last.is_file()
+    assert torch.load(last, weights_only=True)["global_step"] > 0
+    assert not [*last.parent.glob(".last.*")]
+    assert mounts.shell(f"mount -o remount,size=100m {disk}") == 0
+    again = mounts.start(*command, "--ckpt_path", "last", cwd=disk, name="../again", **env)
+    assert again.wait() == 0, again.err
+
+
+def test_a_folder_that_cant_be_written_is_one_line_before_any_photo_is_read(mounts, pets, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    assert mounts.shell(f"mount -t tmpfs -o ro none {disk}") == 0
+    run = mounts.start(*words(pets), cwd=disk, name="../log")
+    assert run.wait() == 2
+    assert run.err.splitlines()[-1].startswith(
+        "catordog: error: can't write to runs/run (Read-only"
+    )
+    assert "reading" not in run.err
