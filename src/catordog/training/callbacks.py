@@ -213,16 +213,17 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # validation follows, and saves; or gradients wait that no checkpoint holds
         due = time.monotonic() - self._saved_at > self.seconds
-        stop = _anybody(trainer, said=self.asked > 0)
-        if stop or _anybody(trainer, said=due and trainer.is_global_zero):
+        self.asked = _highest(trainer, self.asked)
+        if self.asked or _highest(trainer, int(due and trainer.is_global_zero)):
             self._save(trainer)
-        if stop:
+        if self.asked:
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop between epochs: the validation before has saved."""
         del pl_module
-        if _anybody(trainer, said=self.asked > 0):
+        self.asked = _highest(trainer, self.asked)
+        if self.asked:
             raise KeyboardInterrupt
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -270,9 +271,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM) + ((signal.SIGUSR1,) if hasattr(signal, 
 _BATCHES_BETWEEN_TALKS = 10
 
 
-def _anybody(trainer: L.Trainer, *, said: bool) -> bool:
-    """Whether any of the processes says so; all of them get the same answer."""
-    return bool(trainer.strategy.reduce_boolean_decision(said, all=False))
+def _highest(trainer: L.Trainer, number: int) -> int:
+    """The highest number that any of the processes says; all of them get the same answer."""
+    if trainer.world_size == 1:
+        return number
+    said = torch.tensor(number, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(said, reduce_op="max"))
 
 
 def checkpoint_folder(trainer: L.Trainer) -> Path:

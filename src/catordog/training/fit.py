@@ -110,6 +110,9 @@ class TrainCLI(LightningCLI):
         if checkpoint:
             say(f"going on from {_shown(checkpoint)}")
         gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
+        _count_processes(trainer, gpu=gpu)
+        if trainer.strategy == "auto" and _ranks() > 1 and _freezes(config.model.transfer):
+            trainer.strategy = "ddp_find_unused_parameters_true"  # frozen layers have no gradient
         if config.compile is None:
             config.compile = gpu
         if trainer.precision is None:
@@ -207,8 +210,9 @@ def _train(
         return _say_how_to_resume(cli, argv)
     if _stopped(trainer) and trainer.interrupted:
         return _say_how_to_resume(cli, argv)
+    _gather_failures(trainer, data)
     if not trainer.is_global_zero:
-        return 0
+        return 1 if data.failures else 0
     folder = checkpoint_folder(trainer)
     _log_hyperparameters(cli)
     best = folder / "best.ckpt"
@@ -229,6 +233,15 @@ def _train(
     words += ["--exclude", data.exclude] if data.exclude else []
     print(shlex.join(words), flush=True)
     return 1 if data.failures else 0
+
+
+def _gather_failures(trainer: Any, data: PhotosDataModule) -> None:
+    """Tell every process what the others could not read."""
+    if trainer.world_size > 1:
+        all_failures: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(all_failures, data.failures)
+        by_path = {failure.path: failure for each in all_failures for failure in each}
+        data.failures = list(by_path.values())
 
 
 def _find(cli: TrainCLI, argv: Sequence[str]) -> int:
@@ -334,6 +347,26 @@ def _run_folder(run: Path | None, runs: Path) -> RunFolder | None:
     if _rank() > 0:
         return None  # they learn from the first one where things are written
     return RunFolder(run) if run else RunFolder.new(runs)
+
+
+def _count_processes(trainer: Any, *, gpu: bool) -> None:
+    """Tell Lightning how many processes torchrun or SLURM has started, where the user doesn't."""
+    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or ""
+    if not here.isdigit() or _ranks() == 1:
+        return
+    if trainer.devices in (None, "auto") and not gpu:
+        trainer.devices = int(here)
+    if trainer.num_nodes == 1:
+        trainer.num_nodes = max(1, _ranks() // int(here))
+
+
+def _freezes(transfer: Any) -> bool:
+    return bool(transfer and (transfer.head_epochs or transfer.frozen))
+
+
+def _ranks() -> int:
+    """How many processes torchrun or SLURM has started for this training."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
 
 def _rank() -> int:

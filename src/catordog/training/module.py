@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from catordog.checkpoint import ModelFile
@@ -80,6 +81,8 @@ class ClassifierModule(L.LightningModule):
         ).to(memory_format=torch.channels_last)
         self._head = [last_layer(self.network, size)]  # in a list: it is no further module
         self.example_input_array = torch.zeros(2, 3, size, size)
+        # Lightning's own means go wrong where processes have unlike numbers of photos.
+        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         metrics = {"num_classes": len(classes), "average": "micro"}
         self.train_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
         self.val_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
@@ -126,7 +129,9 @@ class ClassifierModule(L.LightningModule):
             label_smoothing=self.hparams["label_smoothing"],
         )
         self.train_accuracy(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.train_loss(loss.detach(), len(labels))
+        self.log("train/loss_step", loss, on_step=True, on_epoch=False)  # this process's own
+        self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
@@ -150,7 +155,8 @@ class ClassifierModule(L.LightningModule):
         self.val_accuracy(logits, labels)
         self.confusion(logits, labels)
         shown = {"on_step": False, "on_epoch": True, "prog_bar": True}
-        self.log("val/loss", loss, batch_size=len(labels), sync_dist=True, **shown)  # type: ignore[arg-type]
+        self.val_loss(loss, len(labels))
+        self.log("val/loss", self.val_loss, **shown)  # type: ignore[arg-type]
         self.log("val/accuracy", self.val_accuracy, **shown)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
