@@ -15,7 +15,7 @@ import numpy as np
 
 from catordog.confidence.labels import Suspect
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_text
+from catordog.files import path_cell, text_cell, write_text
 from catordog.photos.audit import Findings
 from catordog.photos.audit import audit as look
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
@@ -206,7 +206,8 @@ def fix_list(result: Audit) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "suggested", "reason"])
-    writer.writerows(result.proposals())
+    for path, *words in result.proposals():
+        writer.writerow([path_cell(path), *map(text_cell, words)])
     return text.getvalue()
 
 

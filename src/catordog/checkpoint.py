@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import pickle  # for the name of its error  # nosec B403
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path

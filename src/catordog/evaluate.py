@@ -22,7 +22,7 @@ from catordog.confidence.metrics import Metrics, calibration_error, measure
 from catordog.confidence.novelty import ACCEPT, LEAST_PHOTOS
 from catordog.confidence.softmax import honest, softmax
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_text
+from catordog.files import path_cell, text_cell, write_text
 from catordog.photos.damage import DEGREES, KINDS, damage
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
 from catordog.photos.reading import report_failures
@@ -515,7 +515,8 @@ def rows_csv(result: Evaluation) -> str:
         said = int(result.logits[index].argmax())
         writer.writerow(
             [
-                *(photo.path, classes[int(result.labels[index])], classes[said]),
+                path_cell(photo.path),
+                *(text_cell(classes[label]) for label in (int(result.labels[index]), said)),
                 confidences[index, said],
                 *result.logits[index].tolist(),
                 *confidences[index].tolist(),
@@ -523,7 +524,8 @@ def rows_csv(result: Evaluation) -> str:
             ]
         )
     for failure in result.failures:
-        writer.writerow([failure.path, *[""] * (3 + 2 * len(classes)), failure.reason])
+        blank = [""] * (3 + 2 * len(classes))
+        writer.writerow([path_cell(failure.path), *blank, text_cell(failure.reason)])
     return text.getvalue()
 
 

@@ -14,6 +14,19 @@ from catordog.errors import CatordogError
 from catordog.terminal import say
 
 
+def path_cell(path: str) -> str:
+    """A path for a CSV file, which no spreadsheet takes for a formula: `=1.jpg` as `./=1.jpg`."""
+    return f"./{path}" if path.startswith(_FORMULA) else path
+
+
+def text_cell(text: str) -> str:
+    """Any other text for a CSV file; what begins like a formula gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as `write_bytes` does, in UTF-8."""
     write_bytes(path, text.encode())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from catordog.confidence.softmax import honest
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import partial_of, written_whole
+from catordog.files import partial_of, path_cell, text_cell, written_whole
 
 Format = Literal["table", "jsonl", "csv"]
 Result = Prediction | PhotoError
@@ -93,7 +93,7 @@ class Rows:
         """Whether a photo had its row already when the work began."""
         if not self.kept:
             return False
-        number = _number(path)
+        number = _number(path_cell(path) if self._style == "csv" else path)
         place = int(np.searchsorted(self._known, number))
         return place < len(self._known) and int(self._known[place]) == number
 
@@ -211,10 +211,12 @@ def _csv(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
 
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            writer.writerow([path, *[""] * (len(heads) - 2), result.reason])
+            blank = [""] * (len(heads) - 2)
+            writer.writerow([path_cell(path), *blank, text_cell(result.reason)])
         else:
             values = [*result.confidences.values(), *result.logits.values()]
-            writer.writerow([path, result.label, result.confidence, *values, result.verdict, ""])
+            said = (text_cell(result.label), result.confidence, *values, text_cell(result.verdict))
+            writer.writerow([path_cell(path), *said, ""])
         file.flush()
 
     return write

@@ -156,3 +156,12 @@ def test_whatever_the_bytes_the_outcome_is_a_picture_or_a_photo_error(step):
 
 def test_file_like_names_never_open_a_file():
     assert decode(io.BytesIO(jpeg(0)).getvalue(), "/nowhere/at/all.jpg").size == (48, 48)
+
+
+def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused_at_once():
+    plain = save(Image.new("L", (8000, 8000), 128), "JPEG", progressive=True)
+    last = plain.rindex(b"\xff\xda")
+    bomb = plain[:last] + plain[last:-2] * 5000 + plain[-2:]  # half a minute for every megabyte
+    decode(plain)
+    with pytest.raises(PhotoError, match="scans: made to take long"):
+        decode(bomb)

@@ -144,6 +144,8 @@ def examine(
             if image.width * image.height > max_pixels:
                 size = f"{image.width} × {image.height} pixels is "
                 raise PhotoError(path, size + _too_large(max_pixels))
+            if image.format in {"JPEG", "MPO"}:
+                _refuse_endless(data, image, path, max_pixels)
             facts = (image.format or "?", image.mode, image.width, image.height)
             if near is not None and image.format in {"JPEG", "MPO"}:
                 image.draft(None, (2 * near, 2 * near))
@@ -163,6 +165,17 @@ def examine(
     # damaged files; whichever it is, this photo cannot be read and the next one can.
     except Exception as error:
         raise PhotoError(path, _reason(error)) from None
+
+
+_WHOLE_SCANS = 20
+"""How often a JPEG may go over as many pixels as the largest photo has. Cameras write a dozen
+scans; a file of a megabyte can hold so many that decoding takes an hour."""
+
+
+def _refuse_endless(data: bytes, image: Image.Image, path: str, max_pixels: int) -> None:
+    scans = data.count(b"\xff\xda")  # what is compressed never holds these two bytes
+    if scans * image.width * image.height > _WHOLE_SCANS * max_pixels:
+        raise PhotoError(path, f"{scans:,} scans: made to take long")
 
 
 def _let_pillow_take(max_pixels: int) -> None:

@@ -38,6 +38,7 @@ from catordog.training.find import Setting, find_setting
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import has_bfloat16
 from catordog.training.runs import LAST, RunFolder, WholeFiles, find_checkpoint
+from catordog.training.trust import check_config
 
 INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
 TRY_AGAIN = os.EX_TEMPFAIL if hasattr(os, "EX_TEMPFAIL") else 75
@@ -266,6 +267,8 @@ def _without_option(argv: Sequence[str], option: str) -> list[str]:
 def _parse(argv: Sequence[str]) -> TrainCLI:
     words = [_long(word) for word in argv]
     words = _find_configs(words)
+    for config in _configs(words):
+        check_config(Path(config))
     # LightningCLI warns if a program has arguments of its own; ours are these.
     kept, sys.argv = sys.argv, sys.argv[:1]
     try:
@@ -326,8 +329,14 @@ def _find_configs(words: list[str]) -> list[str]:
 
 
 def _configs(words: list[str]) -> list[str]:
-    after = [word for flag, word in pairwise(words) if flag in {"--config", "-c"}]
-    return after + [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    """Every config among the words: a whole one, or one for a group of options."""
+    flags = {"--config", "-c", "--data", "--model", "--trainer"}
+    pairs = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
+    return [
+        word
+        for flag, word in pairs
+        if flag in flags and (flag in {"--config", "-c"} or Path(word).is_file())
+    ]
 
 
 def _config(name: str) -> str:

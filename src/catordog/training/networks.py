@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,8 @@ def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
 
 def _imported(path: str) -> type[nn.Module]:
     module_name, _, class_name = path.rpartition(".")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:  # importing some has effects
+        raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
