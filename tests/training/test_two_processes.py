@@ -209,6 +209,48 @@ def test_a_run_goes_on_with_another_number_of_processes(forks, pets, alone, tmp_
     assert close(alone[0], tmp_path)
 
 
+def test_slurm_starts_them_with_the_same_command(forks, pets, alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "CATORDOG_DATA": str(tmp_path / "data"), "MASTER_PORT": port, "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "catordog", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    runs = [
+        forks.start(*words(pets), cwd=tmp_path, name=f"rank{rank}", SLURM_PROCID=str(rank),
+                    SLURM_LOCALID=str(rank), **shared)
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [each.wait() for each in runs] == [0, 0], runs[0].err + runs[1].err
+    assert close(alone[0], tmp_path)
+    assert (tmp_path / "rank1.err").read_text() == ""
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False), (2, False)])
+def test_the_slurm_script_queues_itself_again_only_where_a_signal_stopped_it(
+    tmp_path, code, requeued
+):
+    for name, text in {
+        "srun": f'echo "$@" > {tmp_path}/ran; exit {code}',
+        "scontrol": f'[ "$1" = show ] && echo node1 || echo "$@" >> {tmp_path}/asked',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    ended = subprocess.run(
+        ["bash", ROOT / "scripts/train.slurm", "--config", "cluster.yaml"], check=False,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7",
+             "SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "4",
+             "SLURM_JOB_NODELIST": "node[1-2]"},
+    )  # fmt: skip
+    assert ended.returncode == code
+    assert "catordog train --config cluster.yaml" in (tmp_path / "ran").read_text()
+    assert (tmp_path / "asked").exists() == requeued
+    if requeued:
+        assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
 def test_a_batch_that_cant_be_shared_is_one_line(forks, pets, tmp_path):
     runs = start(forks, 2, words(pets, "--data.batch_size", "33"), tmp_path)
     assert [each.wait() for each in runs] == [2, 2]
