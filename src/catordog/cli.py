@@ -161,6 +161,10 @@ def _run(words: list[str]) -> int:
         from catordog import export
 
         return export.run(args.model, args.out, args.data, half=args.half, int8=args.int8)
+    if args.command == "shard":
+        from catordog import shard
+
+        return shard.run(args.data, args.out, args.photos, args.exclude, _rules(args))
     if args.command == "audit":
         from catordog import audit
 
@@ -364,6 +368,19 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", metavar="F", help="write the findings to this file")
     audit.add_argument(
         "--fix-list", metavar="F", help="write photos to leave out, for --exclude, to this CSV file"
+    )
+
+    shard = commands.add_parser(
+        "shard",
+        parents=[common, reading, excluding],
+        help="pack photos for training on many machines",
+        description="Pack photos into tars of a thousand with an index: a form of --data that is "
+        "read a few tars at a time, from a slow disk or from many. Photos stay as they are.",
+    )
+    shard.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    shard.add_argument("--out", required=True, metavar="DIR", help="the folder for the shards")
+    shard.add_argument(
+        "--photos", type=int, default=1000, metavar="N", help="photos to a shard (default: 1000)"
     )
 
     softmax = commands.add_parser(

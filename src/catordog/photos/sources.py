@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from typing import Literal, Protocol, overload
 from PIL import Image
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos import drawn
+from catordog.photos import drawn, shards
 from catordog.photos.decode import (
     DEFAULT_RULES,
     Decoded,
@@ -34,8 +35,8 @@ from catordog.terminal import progress
 
 FORMS = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, files named "
-    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, or "
-    "'drawn', 'oxford-pets', 'microsoft'"
+    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, a folder "
+    "of 'catordog shard', or 'drawn', 'oxford-pets', 'microsoft'"
 )
 
 _SPLIT_FOLDERS: dict[str, Split] = {
@@ -58,6 +59,12 @@ class Pictures(Protocol):
 
     def key(self, name: str) -> int:
         """Its content key (see `split.content_key`). Raises `PhotoError`."""
+
+    def data(self, name: str) -> tuple[bytes, str]:
+        """Its file, and the suffix of its name. Raises `PhotoError`."""
+
+    def place(self, name: str) -> int:
+        """A number that pictures share which lie together."""
 
     def path(self, name: str) -> str:
         """What its owner calls it."""
@@ -105,6 +112,15 @@ class Photo:
     def key(self) -> int:
         """Its content key (see `split.content_key`). Raises `PhotoError`."""
         return self._pictures.key(self.name)
+
+    def data(self) -> tuple[bytes, str]:
+        """Its file, as it is, and the suffix of its name, as in `.jpg`. Raises `PhotoError`."""
+        return self._pictures.data(self.name)
+
+    @property
+    def place(self) -> int:
+        """A number that photos share which lie together, and are best read one after another."""
+        return self._pictures.place(self.name)
 
 
 class Photos(Sequence[Photo]):
@@ -154,6 +170,7 @@ class PhotoSet:
     unlabelled: int = 0
     excluded: frozenset[str] = frozenset()
     distinct: bool = False
+    packed: bool = False
     _sides: dict[Fractions, list[Split]] = field(default_factory=dict, repr=False, compare=False)
 
     def split(
@@ -283,10 +300,20 @@ def _open(data: str, rules: DecodeRules) -> PhotoSet:
         if data not in DOWNLOADS:
             raise CatordogError(f"--data {data}: no such file or folder; give {FORMS}")
         path = fetch(data)
+    if (path / shards.INDEX).is_file():
+        return _packed(data, shards.Shards(path), rules)
     store = open_store(path)
     if store is None:
         raise CatordogError(f"--data {data}: neither a folder nor an archive; give {FORMS}")
     return _labelled(data, store, rules)
+
+
+def _packed(data: str, store: shards.Shards, rules: DecodeRules) -> PhotoSet:
+    """Photos that `catordog shard` has packed: their labels and sides are known."""
+    photos = Photos(_Files(store, rules), shards.Names(store), store.labels(), list(store.splits()))
+    if not len(photos):
+        raise CatordogError(f"--data {data}: its shards are empty; pack them again")
+    return PhotoSet(data, store.classes, photos, packed=True)
 
 
 def _without(found: PhotoSet, file: Path) -> PhotoSet:
@@ -339,6 +366,12 @@ class _Files:
 
     def path(self, name: str) -> str:
         return self.store.path(name)
+
+    def data(self, name: str) -> tuple[bytes, str]:
+        return self.store.read(name), PurePosixPath(name).suffix.lower() or ".jpg"
+
+    def place(self, name: str) -> int:
+        return self.store.place(name)
 
     def probability(self, name: str) -> float | None:
         del name
@@ -491,6 +524,15 @@ class _Drawn:
 
     def key(self, name: str) -> int:
         return content_key(_index(name), self.seed)
+
+    def data(self, name: str) -> tuple[bytes, str]:
+        file = io.BytesIO()
+        self.image(name, None).save(file, "PNG")
+        return file.getvalue(), ".png"
+
+    def place(self, name: str) -> int:
+        del name
+        return 0
 
     def path(self, name: str) -> str:
         return name

@@ -56,7 +56,8 @@ class PhotosDataModule(L.LightningDataModule):
         decode_size: side at which training photos are decoded, in pixels; crops are taken from
             them. None: a quarter more than `end_size`.
         cache: keep decoded photos in `data/cache`, where every later run finds them; otherwise
-            they are decoded anew in every epoch, and nothing is kept.
+            they are decoded anew in every epoch, and nothing is kept. None: keep them, but not
+            those of shards, which may be more than a disk holds.
         workers: processes that decode photos where there is no cache; None: one for each core.
         batch_size: photos to a step, of all processes together: the same command trains the same
             network, whatever the number of GPUs.
@@ -83,7 +84,7 @@ class PhotosDataModule(L.LightningDataModule):
         start_size: int | None = None,
         end_size: int | None = None,
         decode_size: int | None = None,
-        cache: bool = True,
+        cache: bool | None = None,
         workers: int | None = None,
         batch_size: int = 128,
         balance: Balance = "no",
@@ -119,7 +120,7 @@ class PhotosDataModule(L.LightningDataModule):
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
         self.photo_set = open_data(source, rules=self.rules, exclude=exclude)
-        self.cache = cache
+        self.cache = cache if cache is not None else not self.photo_set.packed
         self.workers = workers
         self.balance = balance
         self.exclude = exclude
@@ -223,6 +224,8 @@ class PhotosDataModule(L.LightningDataModule):
             raise CatordogError(f"{self.source}: {n} train photos for {ranks} processes")
         each = min(self.batch_size, n) // ranks  # of a batch, to each process
         order = _Shuffle(n, self.seed)
+        if isinstance(self._train, _Streamed) and self.photo_set.packed:
+            order = _ByPlace([photo.place for photo in self._train.photos], self.seed)
         if self.balance == "sampler":
             order = _Balanced(self._train.labels, self.seed)
         order.same = self._overfits  # the same batches in every epoch
@@ -452,6 +455,27 @@ class _Shuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
         return iter(order.tolist())
+
+
+class _ByPlace(_Shuffle):
+    """A new order in every epoch that reads a few shards at a time.
+
+    Shards are shuffled, and photos within each few of them.
+    """
+
+    def __init__(self, places: Sequence[int], seed: int) -> None:
+        super().__init__(len(places), seed)
+        self.shards = [np.flatnonzero(np.array(places) == place) for place in sorted({*places})]
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        order = generator.permutation(len(self.shards)).tolist()
+        for start in range(0, len(order), _SHARDS_AT_ONCE):
+            together = [self.shards[shard] for shard in order[start : start + _SHARDS_AT_ONCE]]
+            yield from generator.permutation(np.concatenate(together)).tolist()
+
+
+_SHARDS_AT_ONCE = 16
 
 
 class _Balanced(_Shuffle):

@@ -1,0 +1,166 @@
+"""Shards: packed once, read by any number of processes, in an order that a kill doesn't change."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catordog.cli import main
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos.shards import INDEX
+from catordog.photos.sources import open_data
+from catordog.photos.split import SPLITS, Fractions
+from conftest import jpeg, write_folder
+
+SHARES = Fractions()
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory) -> Path:
+    files = {f"{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i) for i in range(300)}
+    return write_folder(tmp_path_factory.mktemp("pets") / "pets", files)
+
+
+@pytest.fixture(scope="module")
+def packed(pets, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    assert main(["shard", "--data", str(pets), "--out", str(out), "--photos", "20"]) == 0
+    return out
+
+
+def content(data: str, split: str) -> Counter[tuple[int, int]]:
+    return Counter((photo.key(), photo.label) for photo in open_data(data).split(split, SHARES))
+
+
+def test_they_hold_the_same_photos_on_the_same_sides_in_the_same_classes(pets, packed):
+    assert open_data(str(packed)).classes == ("cat", "dog")
+    for split in SPLITS:
+        assert content(str(packed), split) == content(str(pets), split)
+    picture = next(iter(open_data(str(packed)).photos))
+    assert picture.image().size == (48, 48)
+
+
+def test_every_shard_has_all_classes(packed):
+    found = open_data(str(packed))
+    by_shard: dict[int, Counter[int]] = {}
+    for photo in found.photos:
+        by_shard.setdefault(photo.place, Counter())[photo.label] += 1
+    full = [counts for counts in by_shard.values() if counts.total() == 20]
+    assert len(full) >= 12
+    assert all(min(counts[0], counts[1]) >= 2 for counts in full)
+
+
+def test_they_are_webdatasets_too(packed):
+    webdataset = pytest.importorskip("webdataset")
+    shards = sorted(map(str, packed.glob("train-*.tar")))
+    stream = webdataset.WebDataset(shards, shardshuffle=False).to_tuple("jpg", "cls")
+    theirs = [(Image.open(io.BytesIO(data)).size, int(label)) for data, label in stream]
+    ours = [photo.label for photo in open_data(str(packed)).split("train", SHARES)]
+    assert [label for _, label in theirs] == ours
+
+
+def test_packing_that_was_killed_goes_on_and_gives_the_same_files(pets, packed, tmp_path):
+    for name in ("train-00000.tar", "train-00000.npy", "val-00000.tar"):
+        (tmp_path / name).write_bytes((packed / name).read_bytes())
+    before = (tmp_path / "train-00000.tar").stat().st_mtime_ns
+    assert main(["shard", "--data", str(pets), "--out", str(tmp_path), "--photos", "20"]) == 0
+    assert (tmp_path / "train-00000.tar").stat().st_mtime_ns == before
+    for file in packed.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_photos_that_cant_be_read_are_left_out_and_named(pets, tmp_path, capsys):
+    copy = tmp_path / "pets"
+    write_folder(copy, {f"{kind}/{i}.jpg": jpeg(2 * i + (kind == "dog")) for kind in ("cat", "dog")
+                        for i in range(30)})  # fmt: skip
+    (copy / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert main(["shard", "--data", str(copy), "--out", str(tmp_path / "out")]) == 1
+    assert "gone.jpg" in capsys.readouterr().err
+    assert len(open_data(str(tmp_path / "out")).photos) == 60
+
+
+def test_a_damaged_shard_costs_the_photos_that_are_damaged(packed, tmp_path):
+    for file in packed.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tar = tmp_path / "train-00001.tar"
+    data = bytearray(tar.read_bytes())
+    place = int(np.load(tar.with_suffix(".npy"))["offset"][3])
+    data[place + 100] ^= 1
+    tar.write_bytes(data)
+    failures = []
+    for photo in open_data(str(tmp_path)).photos:
+        try:
+            photo.image()
+        except PhotoError as error:
+            failures.append(str(error))
+    assert len(failures) == 1
+    assert "its shard is damaged" in failures[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda facts: facts.update(format=2), "format 2"),
+        (lambda facts: facts["shards"][0].__setitem__(0, "../../x.tar"), "no shard's name"),
+        (lambda facts: facts["shards"][0].__setitem__(0, "gone.tar"), "No such file"),
+        (lambda facts: facts["shards"][0].__setitem__(2, 7), "photos, not 7"),
+        (lambda facts: facts["shards"][0].__setitem__(1, "all"), "no shard's name or side"),
+        (lambda facts: facts.update(classes=["cat"]), "a label without a class"),
+        (lambda facts: facts.clear(), "KeyError"),
+    ],
+)
+def test_an_index_from_a_stranger_is_checked(packed, tmp_path, change, says):
+    for file in packed.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    facts = json.loads((packed / INDEX).read_text())
+    change(facts)
+    (tmp_path / INDEX).write_text(json.dumps(facts))
+    with pytest.raises(CatordogError, match="not a whole index of shards") as error:
+        open_data(str(tmp_path))
+    assert says in str(error.value) or says == "KeyError"
+
+
+def test_an_index_of_objects_is_refused_and_runs_nothing(packed, tmp_path):
+    for file in packed.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    np.save(tmp_path / "train-00000.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(CatordogError, match="not a whole index"):
+        open_data(str(tmp_path))
+
+
+def test_what_is_wrong_is_said_in_a_line(packed, pets, capsys):
+    for words, says in (
+        (["--data", str(pets), "--out", str(packed)], "it has shards already"),
+        (["--data", str(pets), "--out", str(packed / "new"), "--photos", "0"], "--photos 0"),
+        (["--data", "nowhere", "--out", str(packed / "new")], "nowhere: no such file"),
+    ):
+        assert main(["shard", *words]) == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_two_processes_go_on_in_the_middle_of_an_epoch_and_end_where_one_ends(packed, tmp_path):
+    from training.forks import Forks
+    from training.test_two_processes import close, run, start, words
+
+    forks = Forks()
+    try:
+        command = words(packed, "--data.workers", "1", "--trainer.max_epochs", "8")
+        run(forks, 1, command, tmp_path / "one")
+        pair = start(forks, 2, command, tmp_path / "two")
+        pair[0].wait_for("epoch   3/8")
+        pair[0].send(signal.SIGTERM)
+        assert [each.wait() for each in pair] == [75, 75], pair[0].err
+        run(forks, 2, [*command, "--ckpt_path", "last"], tmp_path / "two")
+        assert close(tmp_path / "one", tmp_path / "two")
+        assert not (tmp_path / "two/data/cache").exists()  # nothing is decoded onto this disk
+    finally:
+        forks.close()
