@@ -17,6 +17,7 @@ from catordog.errors import CatordogError, missing_package
 
 if TYPE_CHECKING:
     from catordog.photos.decode import DecodeRules
+    from catordog.predict import Verdicts
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -136,6 +137,11 @@ def _run(words: list[str]) -> int:
             args.models, args.data, args.split, args.json, args.html, args.exclude, _rules(args)
         )
     if args.command == "predict":
+        if args.engine == "ray":
+            _only_with_one_process(args)
+            from catordog import scale
+
+            return scale.run(args.paths, args.model, args.out, _verdicts(args))
         from catordog import predict
 
         return predict.run(
@@ -143,7 +149,7 @@ def _run(words: list[str]) -> int:
             args.model,
             args.format,
             args.out,
-            predict.Verdicts(args.threshold, args.error_rate, args.accept, _rules(args)),
+            _verdicts(args),
             resume=args.resume,
             sort_into=args.sort_into,
             link=args.link,
@@ -182,6 +188,22 @@ def _rules(args: argparse.Namespace) -> DecodeRules:
     from catordog.photos.decode import DecodeRules
 
     return DecodeRules(args.allow_truncated, args.max_megapixels)
+
+
+def _verdicts(args: argparse.Namespace) -> Verdicts:
+    from catordog.predict import Verdicts
+
+    return Verdicts(args.threshold, args.error_rate, args.accept, _rules(args))
+
+
+def _only_with_one_process(args: argparse.Namespace) -> None:
+    if not args.out:
+        raise CatordogError("--engine ray writes Parquet: it needs --out FILE.parquet")
+    for name in ("resume", "sort_into", "link", "watch"):
+        if getattr(args, name):
+            raise CatordogError(
+                f"--{name.replace('_', '-')} and --engine ray don't go together: leave one out"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -271,6 +293,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format", default="table", choices=["table", "jsonl", "csv"], help="default: table"
     )
     predict.add_argument("--out", metavar="F", help="write the result to this file")
+    predict.add_argument(
+        "--engine",
+        default="here",
+        choices=["here", "ray"],
+        help="ray: on a Ray cluster, for millions of photos, into a Parquet file (default: here)",
+    )
     predict.add_argument(
         "--resume", action="store_true", help="leave out photos that have a row in --out already"
     )

@@ -170,6 +170,7 @@ def open_onnx(path: Path) -> tuple[OnnxEngine, dict[str, str]]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = int(os.environ.get("CATORDOG_THREADS", "0"))  # 0: all cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

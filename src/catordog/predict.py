@@ -72,6 +72,15 @@ class Inputs:
             for name in filter(is_photo_name, store.names()):
                 yield Input(store.path(name), partial(store.read, name), folder and folder / name)
 
+    def places(self) -> Iterator[tuple[str, str, str]]:
+        """Where each lies, and its path: a file and "", or a folder or archive and a name in it."""
+        for path, store in self._places:
+            if store is None:
+                yield path, "", str(Path(path))
+                continue
+            for name in filter(is_photo_name, store.names()):
+                yield path, name, store.path(name)
+
     def count(self) -> int:
         """How many there are.
 

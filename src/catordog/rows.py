@@ -121,7 +121,7 @@ class Rows:
             text = row.decode()
             if self._style == "csv":
                 cells = next(csv.reader([text]))
-                if first and cells != _heads(self._classes):
+                if first and cells != heads(self._classes):
                     raise ValueError
                 return None if first else cells[0]
             found = json.loads(text)
@@ -205,26 +205,31 @@ def _jsonl(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
 
 def _csv(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
     writer = csv.writer(file, lineterminator="\n")
-    heads = _heads(classes)
     if begin:
-        writer.writerow(heads)
+        writer.writerow(heads(classes))
 
     def write(path: str, result: Result) -> None:
-        if isinstance(result, PhotoError):
-            blank = [""] * (len(heads) - 2)
-            writer.writerow([path_cell(path), *blank, text_cell(result.reason)])
-        else:
-            values = [*result.confidences.values(), *result.logits.values()]
-            said = (text_cell(result.label), result.confidence, *values, text_cell(result.verdict))
-            writer.writerow([path_cell(path), *said, ""])
+        first, *row = values(path, result, len(classes))
+        cells = ["" if value is None else value for value in row]
+        harmless = (text_cell(value) if isinstance(value, str) else value for value in cells)
+        writer.writerow([path_cell(first), *harmless])
         file.flush()
 
     return write
 
 
-def _heads(classes: tuple[str, ...]) -> list[str]:
+def heads(classes: Sequence[str]) -> list[str]:
+    """The names of the columns of a table of predictions."""
     columns = [f"confidence_{name}" for name in classes] + [f"logit_{name}" for name in classes]
     return ["path", "label", "confidence", *columns, "verdict", "error"]
+
+
+def values(path: str, result: Result, classes: int) -> list[Any]:
+    """What is in those columns for a photo; where it can't be read, numbers are None, words ""."""
+    if isinstance(result, PhotoError):
+        return [path, "", *[None] * (1 + 2 * classes), "", result.reason]
+    numbers = [*result.confidences.values(), *result.logits.values()]
+    return [path, result.label, result.confidence, *numbers, result.verdict, ""]
 
 
 _WRITERS: dict[str, Callable[[IO[str], tuple[str, ...], bool], Writer]] = {

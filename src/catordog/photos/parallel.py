@@ -17,7 +17,8 @@ def in_parallel(work: Callable[[In], Out], items: Iterable[In], ahead: int = 256
 
     Threads are enough: Pillow and zlib let go of Python's lock while they decode.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    threads = int(os.environ.get("CATORDOG_THREADS", "0")) or os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         waiting: deque[Future[Out]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
