@@ -70,6 +70,14 @@ def test_nor_in_the_rows_of_evaluation_and_the_list_of_the_audit(tmp_path, monke
     assert "'=cat" in cells(Path("fix.csv"))
 
 
+def test_a_folder_of_neither_without_photos_is_named(pets, capsys):
+    Path("empty").mkdir()
+    write_folder(Path("d"), {f"{k}/{i}.jpg": jpeg(i) for k in ("cat", "dog") for i in range(3)})
+    words = ["evaluate", "bundled", "--data", "d", "--split", "all", "--neither", "empty"]
+    assert main(words) == 2
+    assert "empty: no photos in it" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
 def test_a_name_that_is_markup_is_text_on_every_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,12 +7,13 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from catordog.checkpoint import run_folder
 from catordog.classifier import Classifier, Output, load
@@ -294,10 +295,12 @@ def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[
     if result.strangeness is None:
         raise _knows_no_neither()
     side = classifier.model.preprocess.size
+    inputs = Inputs(paths)
+    inputs.count()  # says so where there are none
     strange = [
         output.strangeness
         for _, output in classifier.stream(
-            Inputs(paths), lambda item: decode(item.read(), item.path, near=side)
+            inputs, lambda item: decode(item.read(), item.path, near=side)
         )
         if isinstance(output, Output) and output.strangeness is not None
     ]
@@ -378,13 +381,26 @@ def run(
     if html_file:
         from catordog.report.evaluation import evaluation_page
 
-        page = evaluation_page(result, classifier.model.threshold, harm, truth, strangers)
+        page = evaluation_page(
+            result, classifier.model.threshold, harm, truth, strangers, partial(_looked, classifier)
+        )
         write_text(Path(html_file), page)
     if csv_file:
         write_text(Path(csv_file), rows_csv(result))
     print(report(result, truth, strangers))
     report_failures(result.failures, run_folder(Path(model)) / f"unreadable-{split}.txt")
     return 1 if result.failures else 0
+
+
+def _looked(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
+    """Where the network looked on a photo, for a class. Raises `PhotoError`."""
+    from catordog.explain import explain, heat
+
+    preprocess = classifier.model.preprocess
+    image = photo.image(near=preprocess.size)
+    found = explain(classifier, image).maps[classifier.classes[label]]
+    image.thumbnail((320, 320))
+    return heat(image, found / (float(np.abs(found).max()) or 1.0), preprocess)
 
 
 def report(result: Evaluation, truth: Truth | None = None, strangers: Neither | None = None) -> str:

@@ -84,6 +84,14 @@ def test_drawn_pictures_are_held_against_the_truth(evaluated):
     assert 0 < error < 0.2  # a network that says one half to all is 0.35 off
 
 
+def test_below_the_first_mistakes_is_where_the_network_looked(evaluated):
+    page = evaluated[0].read_text("utf-8")
+    mistakes = page[page.index('<section id="mistakes">') : page.index('<section id="unsure">')]
+    looked = mistakes.count('alt="where the network saw a ')
+    assert looked == min(12, mistakes.count("<figure>"))
+    assert looked > 0
+
+
 def test_damage_is_measured_and_costs_accuracy(evaluated):
     found = evaluated[1]["damage"]
     assert found["n"] == 400

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catordog.confidence.softmax import honest
+from catordog.errors import PhotoError
+from catordog.photos.preprocess import thumbnail
 from catordog.report.figures import (
     confidence_figure,
     damage_figure,
@@ -18,13 +20,19 @@ from catordog.report.figures import (
     svg,
     truth_figure,
 )
-from catordog.report.page import escape, figure, page, section, table, thumbnail_of
+from catordog.report.page import address, escape, figure, page, section, table, thumbnail_of
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from catordog.evaluate import Damage, Evaluation, Neither, Truth
+    from catordog.photos.sources import Photo
 
 SHOWN = 24
 """Thumbnails in a section."""
+
+EXPLAINED = 12
+"""Mistakes with a map of where the network looked: each takes more than a hundred looks."""
 
 BELIEVABLE, ROUGH = 0.02, 0.05
 """Calibration errors up to which confidences can be believed, and roughly believed."""
@@ -36,6 +44,7 @@ def evaluation_page(
     damage: Damage | None = None,
     truth: Truth | None = None,
     neither: Neither | None = None,
+    looked: Callable[[Photo, int], Image] | None = None,
 ) -> str:
     """The whole page.
 
@@ -45,10 +54,11 @@ def evaluation_page(
         damage: what damage does, if it was measured.
         truth: true probabilities, where the data know them.
         neither: how well it tells photos of no class, if that was measured.
+        looked: draws where the network looked on a photo, for a class.
     """
     sections = [
         (anchor, title, section(anchor, title, words, body))
-        for anchor, title, words, body in _sections(result, damage, truth, neither)
+        for anchor, title, words, body in _sections(result, damage, truth, neither, looked)
         if body
     ]
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in sections)
@@ -97,7 +107,11 @@ def verdict(result: Evaluation, threshold: float) -> list[str]:
 
 
 def _sections(
-    result: Evaluation, damage: Damage | None, truth: Truth | None, neither: Neither | None
+    result: Evaluation,
+    damage: Damage | None,
+    truth: Truth | None,
+    neither: Neither | None,
+    looked: Callable[[Photo, int], Image] | None,
 ) -> list[tuple[str, str, str, list[str]]]:
     """Anchor, title, how to read it, and what it shows."""
     logits, labels, classes = result.logits, result.labels, result.classes
@@ -137,8 +151,10 @@ def _sections(
                  *([true, *(f"{metrics.confusion[true][said]:,}" for said in classes)]
                    for true in classes)], frozenset(range(1, len(classes) + 1)))]),
         ("mistakes", "Its most confident mistakes",
-         "Look at them: many are labels that are wrong, or photos of both, or of neither.",
-         _photos(result, mistakes[:SHOWN], confidence)),
+         "Look at them: many are labels that are wrong, or photos of both, or of neither."
+         + (" Below the first ones: what spoke for the wrong answer (orange), and what against it "
+            "(purple)." if looked else ""),
+         _photos(result, mistakes[:SHOWN], confidence, looked)),
         ("unsure", "The photos that it is least sure of", "Would you know?",
          _photos(result, [int(place) for place in sure_first[::-1][:SHOWN]], confidence)),
         ("neither", "The strangest photos",
@@ -201,9 +217,14 @@ def _figures(result: Evaluation) -> str:
     return table(rows, frozenset({1, 2, 3}))
 
 
-def _photos(result: Evaluation, places: Sequence[int], confidence: Any) -> list[str]:
+def _photos(
+    result: Evaluation,
+    places: Sequence[int],
+    confidence: Any,
+    looked: Callable[[Photo, int], Image] | None = None,
+) -> list[str]:
     shown = []
-    for place in places:
+    for number, place in enumerate(places):
         photo = result.photos[place]
         said = result.classes[int(result.logits[place].argmax())]
         true = result.classes[int(result.labels[place])]
@@ -221,6 +242,18 @@ def _photos(result: Evaluation, places: Sequence[int], confidence: Any) -> list[
                     f"logits {logits}",
                     photo.name,
                 ],
+                _heat(looked, photo, int(result.logits[place].argmax()), said)
+                if looked and number < EXPLAINED
+                else None,
             )
         )
     return [f'<div class="grid">{"".join(shown)}</div>'] if shown else []
+
+
+def _heat(
+    looked: Callable[[Photo, int], Image], photo: Photo, label: int, said: str
+) -> tuple[str, str] | None:
+    try:
+        return address(thumbnail(looked(photo, label))), f"where the network saw a {said} on it"
+    except PhotoError:
+        return None

@@ -16,7 +16,7 @@ from catordog.photos.preprocess import thumbnail
 if TYPE_CHECKING:
     from catordog.photos.sources import Photo
 
-__all__ = ["bars", "escape", "figure", "page", "section", "table", "thumbnail_of"]
+__all__ = ["address", "bars", "escape", "figure", "page", "section", "table", "thumbnail_of"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5d5d66; --paper: #fdfdfc; --line: #d9d9de;
@@ -45,6 +45,7 @@ td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 9rem }
   border-bottom: 1px solid var(--line) }
 .grid { display: flex; flex-wrap: wrap; gap: .75rem }
 figure { margin: 0; width: 9rem; break-inside: avoid }
+figure img + img { margin-top: .25rem }
 figure img { display: block; width: 100%; height: 9rem; object-fit: contain; background: #8882;
   border-radius: 4px }
 figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere }
@@ -92,11 +93,18 @@ def thumbnail_of(photo: Photo) -> str | None:
         return None
 
 
-def figure(source: str | None, alt: str, caption: Sequence[str]) -> str:
-    """A thumbnail with lines below it; the first is emphasised. Without a source, lines alone."""
+def figure(
+    source: str | None, alt: str, caption: Sequence[str], below: tuple[str, str] | None = None
+) -> str:
+    """A thumbnail with lines below it; the first is emphasised. Without a source, lines alone.
+
+    `below` is another one under it: its source and its words.
+    """
     first, *rest = caption
     lines = "<br>".join([f"<b>{escape(first)}</b>", *map(escape, rest)])
     image = f'<img loading="lazy" src="{source}" alt="{escape(alt)}">' if source else ""
+    if below:
+        image += f'<img loading="lazy" src="{below[0]}" alt="{escape(below[1])}">'
     return f"<figure>{image}<figcaption>{lines}</figcaption></figure>"
 
 
