@@ -22,6 +22,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@if [ -x $(BIN)/hadolint ]; then echo $(BIN)/hadolint Dockerfile; $(BIN)/hadolint Dockerfile; fi
 
 # pip-audit asks PyPI for known holes; it finds none of packages that PyPI doesn't answer for.
 audit: $(READY)
