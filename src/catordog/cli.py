@@ -31,7 +31,8 @@ examples:
   catordog softmax 16.917 0.772                        what two logits mean
   catordog predict holiday/ --model best.ckpt --format csv --out holiday.csv
 
-exit codes: 0 done; 1 done, but some photo could not be read; 2 wrong usage or input
+exit codes: 0 done; 1 done, but some photo could not be read; 2 wrong usage or input;
+75 training was stopped by a signal: start it again with --ckpt_path last
 """
 
 

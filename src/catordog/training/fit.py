@@ -62,7 +62,7 @@ _QUIET = (
 class TrainCLI(LightningCLI):
     """LightningCLI with our module and data, and what belongs to every run."""
 
-    run: Path | None = None
+    old_run: Path | None = None
     """The folder of a run that goes on."""
     run_folder: RunFolder | None = None
 
@@ -106,7 +106,7 @@ class TrainCLI(LightningCLI):
         config.name = name
         trainer = config.trainer
         runs = Path("runs") / name
-        checkpoint, self.run = find_checkpoint(config.ckpt_path, runs)
+        checkpoint, self.old_run = find_checkpoint(config.ckpt_path, runs)
         config.ckpt_path = checkpoint and str(checkpoint)
         if checkpoint:
             say(f"going on from {_shown(checkpoint)}")
@@ -145,7 +145,7 @@ class TrainCLI(LightningCLI):
         if self.config.trainer.logger in (None, True):
             runs = Path("runs") / self.config.name
             if self.config.find is None:
-                self.run_folder = _run_folder(self.run, runs)
+                self.run_folder = _run_folder(self.old_run, runs)
             version = self.run_folder.name if self.run_folder else None
             kwargs["logger"] = TensorBoardLogger(
                 "runs", self.config.name, version, default_hp_metric=False
@@ -165,7 +165,7 @@ def train(argv: Sequence[str], finish: Callable[[Path, Any], object] = lambda *_
         finish: takes the best checkpoint and `PhotosDataModule.validation()`, when all is trained.
 
     Returns:
-        0; 1 if some photos could not be read; 130 after Ctrl-C.
+        0; 1 if some photos could not be read; 130 after Ctrl-C; 75 after SIGTERM or SIGUSR1.
 
     Raises:
         CatordogError: a setting, the data or the checkpoint is unusable.
