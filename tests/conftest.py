@@ -8,15 +8,19 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from catordog.photos.drawn import draw
+
+if TYPE_CHECKING:
+    from training.forks import Forks
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -65,7 +69,19 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def catordog() -> Callable[..., Ended]:
+def forks() -> Iterator[Forks]:
+    """Starts commands in a moment, as processes of their own."""
+    from training.forks import Forks
+
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def catordog(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Ended]:
     """Run a command as a user does: in a process of its own."""
 
     def run(*words: object, cwd: Path | None = None, timeout: float = 400) -> Ended:
@@ -81,7 +97,16 @@ def catordog() -> Callable[..., Ended]:
         )
         return Ended(process.returncode, process.stdout, process.stderr)
 
-    return run
+    def fork(*words: object, cwd: Path | None = None, timeout: float = 400) -> Ended:
+        log = tmp_path_factory.mktemp("log") / "log"
+        process = forks.start(*words, cwd=cwd or Path.cwd(), name=str(log), **os.environ)
+        code = process.wait(timeout)
+        return Ended(code, process.out, process.err)
+
+    if sys.platform == "win32":
+        return run
+    forks: Forks = request.getfixturevalue("forks")
+    return fork
 
 
 @dataclass(frozen=True)

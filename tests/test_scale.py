@@ -25,7 +25,7 @@ TEXT = {"path", "label", "verdict", "error"}
 def photos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     pictures = [jpeg(i) for i in range(20)]
-    files = {f"{i // 100}/{i}.jpg": pictures[i % 20] for i in range(900)}
+    files = {f"{i // 100}/{i}.jpg": pictures[i % 20] for i in range(500)}
     files |= {"3/broken.jpg": b"no photo", "3/=odd.jpg": pictures[0]}
     write_folder(folder / "photos", files)
     write_zip(folder / "more.zip", {f"{i}.jpg": pictures[i] for i in range(20)})
@@ -104,7 +104,7 @@ def test_the_same_rows_in_the_same_order_even_when_a_worker_is_killed(photos):
     for row in there:
         row["path"] = str(row["path"]).removeprefix("./")
     assert same(there, rows(photos / "many.parquet"))
-    assert "923 photos: " in err
+    assert "523 photos: " in err
     assert "1 unreadable" in err
     assert sorted(path.name for path in photos.iterdir() if path.is_file()) == [
         "many.parquet", "more.zip", "one.csv"

@@ -147,20 +147,17 @@ def test_what_is_wrong_is_said_in_a_line(packed, pets, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-def test_two_processes_go_on_in_the_middle_of_an_epoch_and_end_where_one_ends(packed, tmp_path):
-    from training.forks import Forks
+def test_two_processes_go_on_in_the_middle_of_an_epoch_and_end_where_one_ends(
+    forks, packed, tmp_path
+):
     from training.test_two_processes import close, run, start, words
 
-    forks = Forks()
-    try:
-        command = words(packed, "--data.workers", "1", "--trainer.max_epochs", "8")
-        run(forks, 1, command, tmp_path / "one")
-        pair = start(forks, 2, command, tmp_path / "two")
-        pair[0].wait_for("epoch   3/8")
-        pair[0].send(signal.SIGTERM)
-        assert [each.wait() for each in pair] == [75, 75], pair[0].err
-        run(forks, 2, [*command, "--ckpt_path", "last"], tmp_path / "two")
-        assert close(tmp_path / "one", tmp_path / "two")
-        assert not (tmp_path / "two/data/cache").exists()  # nothing is decoded onto this disk
-    finally:
-        forks.close()
+    command = words(packed, "--data.workers", "1", "--trainer.max_epochs", "8")
+    run(forks, 1, command, tmp_path / "one")
+    pair = start(forks, 2, command, tmp_path / "two")
+    pair[0].wait_for("epoch   3/8")
+    pair[0].send(signal.SIGTERM)
+    assert [each.wait() for each in pair] == [75, 75], pair[0].err
+    run(forks, 2, [*command, "--ckpt_path", "last"], tmp_path / "two")
+    assert close(tmp_path / "one", tmp_path / "two")
+    assert not (tmp_path / "two/data/cache").exists()  # nothing is decoded onto this disk

@@ -38,7 +38,7 @@ class Forks:
     def start(self, *words: object, cwd: Path, name: str = "log", **env: str) -> Run:
         """Start `catordog WORDS` there; what it says goes to `name.out` and `name.err`."""
         pid = self.ask(do="start", words=[*map(str, words)], cwd=str(cwd), name=name, env=env)
-        return Run(self, pid, cwd / name)
+        return Run(self, pid, cwd / name)  # an absolute name stands for itself
 
     def run(self, *words: object, cwd: Path, **env: str) -> Run:
         """Run it to its end."""
@@ -129,7 +129,7 @@ def _become(question: dict[str, Any]) -> None:
 
     os.chdir(question["cwd"])
     os.environ.update(question["env"])
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "scripts")]
     for number, suffix in ((1, "out"), (2, "err")):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(f"{question['name']}.{suffix}", flags), number)
@@ -144,9 +144,12 @@ def _become(question: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["TQDM_DISABLE"] = "1"  # it is read at imports; catordog sets it before them
+
     import catordog.calibrate
     import catordog.evaluate
-    import catordog.training.fit  # noqa: F401
+    import catordog.training.fit
+    import catordog.training.transfer  # noqa: F401
 
     for asked in sys.stdin:
         print(json.dumps(_answer(json.loads(asked))), flush=True)

@@ -43,13 +43,6 @@ class Forgetful(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    made = Forks()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def pets(tmp_path_factory) -> Path:
     files = {f"{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i) for i in range(400)}
     return write_folder(tmp_path_factory.mktemp("pets") / "pets", files)

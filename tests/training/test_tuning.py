@@ -48,9 +48,10 @@ class TestThreeClasses:
         assert (np.asarray(draw(0, animals=3).image) == np.asarray(draw(0).image)).all()
 
     def test_a_network_learns_three_animals(self, capsys, tmp_path):
-        words = ["--data", "drawn:n=3000,size=32,animals=3", "--data.size", 32]
+        words = ["--data", "drawn:n=2400,size=32,animals=3", "--data.size", 32]
         words += ["--data.batch_size", 64, "--trainer.max_epochs", 5]
         words += ["--model.optimizer", "muon", "--model.lr", 0.05]
+        words += ["--model.network_args", "{widths: [16, 32, 64], blocks: [1, 1, 1]}"]
         assert run(*words) == 0
         out, err = capsys.readouterr()
         assert accuracies(err)[-1] > 0.8
@@ -89,7 +90,7 @@ class TestFinders:
 
 
 def test_one_batch_can_be_learnt_by_heart(capsys):
-    words = ["--trainer.overfit_batches", 1, "--trainer.max_epochs", 120]
+    words = ["--trainer.overfit_batches", 1, "--trainer.max_epochs", 100]
     assert run("--data", RABBITS, *TINY, *words) == 0
     err = capsys.readouterr().err
     assert float(re.findall(r"train loss [\d.]+  accuracy ([\d.]+)", err)[-1]) == 1.0

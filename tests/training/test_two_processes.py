@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -59,13 +58,6 @@ UNCHANGED = [
     *("--data.augment.brightness", "0", "--data.augment.contrast", "0"),
     *("--data.augment.saturation", "0"),
 ]
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    made = Forks()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
