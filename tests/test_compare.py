@@ -33,6 +33,7 @@ def weaker(drawn_run, tmp_path_factory):
     """A network that has seen one epoch."""
     folder = tmp_path_factory.mktemp("weaker")
     words = ["train", "--config", "drawn.yaml", "--trainer.max_epochs", "1"]
+    words += ["--data", "drawn:n=3000"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(words) == 0

@@ -47,7 +47,7 @@ def classifier(drawn_run):
 
 def test_the_map_lies_on_the_animal(classifier):
     hits, shares = [], []
-    for index in range(100):
+    for index in range(60):
         image, animal = picture_and_animal(index)
         explanation = explain(classifier, image)
         found = enlarged(explanation.maps[explanation.prediction.label])

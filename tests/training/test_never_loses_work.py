@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_weights_of_one_that_nev
     assert time.monotonic() - begun < 300
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_scheduler_that_stops_a_run_gets_a_checkpoint_and_a_code_that_says_try_again(
     forks, pets, undisturbed, tmp_path, number
 ):
@@ -303,11 +303,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_a_line_and_nothing_saved_is_lost(
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    assert mounts.shell(f"mount -t tmpfs -o size=600k none {disk}") == 0
+    assert mounts.shell(f"mount -t tmpfs -o size=300k none {disk}") == 0
     env = {"CATORDOG_DATA": str(undisturbed / "data")}
-    command = words(pets, "--trainer.max_epochs", "40")
-    run = mounts.start(*command, cwd=tmp_path, **env)
-    assert run.kill() == -signal.SIGKILL  # only to have the log's files on the other disk
+    command = words(pets, "--trainer.max_epochs", "12")
     run = mounts.start(*command, cwd=disk, name="../log", **env)
     assert run.wait() == 2, run.err
     assert "Traceback" not in run.err

@@ -90,7 +90,8 @@ class TestFinders:
 
 
 def test_one_batch_can_be_learnt_by_heart(capsys):
-    words = ["--trainer.overfit_batches", 1, "--trainer.max_epochs", 100]
+    words = ["--trainer.overfit_batches", 1, "--trainer.max_epochs", 40]
+    words += ["--model.optimizer", "muon"]
     assert run("--data", RABBITS, *TINY, *words) == 0
     err = capsys.readouterr().err
     assert float(re.findall(r"train loss [\d.]+  accuracy ([\d.]+)", err)[-1]) == 1.0
