@@ -26,7 +26,7 @@ in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is instal
 def evaluated(drawn_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     page, figures = folder / "report.html", folder / "figures.json"
-    words = ["evaluate", str(drawn_run.checkpoint), "--data", "drawn:n=1500,seed=9,morph=0.6"]
+    words = ["evaluate", str(drawn_run.checkpoint), "--data", "drawn:n=3000,seed=9,morph=0.6"]
     assert main([*words, "--html", str(page), "--json", str(figures)]) == 0
     return page, json.loads(figures.read_text())
 
