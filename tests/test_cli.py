@@ -91,6 +91,6 @@ def test_long_work_says_how_fast_it_is_and_how_long_it_will_take(monkeypatch, ca
         done(100_000)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "predicting: 1,500 of 100,500, 100 a second, 16 min left",
+        "predicting: 1,500 of 100,500, 100 a second, 17 min left",
         "predicting: 100,000 of 100,500, 4,738 a second, 0 s left",
     ]

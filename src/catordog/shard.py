@@ -11,6 +11,7 @@ from catordog.photos.pack import pack
 from catordog.photos.reading import report_failures
 from catordog.photos.shards import INDEX
 from catordog.photos.sources import open_data
+from catordog.photos.split import Fractions
 from catordog.terminal import progress, say
 
 
@@ -43,6 +44,7 @@ def run(
         raise CatordogError(f"--out {out}: it has shards already; give another folder")
     found = open_data(data, rules=rules, exclude=exclude)
     say(found.summary())
+    found.sides(Fractions())
     with progress("packing photos", len(found.photos)) as done:
         failures = pack(found, folder, photos, progress=done)
     shards = len([*folder.glob("*.tar")])

@@ -69,20 +69,22 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    begun = time.monotonic()
-    due = begun + SECONDS_BEFORE_A_LINE
-    before: int | None = None  # what was done already, where a run goes on
+    due = time.monotonic() + SECONDS_BEFORE_A_LINE
+    begun, before = 0.0, -1  # when the first of it was done, and how much that was
 
     def line(done: int) -> None:
-        nonlocal due, before
-        before = done - 1 if before is None else before
+        nonlocal due, begun, before
         now = time.monotonic()
+        if before < 0:
+            begun, before = now, done
         if now > due:
             due = now + SECONDS_BETWEEN_LINES
-            rate = (done - before) / (now - begun)
             words = f"{what}: {done:,}" + (f" of {total:,}" if total else "")
-            left = f", {_duration((total - done) / rate)} left" if total and rate else ""
-            say(f"{words}, {rate:,.{0 if rate > 10 else 1}f} a second{left}")
+            if done > before and now > begun:
+                rate = (done - before) / (now - begun)
+                words += f", {rate:,.{0 if rate > 10 else 1}f} a second"
+                words += f", {_duration((total - done) / rate)} left" if total else ""
+            say(words)
 
     yield line
 
