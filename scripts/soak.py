@@ -50,7 +50,9 @@ class Watch:
     def __init__(self, pid: int) -> None:
         self.samples: list[Sample] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=(pid, time.monotonic()))
+        self._thread = threading.Thread(
+            target=self._look, args=(pid, time.monotonic()), daemon=True
+        )
         self._thread.start()
 
     def _look(self, pid: int, begun: float) -> None:
@@ -118,7 +120,7 @@ def predict(photos: int, model: str) -> int:
         watch = Watch(process.pid)
         code = process.wait()
         seconds = time.monotonic() - begun
-        rows = out.read_bytes().count(b"\n") - 1
+        rows = out.read_bytes().count(b"\n") - 1 if out.exists() else 0
         lost = code != 0 or rows != photos
         print(f"exit code {code}, {rows:,} rows, {photos / seconds:,.0f} photos a second")
         return watch.report(f"predict, {photos:,} photos") or int(lost)
