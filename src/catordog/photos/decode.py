@@ -169,7 +169,7 @@ def examine(
 
 _WHOLE_SCANS = 20
 """How often a JPEG may go over as many pixels as the largest photo has. Cameras write a dozen
-scans; a file of a megabyte can hold so many that decoding takes an hour."""
+scans; a file of some megabytes can hold so many that decoding takes minutes."""
 
 
 def _refuse_endless(data: bytes, image: Image.Image, path: str, max_pixels: int) -> None:
