@@ -43,23 +43,41 @@ def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: No
     Raises:
         CatordogError: it can't be written; what was there before is untouched.
     """
+    with written_beside(path, before) as made, made.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def written_beside(path: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Write a file under another name in its folder; it takes its own when all is written.
+
+    Args:
+        path: the file.
+        before: called before that.
+
+    Yields:
+        the name to write to.
+
+    Raises:
+        CatordogError: it can't be written; what was there before is untouched.
+    """
+    made: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
+        os.close(handle)
+        made = Path(name)
+        yield made
+        made.chmod(0o666 & ~_umask())
         before()
-        Path(name).replace(path)
+        made.replace(path)
     except OSError as error:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if made:
+            made.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from catordog.classifier import load
 from catordog.errors import CatordogError, PhotoError, missing_package
+from catordog.files import written_beside
 from catordog.photos.stores import Store, open_store, read_file
 from catordog.predict import Input, Inputs, Verdicts, predictions
 from catordog.rows import heads, values
@@ -173,16 +173,5 @@ def _parquet(target: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow.parquet
 
     schema = _schema(columns)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-        try:
-            with pyarrow.parquet.ParquetWriter(name, schema) as writer:
-                yield lambda table: writer.write_table(table.select(columns))
-            Path(name).chmod(0o644)
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise CatordogError(f"can't write {target}: {error.strerror or error}") from None
+    with written_beside(target) as made, pyarrow.parquet.ParquetWriter(str(made), schema) as writer:
+        yield lambda table: writer.write_table(table.select(columns))

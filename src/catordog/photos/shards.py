@@ -115,9 +115,6 @@ class Shards:
         """Which shard a photo lies in."""
         return int(np.searchsorted(self._firsts, number, "right")) - 1
 
-    def place(self, name: str) -> int:  # noqa: D102
-        return self.place_of(_number(name))
-
     def _row(self, name: str) -> tuple[Path, int, int, int]:
         number = _number(name)
         shard = self.shards[self.place_of(number)]

@@ -63,9 +63,6 @@ class Pictures(Protocol):
     def data(self, name: str) -> tuple[bytes, str]:
         """Its file, and the suffix of its name. Raises `PhotoError`."""
 
-    def place(self, name: str) -> int:
-        """A number that pictures share which lie together."""
-
     def path(self, name: str) -> str:
         """What its owner calls it."""
 
@@ -116,11 +113,6 @@ class Photo:
     def data(self) -> tuple[bytes, str]:
         """Its file, as it is, and the suffix of its name, as in `.jpg`. Raises `PhotoError`."""
         return self._pictures.data(self.name)
-
-    @property
-    def place(self) -> int:
-        """A number that photos share which lie together, and are best read one after another."""
-        return self._pictures.place(self.name)
 
 
 class Photos(Sequence[Photo]):
@@ -370,9 +362,6 @@ class _Files:
     def data(self, name: str) -> tuple[bytes, str]:
         return self.store.read(name), PurePosixPath(name).suffix.lower() or ".jpg"
 
-    def place(self, name: str) -> int:
-        return self.store.place(name)
-
     def probability(self, name: str) -> float | None:
         del name
         return None
@@ -529,10 +518,6 @@ class _Drawn:
         file = io.BytesIO()
         self.image(name, None).save(file, "PNG")
         return file.getvalue(), ".png"
-
-    def place(self, name: str) -> int:
-        del name
-        return 0
 
     def path(self, name: str) -> str:
         return name

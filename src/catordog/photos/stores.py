@@ -45,9 +45,6 @@ class Store(Protocol):
     def path(self, name: str) -> str:
         """What its owner calls the file."""
 
-    def place(self, name: str) -> int:
-        """A number that files share which lie together, and are best read one after another."""
-
 
 class Folder:
     """Files under a folder, at any depth; links to folders are followed, once each."""
@@ -77,10 +74,6 @@ class Folder:
 
     def path(self, name: str) -> str:  # noqa: D102
         return str(self.root / name)
-
-    def place(self, name: str) -> int:  # noqa: D102
-        del name
-        return 0
 
 
 class Zip:
@@ -138,10 +131,6 @@ class Zip:
 
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
-
-    def place(self, name: str) -> int:  # noqa: D102
-        del name
-        return 0
 
     def _archive(self, inner: str | None) -> zipfile.ZipFile:
         """This thread's handle of the archive, or of an archive inside it."""
@@ -235,10 +224,6 @@ class Tar:
 
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
-
-    def place(self, name: str) -> int:  # noqa: D102
-        del name
-        return 0
 
 
 def open_store(path: Path) -> Store | None:

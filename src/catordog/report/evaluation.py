@@ -226,7 +226,8 @@ def _photos(
     shown = []
     for number, place in enumerate(places):
         photo = result.photos[place]
-        said = result.classes[int(result.logits[place].argmax())]
+        answer = int(result.logits[place].argmax())
+        said = result.classes[answer]
         true = result.classes[int(result.labels[place])]
         logits = ", ".join(
             f"{name} {value:.2f}"
@@ -242,9 +243,7 @@ def _photos(
                     f"logits {logits}",
                     photo.name,
                 ],
-                _heat(looked, photo, int(result.logits[place].argmax()), said)
-                if looked and number < EXPLAINED
-                else None,
+                _heat(looked, photo, answer, said) if looked and number < EXPLAINED else None,
             )
         )
     return [f'<div class="grid">{"".join(shown)}</div>'] if shown else []

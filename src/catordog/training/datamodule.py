@@ -21,10 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
 from catordog.photos.decode import DecodeRules
-from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, decoded_one, none_read, read_pixels
-from catordog.photos.sources import Photo, key_or_none, open_data
+from catordog.photos.sources import Photo, keys_of, open_data
 from catordog.photos.split import Fractions, Split
 from catordog.terminal import progress, say
 from catordog.training.augment import Augment
@@ -225,7 +224,8 @@ class PhotosDataModule(L.LightningDataModule):
         each = min(self.batch_size, n) // ranks  # of a batch, to each process
         order = _Shuffle(n, self.seed)
         if isinstance(self._train, _Streamed) and self.photo_set.packed:
-            order = _ByPlace([photo.place for photo in self._train.photos], self.seed)
+            shards = [photo.name.partition("/")[0] for photo in self._train.photos]
+            order = _ByShard(shards, self.seed)
         if self.balance == "sampler":
             order = _Balanced(self._train.labels, self.seed)
         order.same = self._overfits  # the same batches in every epoch
@@ -290,7 +290,7 @@ class PhotosDataModule(L.LightningDataModule):
         if self._known is None:
             photos = self.photo_set.split("train", self.fractions)
             digest = hashlib.blake2b(digest_size=16)
-            for key, photo in zip(in_parallel(key_or_none, photos), photos, strict=True):
+            for key, photo in zip(keys_of(photos), photos, strict=True):
                 digest.update(f"{key} {photo.label}\n".encode())
             self._known = digest.hexdigest()
         return self._known
@@ -457,15 +457,16 @@ class _Shuffle(Sampler[int]):
         return iter(order.tolist())
 
 
-class _ByPlace(_Shuffle):
+class _ByShard(_Shuffle):
     """A new order in every epoch that reads a few shards at a time.
 
     Shards are shuffled, and photos within each few of them.
     """
 
-    def __init__(self, places: Sequence[int], seed: int) -> None:
-        super().__init__(len(places), seed)
-        self.shards = [np.flatnonzero(np.array(places) == place) for place in sorted({*places})]
+    def __init__(self, names: Sequence[str], seed: int) -> None:
+        super().__init__(len(names), seed)
+        _, shard, counts = np.unique(names, return_inverse=True, return_counts=True)
+        self.shards = np.split(np.argsort(shard, kind="stable"), np.cumsum(counts)[:-1])
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng((self.seed, self.epoch))

@@ -330,7 +330,7 @@ def _find_configs(words: list[str]) -> list[str]:
 
 def _configs(words: list[str]) -> list[str]:
     """Every config among the words: a whole one, or one for a group of options."""
-    flags = {"--config", "-c", "--data", "--model", "--trainer"}
+    flags = {"--config", "-c", "--model", "--trainer"}
     pairs = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
     return [
         word
