@@ -29,8 +29,12 @@ TRICKS: dict[str, list[str]] = {
     "AdamW instead of Muon": [
         *("--model.optimizer", "adamw", "--model.lr", "0.002", "--model.weight_decay", "0.05"),
     ],
+    "a first layer that is learnt": ["--model.whiten", "false"],
     "no moving average": ["--trainer.callbacks", "null"],
     "full size from the start": ["--data.start_size", "64"],
+    "full size from the start, 3 epochs in the time of 5": [
+        *("--data.start_size", "64", "--trainer.max_epochs", "3"),
+    ],
     "tested at the size of training": ["--data.size", "64"],
     "no mirror image in the test": ["--model.mirror", "false"],
     "gentler crops (half of the area)": ["--data.augment.min_area", "0.5"],
@@ -42,7 +46,6 @@ TRICKS: dict[str, list[str]] = {
     "rectangles erased": ["--data.augment.erase", "0.25"],
     "label smoothing of 0.1": ["--model.label_smoothing", "0.1"],
     "mixup of 0.2": ["@mixup"],
-    "a whitening first layer": ["@whitening"],
     "GELU instead of ReLU": ["@gelu"],
     "mirrored in turn, not at random": ["@alternate"],
     "lookahead": ["@lookahead"],

@@ -2,8 +2,6 @@
 
 python scripts/variants.py NAME train --config …      as `catordog train`, with the trick
 
-whitening   the first convolution is followed by all others of its kind: its filters decorrelate
-            3 × 3 patches of the photos, and stay (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds")
 alternate   each photo is mirrored in every second epoch, instead of at random (the same)
 gelu        GELU instead of ReLU
 mixup       every photo is blended with another, and so is its label (Zhang et al. 2018)
@@ -15,15 +13,12 @@ from __future__ import annotations
 
 import sys
 import types
-import zipfile
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from catordog.cli import main
@@ -39,28 +34,6 @@ def _built_with(change: Callable[[nn.Module], None]) -> None:
         return network
 
     module.build_network = built  # type: ignore[assignment]
-
-
-def whitening() -> None:
-    archive = sys.argv[sys.argv.index("--data") + 1]
-    patches = []
-    with zipfile.ZipFile(archive) as photos:
-        names = [name for name in photos.namelist() if name.endswith(".jpg")][::50]
-        for name in names:
-            photo = Image.open(BytesIO(photos.read(name))).convert("RGB").resize((56, 56))
-            pixels = (np.asarray(photo, np.float32) / 255 - 0.45) / 0.225
-            patches.append(F.unfold(torch.from_numpy(pixels).permute(2, 0, 1)[None], 3)[0].T[::9])
-    values, vectors = torch.linalg.eigh(torch.cat(patches).T.cov())
-    filters = (vectors / (values + 1e-3).sqrt()).T.flip(0).reshape(27, 3, 3, 3)
-
-    def change(network: nn.Module) -> None:
-        convolution = network.stem[0]  # type: ignore[index]
-        both = torch.cat([filters, -filters])[: len(convolution.weight)]
-        with torch.no_grad():
-            convolution.weight[: len(both)] = both
-        convolution.weight.requires_grad_(False)
-
-    _built_with(change)
 
 
 def alternate() -> None:
@@ -143,7 +116,7 @@ def zero() -> None:
     _built_with(change)
 
 
-VARIANTS = {each.__name__: each for each in (whitening, alternate, gelu, mixup, lookahead, zero)}
+VARIANTS = {each.__name__: each for each in (alternate, gelu, mixup, lookahead, zero)}
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from torchmetrics.functional.classification import (
 from catordog.confidence.calibration import (
     LEAST,
     MOST,
+    _isotonic,
+    _vector,
     alternatives,
     fit_temperature,
     log_loss,
 )
-from catordog.confidence.metrics import measure, reliability, risk_coverage
+from catordog.confidence.metrics import measure, reliability, risk_coverage, wilson
 from catordog.confidence.softmax import softmax
 from catordog.errors import CatordogError
 
@@ -53,6 +55,16 @@ class TestTemperature:
     def test_where_every_photo_is_wrong_it_is_as_humble_as_allowed(self):
         assert fit_temperature(np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])) == MOST
 
+    def test_logits_may_come_in_any_precision(self):
+        logits, labels = honest_logits(400)
+        half = np.round(logits).astype(np.float16)
+        assert fit_temperature(half, labels) == fit_temperature(half.astype(np.float64), labels)
+
+    def test_a_slope_that_is_flat_at_the_humble_end_is_the_humble_end(self):
+        assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1])) == LEAST
+        close = np.array([[1e-9, 0.0]] * 3), np.array([0, 1, 1])
+        assert fit_temperature(*close) == MOST
+
     def test_no_photos_are_one_clear_line(self):
         with pytest.raises(CatordogError, match="needs photos"):
             fit_temperature(np.empty((0, 2)), np.empty(0, int))
@@ -79,7 +91,44 @@ class TestAlternatives:
         assert found["isotonic regression"].gain > found["vector scaling"].gain
 
     def test_a_handful_of_photos_says_nothing(self):
-        assert alternatives(*honest_logits(30)) == []
+        assert alternatives(*honest_logits(99)) == []
+        assert alternatives(honest_logits(100)[0], np.zeros(100, int)) == []
+        assert len(alternatives(*honest_logits(100))) == 2
+
+    def test_the_interval_of_a_gain_is_that_of_a_mean_over_photos(self):
+        logits, labels = honest_logits(4000, seed=6)
+        bent = 3 * logits + np.array([2.0, 0])
+        temperature = log_loss(softmax(bent, fit_temperature(bent, labels)), labels)
+        gains = temperature - log_loss(_vector(bent, labels, bent), labels)
+        found = alternatives(bent, labels)[0]
+        low, high = found.gain_ci95
+        assert found.gain == pytest.approx(gains.mean(), rel=0.05)
+        assert (low + high) / 2 == pytest.approx(found.gain)
+        assert (high - low) / 2 == pytest.approx(1.96 * gains.std() / 4000**0.5, rel=0.05)
+
+    def test_the_same_seed_gives_the_same_folds_and_0_is_the_one_if_none_is_given(self):
+        photos = honest_logits(500)
+        assert alternatives(*photos) == alternatives(*photos, seed=0)
+        assert alternatives(*photos) != alternatives(*photos, seed=1)
+
+    def test_vector_scaling_finds_the_factor_and_the_offset_of_each_class(self):
+        logits, labels = honest_logits(60_000, 3, seed=8)
+        factor, offset = np.array([2.0, 0.5, 4.0]), np.array([1.0, -1.0, 0.0])
+        new = honest_logits(500, 3, seed=9)[0]
+        found = _vector((logits - offset) / factor, labels, (new - offset) / factor)
+        assert np.abs(found - softmax(new)).max() < 0.03
+
+    def test_isotonic_regression_leaves_a_photos_worth_of_doubt(self):
+        raw = np.array([[1.0, 0, 0], [2, 0, 0], [0, 1, 0], [0, 2, 0], [0, 0, 1], [0, 0, 2]])
+        labels = np.array([0, 0, 1, 1, 2, 2])
+        new = np.array([[-9.0, 0, 0], [0, 9, 0], [0, 0, 1.5]])
+        doubt = 1 / 8  # each class's curve is a step from 0 to 1: an eighth is left on both sides
+        sure = (1 - doubt) / (1 + doubt)
+        found = _isotonic(raw, labels, new)
+        assert found[1:] == pytest.approx(
+            np.array([[0, 1, 0], [0, 0, 1]]) * (sure - doubt / (1 + doubt)) + doubt / (1 + doubt)
+        )
+        assert found.sum(axis=1) == pytest.approx(1)
 
 
 class TestFiguresAgainstAnIndependentLibrary:
@@ -125,6 +174,15 @@ class TestIntervals:
         half = 1.96 * losses.std() / len(losses) ** 0.5
         low, high = metrics.ci95["nll"]
         assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_a_reliability_diagram_tells_of_each_bin_how_many_how_sure_and_how_right():
+    confidences = np.array([[0.95, 0.05], [0.97, 0.03], [0.06, 0.94], [0.6, 0.4]])
+    low, high = reliability(confidences, np.array([0, 1, 1, 0]))
+    assert (low.n, low.confidence, low.accuracy) == (1, 0.6, 1.0)
+    assert (high.n, high.accuracy) == (3, 2 / 3)
+    assert high.confidence == pytest.approx((0.95 + 0.97 + 0.94) / 3)
+    assert high.ci95 == wilson(2, 3)
 
 
 def test_a_reliability_diagram_has_every_photo_once():

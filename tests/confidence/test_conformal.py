@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import betabinom
 
 from catordog.confidence.conformal import check_promise, kept, limit, strangeness
+from catordog.confidence.metrics import wilson
 from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
@@ -58,3 +59,17 @@ def test_infinity_keeps_every_class():
 def test_an_error_rate_is_a_share(error_rate):
     with pytest.raises(CatordogError, match="within 0…1"):
         limit([0.1], error_rate)
+
+
+def test_a_class_exactly_as_strange_as_the_limit_is_kept():
+    assert kept(np.array([0.75, 0.25]), 0.25).tolist() == [True, False]
+
+
+def test_a_promise_is_held_against_what_happened():
+    """Learnt: up to a strangeness of 0.5. One answer, two, none, and a wrong one."""
+    confidences = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.0, 0.2, 0.8]])
+    promise = check_promise([0.1, 0.2, 0.5, 0.7], 0.4, confidences, np.array([0, 1, 1, 1]))
+    assert promise.error_rate == 0.4
+    assert promise.missed == 0.5  # the third has no class kept, and the fourth the wrong one
+    assert promise.missed_ci95 == wilson(2, 4)
+    assert (promise.answered, promise.not_sure, promise.neither) == (0.5, 0.25, 0.25)

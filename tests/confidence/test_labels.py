@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from catordog.confidence import labels
 from catordog.confidence.labels import cross_validated, strangeness, suspect_labels
 
 
@@ -55,3 +56,22 @@ def test_a_point_in_another_direction_is_the_strangest(features):
     assert scores.argmax() == 1200
     assert (scores >= 0).all()
     assert (scores <= 2).all()
+
+
+def test_strangeness_is_the_mean_cosine_distance_of_the_ten_nearest_others():
+    points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
+    levelled = np.sign(points) * np.sqrt(np.abs(points))
+    unit = levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+    distances = np.sort(1 - unit @ unit.T, axis=1)[:, 1:11]  # the first is itself
+    assert strangeness(points) == pytest.approx(distances.mean(axis=1), abs=1e-6)
+
+
+def test_of_many_photos_some_are_the_neighbours_drawn_by_the_seed(monkeypatch):
+    monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 30)
+    points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
+    one, same, other = (strangeness(points, seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert np.array_equal(one, strangeness(points))
+    assert not np.array_equal(one, other)
+    monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 40)
+    assert (strangeness(points) <= one + 1e-9).all()  # with all of them, the nearest are nearer

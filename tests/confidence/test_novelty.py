@@ -97,3 +97,57 @@ def test_too_few_photos_are_refused():
 
 def test_the_same_photos_teach_the_same():
     assert fit_novelty(photos(300, 4)[0]) == fit_novelty(photos(300, 4)[0])
+
+
+def unit(features):
+    levelled = np.sqrt(features.astype(np.float64))
+    return levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+
+
+def test_distances_are_those_from_the_nearest_other_photo():
+    features = photos(1234, 4)[0]
+    fitted = fit_novelty(features)
+    assert fitted.bank.shape == (1000, D)
+    assert fitted.bank.dtype == fitted.distances.dtype == np.float32
+    near = unit(features) @ fitted.bank.T
+    near[near.argmax(axis=0), np.arange(1000)] = -1  # itself: a thousand of them are neighbours
+    expected = np.quantile(1 - near.max(axis=1), np.linspace(0, 1, 513))
+    assert fitted.distances == pytest.approx(expected, abs=1e-6)
+
+
+def test_features_are_kept_in_255_steps():
+    fitted = fit_novelty(photos(60, 4)[0])
+    exact = unit(photos(60, 4)[0])
+    step = exact.max() / 127
+    assert np.abs(fitted.bank - exact).max() == pytest.approx(step / 2, rel=0.05)
+    assert np.unique(fitted.bank).size <= 255
+
+
+def test_a_stranger_as_far_as_half_of_the_photos_has_half_of_them_nearer():
+    distances = np.linspace(0, 1, 513, dtype=np.float32)
+    known = Novelty(np.array([[1.0, 0.0]], np.float32), distances)
+    right_angle = known.strangeness(np.array([[0.0, 4.0], [4.0, 0.0]], np.float32))
+    assert right_angle.tolist() == [1.0, 1 / 513]
+    assert known.strangeness(np.zeros((1, 2), np.float32)).tolist() == [1.0]  # like none of them
+
+
+def test_fifty_photos_are_enough_and_one_is_enough_to_be_read():
+    assert fit_novelty(photos(50, 4)[0]).bank.shape == (50, D)
+    one = Novelty(np.array([[1.0, 0.0]], np.float32), np.zeros(513, np.float32))
+    assert Novelty.from_dict(one.to_dict()) == one
+    nothing = Novelty(np.zeros((1, 2), np.float32), np.zeros(513, np.float32))
+    assert Novelty.from_dict(nothing.to_dict()) == nothing
+
+
+def test_the_seed_chooses_the_neighbours():
+    features = photos(1100, 4)[0]
+    assert fit_novelty(features) == fit_novelty(features, seed=0)
+    assert fit_novelty(features) != fit_novelty(features, seed=1)
+    assert fit_novelty(features) != "anything else"
+    assert len({fit_novelty(features), fit_novelty(features, seed=0)}) == 1
+
+
+def test_letters_that_are_no_base64_are_not_passed_over(novelty):
+    kept = novelty.to_dict()
+    with pytest.raises(ValueError, match="base64"):
+        Novelty.from_dict({**kept, "bank": "*" + kept["bank"]})

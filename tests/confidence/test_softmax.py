@@ -103,6 +103,14 @@ def test_a_temperature_that_is_none_is_refused(temperature):
         (0.9989, "99.8 %"),
         (0.99999999999, "99.999999999 %"),
         (0.0, "0 %"),
+        (0.004, "0.4 %"),
+        (0.0095, "1 %"),
+        (2.3e-9, "0.0000002 %"),
+        (0.9, "90 %"),
+        (0.949, "94 %"),
+        (0.99, "99 %"),
+        (0.999, "99.9 %"),
+        (0.99904, "99.9 %"),
     ],
 )
 def test_percent_prints_as_many_nines_as_there_are(confidence, words):
@@ -113,6 +121,14 @@ def test_percent_prints_as_many_nines_as_there_are(confidence, words):
 def test_no_confidence_reads_as_certain(confidence):
     assert not percent(confidence).startswith("100")
     assert honest(confidence) not in {"1.0000", "0.0000"}
+
+
+@pytest.mark.parametrize(
+    ("digits", "most", "least"), [(2, "0.99", "0.01"), (6, "0.999999", "0.000001")]
+)
+def test_honest_stops_a_digit_before_certainty(digits, most, least):
+    assert honest(1.0, digits) == most
+    assert honest(0.0, digits) == least
 
 
 def test_softmax_that_fills_float64_is_still_not_called_certain():
@@ -139,3 +155,40 @@ def test_the_verdict_of_the_examples():
 def test_the_winner_is_known_where_confidences_can_no_longer_tell():
     # Both are 0.5 in float64 at this temperature, but the logits are not equal.
     assert judge([0.0, 1e-300], ("cat", "dog")).label == "dog"
+
+
+def test_a_verdict_uses_the_temperature_and_says_all_it_knows():
+    sure = judge([4.0, 0.0], ("cat", "dog"), strangeness=0.5)
+    humble = judge([4.0, 0.0], ("cat", "dog"), temperature=4.0, strangeness=0.5)
+    assert (sure.verdict, humble.verdict) == ("cat", "not sure")
+    assert humble.confidence == softmax([1.0, 0.0])[0]
+    assert list(humble.confidences) == ["cat", "dog"]
+    assert [*humble.confidences.values()] == softmax([1.0, 0.0]).tolist()
+    assert humble.strangeness == 0.5
+    assert humble.to_dict() == {
+        "label": "cat",
+        "confidence": humble.confidence,
+        "confidences": humble.confidences,
+        "logits": {"cat": 4.0, "dog": 0.0},
+        "verdict": "not sure",
+    }
+
+
+def test_a_confidence_at_the_threshold_is_an_answer():
+    assert judge([0.0, 0.0], ("cat", "dog"), threshold=0.5).verdict == "cat"
+
+
+def test_as_many_logits_as_classes():
+    with pytest.raises(ValueError, match="zip"):
+        judge([1.0, 2.0], ("cat", "dog", "hare"))
+
+
+def test_a_notebook_shows_words_bars_and_logits():
+    page = judge([1.004, 0.709], ("dog", "<cat>"))._repr_html_()
+    assert "<b>not sure (dog 57 %)</b>" in page
+    assert "width:57.32%" in page
+    assert "<td>43 %</td>" in page
+    assert "logit 0.709" in page
+    assert "&lt;cat&gt;" in page
+    assert "<cat>" not in page
+    assert "<img" not in page

@@ -53,6 +53,7 @@ def words(pets: Path, *more: object) -> list[str]:
     return [
         *("train", "--data", str(pets), "--data.size", "32", "--data.start_size", "16"),
         *("--data.batch_size", "16", "--model.network", NETWORK, "--model.optimizer", "muon"),
+        *("--model.whiten", "true"),
         *("--trainer.callbacks+", "catordog.training.callbacks.MovingAverage"),
         *("--trainer.max_epochs", "4", "--save_every", "0.0005"),
         *map(str, more),

@@ -189,6 +189,23 @@ class PhotosDataModule(L.LightningDataModule):
             if len(labels):
                 yield photos.permute(0, 2, 3, 1).numpy(), labels.numpy()
 
+    def sample(self, most: int = 512) -> Tensor:
+        """Training photos from all over, whole, `float32 [N, 3, S, S]`, normalised.
+
+        Args:
+            most: N, unless there are fewer, or some can't be read.
+
+        Raises:
+            CatordogError: not one of them can be read.
+        """
+        assert self._train is not None
+        places = np.linspace(0, len(self._train) - 1, min(most, len(self._train))).astype(int)
+        photos, _, failures = self._train.__getitems__(places.tolist())
+        if isinstance(self._train, _Streamed) and not len(photos):
+            found = [PhotoError(self._train.photos[i].path, reason) for i, reason in failures]
+            raise none_read(found)
+        return self._normal(F.interpolate(photos.float().div_(255), self.end_size, mode="area"))
+
     def accuracies(self, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Accuracy on the validation photos, without and with those that the user has excluded.
 
@@ -335,12 +352,15 @@ class PhotosDataModule(L.LightningDataModule):
             pixels = self.augment(photos, self._side(), int(draw.generate_state(1)[0]), share)
         else:
             pixels = photos.float().div_(255)
+        return self._normal(pixels).contiguous(memory_format=torch.channels_last), labels
+
+    def _normal(self, pixels: Tensor) -> Tensor:
+        """Pixels in 0…1, `float32 [B, 3, S, S]`, normalised in place."""
         mean, std = (
             torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.preprocess.mean, self.preprocess.std)
         )
-        normal = pixels.sub_(mean).div_(std)
-        return normal.contiguous(memory_format=torch.channels_last), labels
+        return pixels.sub_(mean).div_(std)
 
     @property
     def _overfits(self) -> bool:

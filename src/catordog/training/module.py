@@ -19,6 +19,7 @@ from catordog.training.contract import last_layer
 from catordog.training.muon import Muon
 from catordog.training.networks import OURS, build_network
 from catordog.training.transfer import Transfer
+from catordog.training.whitening import whiten
 
 Optimizer = Literal["sgd", "muon", "adamw"]
 
@@ -44,6 +45,8 @@ class ClassifierModule(L.LightningModule):
         weight_decay: on weights; not on biases and norms.
         warmup: the share of all steps in which the learning rate rises; then it falls to 0 along
             a cosine.
+        whiten: begin with a first layer that is computed from the training photos, and fixed (see
+            `whitening`).
         mirror: outside of training, take the mean of the raw logits of a photo and of its mirror
             image: a little more accurate, and half as fast.
         label_smoothing: in 0…1; it makes a network humbler than the data (Müller et al. 2019).
@@ -64,6 +67,7 @@ class ClassifierModule(L.LightningModule):
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
         label_smoothing: float = 0.0,
+        whiten: bool = False,
         mirror: bool = False,
     ) -> None:
         super().__init__()
@@ -71,6 +75,10 @@ class ClassifierModule(L.LightningModule):
             raise CatordogError(
                 "model needs lr > 0, warmup in 0…1, label_smoothing in 0…1, weight_decay ≥ 0; got "
                 f"{lr}, {warmup}, {label_smoothing}, {weight_decay}"
+            )
+        if whiten and weights:
+            raise CatordogError(
+                "model.whiten would replace pretrained filters: set it to false, or give no weights"
             )
         self.save_hyperparameters(ignore=["transfer"])
         self.transfer = transfer
@@ -98,6 +106,11 @@ class ClassifierModule(L.LightningModule):
         if not self.hparams["mirror"]:
             return self(photos)  # type: ignore[no-any-return]
         return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
+
+    def setup(self, stage: str) -> None:
+        """Compute the first layer, where it is not learnt; a checkpoint to go on from has it."""
+        if stage == "fit" and self.hparams["whiten"]:
+            whiten(self.network, self._data.sample())
 
     def on_train_epoch_start(self) -> None:
         """Freeze what doesn't learn in this epoch."""

@@ -1,0 +1,74 @@
+"""A first layer that is computed, and stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from catordog.cli import main
+from catordog.errors import CatordogError
+from catordog.photos.drawn import draw
+from catordog.training.networks import ResidualNet
+from catordog.training.whitening import components, whiten
+from training.test_fit import SMALL
+
+
+@pytest.fixture(scope="module")
+def photos() -> torch.Tensor:
+    pictures = [torch.from_numpy(np.array(draw(index, 3, size=48).image)) for index in range(60)]
+    return (torch.stack(pictures).permute(0, 3, 1, 2).float() / 255 - 0.45) / 0.225
+
+
+def test_what_the_filters_say_is_equally_loud_and_says_nothing_of_another(photos):
+    filters = components(photos, (3, 3))
+    assert filters.shape == (27, 3, 3, 3)
+    heard = F.conv2d(photos, filters, stride=3).transpose(0, 1).flatten(1)
+    assert torch.allclose(heard[:8].cov(), torch.eye(8), atol=0.03)
+    raw = F.unfold(photos, 3, stride=3).transpose(0, 1).flatten(1).corrcoef()
+    assert (raw - torch.eye(27)).abs().mean() > 0.5  # of the pixels themselves, nothing like it
+    assert (heard.cov().diagonal().diff() < 0.01).all()  # the strongest first
+
+
+def test_both_sides_of_each_component_pass_a_relu(photos):
+    network = ResidualNet(2)
+    left_over = network.stem[0].weight[54:].clone()
+    whiten(network, photos)
+    weight = network.stem[0].weight
+    assert torch.equal(weight[27:], -weight[:5])
+    assert torch.equal(weight[54:], left_over)
+    assert not weight.requires_grad
+    assert all(p.requires_grad for p in network.parameters() if p is not weight)
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Linear(3, 2), nn.Conv2d(1, 8, 3), nn.Conv2d(3, 6, 3, groups=3)]
+)
+def test_a_network_that_begins_otherwise_is_refused(network, photos):
+    with pytest.raises(CatordogError, match="begins with a convolution of three colours"):
+        whiten(network, photos)
+
+
+def test_a_run_keeps_its_first_layer_and_learns_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL, "--model.whiten", "true", "--trainer.max_epochs", "2"]
+    words += ["--trainer.callbacks+", "catordog.training.callbacks.MovingAverage"]
+    found = []
+    for seed in ("1", "2"):
+        assert main(["train", *words, "--seed_everything", seed]) == 0
+        path = f"runs/run/version_{int(seed) - 1}/checkpoints/best.ckpt"
+        found.append(torch.load(path, weights_only=True)["state_dict"])
+    one, other = found
+    assert torch.equal(one["network.stem.0.weight"], other["network.stem.0.weight"])
+    for name in ("network.stem.1.weight", "network.head.weight"):
+        assert not torch.equal(one[name], other[name])
+
+
+def test_pretrained_filters_are_not_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.save(ResidualNet(2).state_dict(), "pretrained.pth")
+    words = ["--data", "drawn:n=100,size=32", "--model.whiten", "true"]
+    assert main(["train", *words, "--model.weights", "pretrained.pth"]) == 2
+    assert "would replace pretrained filters" in capsys.readouterr().err
