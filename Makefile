@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo test lint audit format clean
+.PHONY: help demo test lint audit coverage mutate format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -32,12 +32,23 @@ audit: $(READY)
 	  echo "pip-audit: no known hole; $$(grep -c 'could not be audited' $(VENV)/audit.txt) packages" \
 	    "that PyPI didn't answer for"
 
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# One thread: mutants are forks, and a fork has no threads of its parent's.
+mutate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants .coverage .coverage.*
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

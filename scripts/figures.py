@@ -6,6 +6,7 @@ by catordog or measured here.
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,35 @@ def reliability_of_simulated() -> Figure:
     return figure
 
 
+def time_and_accuracy() -> Figure:
+    """What training reaches in which time: docs/training-times.csv, as it was measured."""
+    with (Path(__file__).parents[1] / "docs/training-times.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = _axes(3.8)
+    styles = {"catordog": (DOG, "o-"), "fastai": (CAT, "s--"), "ultralytics": (RED, "D--"),
+              "the usual script": (GREY, "^--")}  # fmt: skip
+    for who, (colour, style) in styles.items():
+        points = sorted(
+            (float(row["minutes"]), float(row["accuracy"])) for row in rows if row["who"] == who
+        )
+        if not points:
+            continue
+        minutes, accuracy = zip(*points, strict=True)
+        axes.plot(minutes, accuracy, style, color=colour, linewidth=1.5, markersize=5)
+        axes.annotate(
+            who, points[-1], (8, 0), textcoords="offset points", color=colour, va="center"
+        )
+    ticks = (2, 5, 10, 20, 50, 100)
+    axes.set(
+        xscale="log", xlabel="minutes on two CPU cores", ylabel="accuracy on held-out photos, %"
+    )
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="y", color=GREY, alpha=0.25)
+    axes.set_xlim(3, 250)
+    return figure
+
+
 def main(model: str, folder: str = "docs/images") -> None:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -170,6 +200,7 @@ def main(model: str, folder: str = "docs/images") -> None:
         "loss": loss,
         "temperature": temperature,
         "reliability": reliability_of_simulated,
+        "time": time_and_accuracy,
     }
     for name, draw in figures.items():
         if name == "predictions" and model == "-":

@@ -9,7 +9,7 @@ from catordog.errors import CatordogError
 from catordog.photos.decode import DecodeRules
 from catordog.photos.pack import pack
 from catordog.photos.reading import report_failures
-from catordog.photos.shards import INDEX
+from catordog.photos.shards import INDEX, Shards
 from catordog.photos.sources import open_data
 from catordog.photos.split import Fractions
 from catordog.terminal import progress, say
@@ -47,7 +47,7 @@ def run(
     found.sides(Fractions())
     with progress("packing photos", len(found.photos)) as done:
         failures = pack(found, folder, photos, progress=done)
-    shards = len([*folder.glob("*.tar")])
+    shards = len(Shards(folder).shards)
     say(f"{len(found.photos) - len(failures):,} photos in {shards:,} shards; train on them with:")
     print(shlex.join(["catordog", "train", "--data", out]), flush=True)
     report_failures(failures, folder / "unreadable.txt")

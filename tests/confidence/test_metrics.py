@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catordog.confidence.metrics import coverage, measure, wilson
+from catordog.confidence.metrics import calibration_error, coverage, measure, wilson
 from catordog.confidence.softmax import softmax
 
 CLASSES = ("cat", "dog")
@@ -91,3 +91,10 @@ def test_coverage_is_the_share_that_can_be_answered_at_an_accuracy():
 def test_coverage_never_takes_a_part_of_equally_confident_photos():
     p = np.array([[0.9, 0.1]] * 10)
     assert coverage(p, np.array([0] * 9 + [1]))["0.95"] == 0.0
+
+
+def test_the_calibration_error_alone_is_that_of_the_whole_table():
+    logits, labels = some_logits(500, 3)
+    metrics = measure(logits, labels, ("cat", "dog", "hare"))
+    assert calibration_error(softmax(logits), labels) == pytest.approx(metrics.ece, abs=1e-12)
+    assert metrics.to_dict()["ece"] == metrics.ece

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ import torchvision
 from torch import nn
 
 import catordog
-from catordog.training.contract import RawLogitsError, check_raw_logits
+from catordog.training.contract import RawLogitsError, check_raw_logits, last_layer
 from catordog.training.networks import ResidualNet
 
 
@@ -208,3 +210,63 @@ def test_the_number_of_logits_has_to_be_that_of_the_classes():
 def test_it_is_public():
     assert catordog.check_raw_logits is check_raw_logits
     assert issubclass(catordog.RawLogitsError, catordog.CatordogError)
+
+
+def test_the_last_layer_is_found_as_a_module():
+    network = Net()
+    assert last_layer(network, 32) is network.head
+    squeezed = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert last_layer(squeezed, 32) is squeezed[0]
+
+
+def test_where_no_module_makes_the_logits_it_is_the_network_itself():
+    network = Functional(lambda x: x)
+    assert last_layer(network, 32) is network
+
+
+def test_the_last_layer_is_looked_for_at_the_size_that_the_network_takes():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 2))
+    assert last_layer(network, 40) is network[1]
+    with pytest.raises(RawLogitsError, match="of 41 × 41 pixels"):
+        last_layer(network, 41)
+
+
+def test_errors_name_the_network_and_what_it_said():
+    with pytest.raises(RawLogitsError, match=r"^Linear can't take photos .* 64 or 224 or .*: mat1"):
+        check_raw_logits(nn.Linear(7, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("softmax", "none could pass 73 %"),
+        ("log-softmax", "the sizes of the raw logits are lost"),
+        ("ReLU", "throws away every negative logit"),
+        ("sigmoid", "0.73"),
+        ("tanh", "0.88"),
+        ("clamp", "no gradient flows"),
+    ],
+)
+def test_the_lesson_says_why_it_hurts_where_it_is_and_what_was_seen(kind, why):
+    with pytest.raises(RawLogitsError) as caught:
+        check_raw_logits(Net(REFUSED[kind], classes=3))
+    message = str(caught.value)
+    assert why in message
+    assert (
+        f"a {kind} hidden in forward() comes after the last affine layer, head (Linear)" in message
+    )
+    assert re.search(r"(-1|1000|-1e\+06) times that layer's output does not give \1 times", message)
+
+
+def test_layers_that_bend_nothing_are_not_blamed():
+    network = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(3072, 2), nn.Tanh(), nn.Dropout(), nn.Identity(), nn.Flatten())
+    )
+    with pytest.raises(RawLogitsError, match=r"2 \(Tanh\) comes after the last affine layer"):
+        check_raw_logits(network)
+
+
+def test_one_logit_is_a_logit():
+    assert check_raw_logits(Net(classes=1)) == "head (Linear)"
+    with pytest.raises(RawLogitsError, match="sigmoid"):
+        check_raw_logits(Net(torch.sigmoid, classes=1))
