@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import re
 import statistics
 import subprocess
@@ -46,7 +47,7 @@ TRICKS: dict[str, list[str]] = {
     "rectangles erased": ["--data.augment.erase", "0.25"],
     "label smoothing of 0.1": ["--model.label_smoothing", "0.1"],
     "mixup of 0.2": ["@mixup"],
-    "GELU instead of ReLU": ["@gelu"],
+    "GELU instead of ReLU": ["--model.network_args", "{activation: gelu}"],
     "mirrored in turn, not at random": ["@alternate"],
     "lookahead": ["@lookahead"],
     "residual blocks begin as the identity": ["@zero"],
@@ -128,7 +129,8 @@ def table(rows: list[dict[str, str]]) -> None:
     for name, found in groups.items():
         each = [float(row["accuracy"]) for row in found]
         spread = f" ± {statistics.stdev(each):.2f}" if len(each) > 1 else ""
-        gain = mean(name, "accuracy") - mean("the recipe", "accuracy")
+        known = "the recipe" in groups
+        gain = mean(name, "accuracy") - mean("the recipe", "accuracy") if known else math.nan
         print(
             f"| {name} | {statistics.mean(each):.2f}{spread} | {gain:+.2f} | "
             f"{mean(name, 'nll'):.4f} | {mean(name, 'seconds'):.0f} |"

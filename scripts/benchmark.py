@@ -311,13 +311,10 @@ def write_splits(data: str, folder: Path) -> None:
     found = open_data(data)
     for split in SPLITS:
         for number, photo in enumerate(found.split(split, Fractions(0.1, 0.2))):
-            file = folder / split / found.classes[photo.label] / f"{number:06}.jpg"
+            data, suffix = photo.data()
+            file = folder / split / found.classes[photo.label] / f"{number:06}{suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            store = getattr(photo._pictures, "store", None)
-            if store is not None and photo.name.lower().endswith((".jpg", ".jpeg")):
-                file.write_bytes(store.read(photo.name))
-            else:
-                photo.image().save(file, "JPEG", quality=95)
+            file.write_bytes(data)
 
 
 def contend(name: str, folder: Path, **options: Any) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def fastai(args: argparse.Namespace) -> Result:
         with learner.no_bar(), _out_of_the_way():
             learner.fit_one_cycle(epochs, 3e-3)
         seconds = time.perf_counter() - BEGUN
-        held_out = loaders.test_dl(sorted((root / "test").rglob("*.jpg")), with_labels=True)
+        held_out = loaders.test_dl(sorted((root / "test").rglob("*.*")), with_labels=True)
         with learner.no_bar(), _out_of_the_way():
             found = learner.validate(dl=held_out)
         return {"accuracy": float(found[1]), "seconds": seconds, "epochs": epochs}

@@ -3,7 +3,6 @@
 python scripts/variants.py NAME train --config …      as `catordog train`, with the trick
 
 alternate   each photo is mirrored in every second epoch, instead of at random (the same)
-gelu        GELU instead of ReLU
 mixup       every photo is blended with another, and so is its label (Zhang et al. 2018)
 lookahead   every fifth step goes half of the way back (Zhang et al. 2019)
 zero        residual blocks begin as the identity (Goyal et al. 2017)
@@ -12,7 +11,6 @@ zero        residual blocks begin as the identity (Goyal et al. 2017)
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,10 +58,6 @@ def alternate() -> None:
     datamodule._Shuffle.__iter__ = iterate  # type: ignore[method-assign]
     datamodule._Decoded.__getitems__ = take  # type: ignore[method-assign]
     sys.argv += ["--data.augment.flip", "false"]
-
-
-def gelu() -> None:
-    networks.F = types.SimpleNamespace(relu=lambda x, **_: F.gelu(x))
 
 
 def mixup() -> None:
@@ -116,7 +110,7 @@ def zero() -> None:
     _built_with(change)
 
 
-VARIANTS = {each.__name__: each for each in (alternate, gelu, mixup, lookahead, zero)}
+VARIANTS = {each.__name__: each for each in (alternate, mixup, lookahead, zero)}
 
 
 if __name__ == "__main__":

@@ -42,6 +42,20 @@ def test_ours_can_be_made_wider_and_deeper():
         build_network("residual", 2, {"widths": (8, 16), "blocks": (1,)})
 
 
+def test_ours_bends_by_relu_or_by_gelu_and_never_at_the_end():
+    photos = torch.randn(2, 3, 32, 32)
+    said = {}
+    for activation in ("relu", "gelu"):
+        torch.manual_seed(0)
+        network = build_network("residual", 2, {"activation": activation})
+        said[activation] = network(photos)
+        features = network.features(photos)
+        assert bool((features >= 0).all()) == (activation == "relu")
+    assert not torch.equal(said["relu"], said["gelu"])
+    with pytest.raises(CatordogError, match="unknown activation 'softmax': give relu or gelu"):
+        build_network("residual", 2, {"activation": "softmax"})
+
+
 def test_torchvision_by_name_has_as_many_logits_as_there_are_classes():
     assert build_network("resnet18", 3).fc.out_features == 3
     assert build_network("mobilenet_v3_small", 4)(torch.randn(2, 3, 64, 64)).shape == (2, 4)
