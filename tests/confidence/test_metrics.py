@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catordog.confidence.metrics import calibration_error, coverage, measure, wilson
+from catordog.confidence.metrics import (
+    calibration_error,
+    coverage,
+    equal_mass,
+    equal_width,
+    measure,
+    risk_coverage,
+    wilson,
+)
 from catordog.confidence.softmax import softmax
 
 CLASSES = ("cat", "dog")
@@ -98,3 +106,40 @@ def test_the_calibration_error_alone_is_that_of_the_whole_table():
     metrics = measure(logits, labels, ("cat", "dog", "hare"))
     assert calibration_error(softmax(logits), labels) == pytest.approx(metrics.ece, abs=1e-12)
     assert metrics.to_dict()["ece"] == metrics.ece
+
+
+def test_a_temperature_is_the_same_as_dividing_the_logits():
+    logits, labels = some_logits(500, 3)
+    names = ("cat", "dog", "hare")
+    assert measure(logits, labels, names, 2.0) == measure(logits.astype(float) / 2, labels, names)
+
+
+def test_the_table_holds_what_each_figure_alone_says_and_says_it_again():
+    logits, labels = some_logits(500)
+    metrics = measure(logits, labels, CLASSES)
+    p = softmax(logits)
+    assert metrics.accuracy_ci95 == wilson(round(500 * metrics.accuracy), 500)
+    assert metrics.aurc == risk_coverage(p, labels)[1].mean()
+    assert metrics.coverage_at == coverage(p, labels)
+    assert metrics.coverage_at["0.95"] > 0
+    assert measure(logits, labels, CLASSES) == metrics
+
+
+def test_bins_are_closed_above_and_the_last_holds_certainty():
+    bins = equal_width(np.array([0.0, 0.05, 1 / 15, 0.07, 0.13, 0.9, 0.94, 1.0]))
+    assert bins.tolist() == [0, 0, 0, 1, 1, 13, 14, 14]
+
+
+def test_photos_as_sure_as_each_other_stand_in_the_order_they_came_in():
+    assert equal_mass(np.array([0.9, 0.5, 0.9, 0.5]), bins=4).tolist() == [2, 0, 3, 1]
+    many = np.full(300, 0.7)
+    assert (np.diff(equal_mass(many)) >= 0).all()
+    assert equal_mass(np.array([0.5])).tolist() == [0]
+
+
+def test_coverage_and_risk_look_at_every_class():
+    p = np.array([[0.1, 0.9, 0.0], [0.0, 0.2, 0.8], [0.6, 0.3, 0.1], [0.1, 0.5, 0.4]])
+    labels = np.array([1, 2, 0, 2])
+    assert coverage(p, labels)["0.99"] == 0.75
+    assert risk_coverage(p, labels)[1].tolist() == [0, 0, 0, 0.25]
+    assert coverage(p[:3], labels[:3])["0.99"] == 1.0

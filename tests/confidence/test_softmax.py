@@ -192,3 +192,16 @@ def test_a_notebook_shows_words_bars_and_logits():
     assert "&lt;cat&gt;" in page
     assert "<cat>" not in page
     assert "<img" not in page
+
+
+def test_logits_of_few_bits_are_computed_with_in_many():
+    raw = np.array([1.004, 0.709], np.float16)
+    assert softmax(raw).tolist() == softmax(raw.astype(np.float64)).tolist()
+    said = judge(raw, ("dog", "cat"))
+    assert [*said.logits.values()] == raw.astype(np.float64).tolist()
+    assert said.confidence == softmax(raw.astype(np.float64))[0]
+
+
+def test_no_warning_comes_of_logits_far_apart():
+    with np.errstate(all="raise"):
+        assert softmax([1e308, -1e308, 0.0], 0.01).tolist() == [1.0, 0.0, 0.0]
