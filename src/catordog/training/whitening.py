@@ -58,4 +58,5 @@ def components(photos: Tensor, kernel: tuple[int, int]) -> Tensor:
     patches = torch.cat([F.unfold(photo[None], kernel, stride=_STEP)[0].T for photo in photos])
     variances, vectors = torch.linalg.eigh(patches.T.double().cov())
     filters = (vectors / (variances + _LEAST).sqrt()).T.flip(0)
-    return filters.float().view(-1, 3, *kernel)
+    result: Tensor = filters.float().view(-1, 3, *kernel)
+    return result
