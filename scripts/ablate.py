@@ -125,12 +125,12 @@ def table(rows: list[dict[str, str]]) -> None:
     def mean(name: str, what: str) -> float:
         return statistics.mean(float(row[what]) for row in groups[name])
 
+    base = mean("the recipe", "accuracy") if "the recipe" in groups else math.nan
     print("| | accuracy | against the recipe | loss | seconds |\n|---|---|---|---|---|")
     for name, found in groups.items():
         each = [float(row["accuracy"]) for row in found]
         spread = f" ± {statistics.stdev(each):.2f}" if len(each) > 1 else ""
-        known = "the recipe" in groups
-        gain = mean(name, "accuracy") - mean("the recipe", "accuracy") if known else math.nan
+        gain = mean(name, "accuracy") - base
         print(
             f"| {name} | {statistics.mean(each):.2f}{spread} | {gain:+.2f} | "
             f"{mean(name, 'nll'):.4f} | {mean(name, 'seconds'):.0f} |"

@@ -55,8 +55,8 @@ def components(photos: Tensor, kernel: tuple[int, int]) -> Tensor:
     Applied to the patches that they were computed from, they give numbers of variance 1 (less where
     there is hardly any), none of which tells anything of another.
     """
-    patches = torch.cat([F.unfold(photo[None], kernel, stride=_STEP)[0].T for photo in photos])
-    variances, vectors = torch.linalg.eigh(patches.T.double().cov())
+    patches = F.unfold(photos, kernel, stride=_STEP).transpose(0, 1).flatten(1)
+    variances, vectors = torch.linalg.eigh(patches.double().cov())
     filters = (vectors / (variances + _LEAST).sqrt()).T.flip(0)
     result: Tensor = filters.float().view(-1, 3, *kernel)
     return result
