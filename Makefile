@@ -1,5 +1,5 @@
 # make demo   the whole job on drawn pictures: train, evaluate, predict
-# make test   the tests
+# make test   the tests, as many at once as there are cores
 # Both create .venv and install into it when needed, with uv where it is and with pip elsewhere.
 
 VENV ?= .venv
@@ -7,7 +7,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo test lint audit coverage mutate format clean
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo test shuffle lint audit coverage mutate format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -16,7 +18,12 @@ demo: $(READY)
 	@$(BIN)/catordog demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -p no:randomly
+
+# Does a test need what another one leaves behind? RUNS times over, each in an order of its own.
+RUNS ?= 20
+shuffle: $(READY)
+	for seed in $$(seq $(RUNS)); do $(PYTEST) --quiet -p randomly --randomly-seed $$seed || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -4,6 +4,8 @@ python scripts/variants.py NAME train --config …      as `catordog train`, wit
 
 alternate   each photo is mirrored in every second epoch, instead of at random (the same)
 mixup       every photo is blended with another, and so is its label (Zhang et al. 2018)
+cutmix      in half of the batches every photo has a rectangle of another one, and a share of its
+            label (Yun et al. 2019)
 lookahead   every fifth step goes half of the way back (Zhang et al. 2019)
 zero        residual blocks begin as the identity (Goyal et al. 2017)
 """
@@ -76,6 +78,34 @@ def mixup() -> None:
     module.ClassifierModule.training_step = step  # type: ignore[method-assign,assignment]
 
 
+def cutmix() -> None:
+    plain = module.ClassifierModule.training_step
+
+    def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        photos, labels = batch
+        generator = np.random.default_rng((13, self.global_step))
+        if generator.random() < 0.5:
+            return plain(self, batch, batch_idx)
+        side = photos.shape[-1]
+        length = round(side * float(np.sqrt(generator.random())))
+        top, left = generator.integers(0, side - length + 1, 2).tolist()
+        order = torch.randperm(
+            len(labels), generator=torch.Generator().manual_seed(self.global_step)
+        )
+        mixed = photos.clone()
+        inside = (..., slice(top, top + length), slice(left, left + length))
+        mixed[inside] = photos[order][inside]
+        share = 1 - length**2 / side**2
+        logits = self(mixed)
+        loss = share * F.cross_entropy(logits, labels)
+        loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
+        self.train_accuracy(logits, labels)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    module.ClassifierModule.training_step = step  # type: ignore[method-assign]
+
+
 def lookahead() -> None:
     chosen = module.ClassifierModule._optimizer
 
@@ -110,7 +140,7 @@ def zero() -> None:
     _built_with(change)
 
 
-VARIANTS = {each.__name__: each for each in (alternate, mixup, lookahead, zero)}
+VARIANTS = {each.__name__: each for each in (alternate, mixup, cutmix, lookahead, zero)}
 
 
 if __name__ == "__main__":

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shlex
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from catordog.photos.drawn import draw
@@ -57,6 +59,17 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     return root
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each on a core of its own
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker begin with the drawn run, and the others with what doesn't wait for it."""
+    waiting = {item.path for item in items if "drawn_run" in getattr(item, "fixturenames", ())}
+    first = ROOT / "tests" / "training" / "test_fit.py"
+    items.sort(key=lambda item: 0 if item.path == first else 1 + (item.path in waiting))
 
 
 @dataclass(frozen=True)
@@ -122,8 +135,16 @@ class Run:
 @pytest.fixture(scope="session")
 def drawn_run(tmp_path_factory: pytest.TempPathFactory, catordog: Callable[..., Ended]) -> Run:
     """The demo's training, whole: the config that `make demo` uses, as a real process."""
-    folder = tmp_path_factory.mktemp("drawn")
-    ended = catordog("train", "--config", "drawn.yaml", cwd=folder)
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # all workers share it
+    folder, said = base / "drawn", base / "drawn.json"
+    with FileLock(base / "drawn.lock"):
+        if not said.exists():
+            folder.mkdir()
+            ended = catordog("train", "--config", "drawn.yaml", cwd=folder)
+            said.write_text(json.dumps(asdict(ended)))
+    ended = Ended(**json.loads(said.read_text()))
     assert ended.code == 0, ended.err
     words = shlex.split(ended.out)
     assert words[:2] == ["catordog", "evaluate"], ended.out

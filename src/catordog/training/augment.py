@@ -79,7 +79,7 @@ class Augment:
             drawn = torch.rand(n * step, generator=generator, device=photos.device)[first::step]
             return low + (high - low) * drawn
 
-        # The grid is in −1…1 over the photo; every row of theta makes one photo's.
+        # Places in the photo are in −1…1: x, y = across · x + down · y + shift.
         area = uniform(self.min_area, self.max_area)
         whole = max(1.0, math.sqrt(self.max_area))
         stretch = (uniform(-1, 1) * math.log(self.max_stretch) / 2).exp()
@@ -87,29 +87,34 @@ class Augment:
         left, top = uniform(-1, 1) * (1 - wide), uniform(-1, 1) * (1 - high)
         mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(area)
         angle = uniform(-1, 1) * math.radians(self.max_turn)
-        theta = torch.stack(
-            [
-                torch.stack([wide * angle.cos() * mirror, -high * angle.sin(), left], dim=1),
-                torch.stack([wide * angle.sin() * mirror, high * angle.cos(), top], dim=1),
-            ],
-            dim=1,
+        cos, sin = angle.cos(), angle.sin()
+        across = (wide * mirror)[:, None] * torch.stack([cos, sin], dim=1)
+        down = high[:, None] * torch.stack([-sin, cos], dim=1)
+        shift = torch.stack([left, top], dim=1)
+        centres = (2 * torch.arange(side, device=photos.device) + 1) / side - 1
+        columns = across[:, :, None] * centres + shift[:, :, None]  # [N, 2, S]
+        rows = down[:, :, None] * centres
+        # A sum of two, since F.affine_grid takes as long as the cropping itself.
+        grid = (columns[:, :, None, :] + rows[:, :, :, None]).permute(0, 2, 3, 1)
+        cropped = F.grid_sample(
+            photos.float(), grid, padding_mode="reflection", align_corners=False
         )
-        grid = F.affine_grid(theta, [n, 3, side, side], align_corners=False)
-        pixels = photos.float().div_(255)
-        cropped = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
         return self._erase(self._colour(cropped, uniform), uniform)
 
     def _colour(self, photos: Tensor, uniform: _Draw) -> Tensor:
-        """Brightness, contrast and saturation, as one 3 × 3 matrix and an offset to a photo."""
+        """Brightness, contrast and saturation, as one 3 × 3 matrix and an offset to a photo.
+
+        From 0…255 to 0…1: the matrix does that too.
+        """
         spread = (self.brightness, self.contrast, self.saturation)
         brightness, contrast, saturation = (uniform(1 - by, 1 + by) for by in spread)
         luma = torch.tensor(_LUMA, device=photos.device)
         grey = luma.expand(3, 3)
         eye = torch.eye(3, device=photos.device)
         matrix = saturation[:, None, None] * (eye - grey) + grey
-        matrix = matrix * (brightness * contrast)[:, None, None]
+        matrix = matrix * (brightness * contrast / 255)[:, None, None]
         mean = torch.einsum("nchw,c->n", photos, luma) / photos[0, 0].numel()
-        offset = brightness * (1 - contrast) * mean
+        offset = brightness * (1 - contrast) / 255 * mean
         flat = photos.flatten(2)
         changed = torch.baddbmm(offset[:, None, None].expand(-1, 3, 1), matrix, flat)
         return changed.clamp_(0, 1).view_as(photos)

@@ -108,7 +108,7 @@ class ClassifierModule(L.LightningModule):
         return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
 
     def setup(self, stage: str) -> None:
-        """Compute the first layer, where it is not learnt; a checkpoint to go on from has it."""
+        """Compute the first layer, where it is not learnt; a checkpoint replaces it."""
         if stage == "fit" and self.hparams["whiten"]:
             whiten(self.network, self._data.sample())
 

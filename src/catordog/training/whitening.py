@@ -21,6 +21,9 @@ _LEAST = 1e-3
 _STEP = 3
 """Of the patches in a photo, in pixels: neighbours say nearly the same."""
 
+_AT_ONCE = 16
+"""Photos whose patches are held in memory: those of all of them may be gigabytes."""
+
 
 def whiten(network: nn.Module, photos: Tensor) -> None:
     """Replace the filters of the first convolution by whitening ones, and fix them there.
@@ -55,8 +58,14 @@ def components(photos: Tensor, kernel: tuple[int, int]) -> Tensor:
     Applied to the patches that they were computed from, they give numbers of variance 1 (less where
     there is hardly any), none of which tells anything of another.
     """
-    patches = F.unfold(photos, kernel, stride=_STEP).transpose(0, 1).flatten(1)
-    variances, vectors = torch.linalg.eigh(patches.double().cov())
+    n, total, products = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for some in torch.split(photos, _AT_ONCE):
+        patches = F.unfold(some, kernel, stride=_STEP).double().transpose(0, 1).flatten(1)
+        n += patches.shape[1]
+        total = total + patches.sum(1)
+        products = products + patches @ patches.T
+    mean = total / n
+    variances, vectors = torch.linalg.eigh(products / n - mean.outer(mean))
     filters = (vectors / (variances + _LEAST).sqrt()).T.flip(0)
     result: Tensor = filters.float().view(-1, 3, *kernel)
     return result
