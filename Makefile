@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/catordog demo
 
 test: $(READY)
-	$(PYTEST) -p no:randomly
+	$(PYTEST)
 
 # Does a test need what another one leaves behind? RUNS times over, each in an order of its own.
 RUNS ?= 20
