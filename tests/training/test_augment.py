@@ -60,6 +60,36 @@ def test_about_half_of_the_photos_are_mirrored():
     assert 150 < mirrored < 250
 
 
+def test_crops_are_turned_and_stretched_within_their_bounds():
+    """Red says how far right a pixel was, and green how far down: so crops tell where they are."""
+    side, crop = 96, 32
+    slope = torch.linspace(0, 255, side)
+    place = torch.stack([slope.expand(side, side), slope[:, None].expand(side, side)])
+    photo = torch.cat([place, torch.zeros(1, side, side)]).round().byte()
+    only = Augment(min_area=0.3, max_stretch=1.5, max_turn=20, brightness=0, contrast=0,
+                   saturation=0)  # fmt: skip
+    colour = only(photo.expand(200, -1, -1, -1), crop, 5)[:, :2]
+    was = (colour * (side - 1) + 0.5) * 2 / side - 1  # in −1…1 over the photo
+    inner = slice(crop // 4, -crop // 4)  # a crop that is turned may see beyond the corners
+    centres = ((2 * torch.arange(crop) + 1) / crop - 1)[inner]
+    down, right = torch.meshgrid(centres, centres, indexing="ij")
+    known = torch.stack([right.flatten(), down.flatten(), torch.ones(right.numel())], dim=1)
+    seen = was[:, :, inner, inner].flatten(2).transpose(1, 2)
+    found = torch.linalg.lstsq(known.expand(200, -1, -1), seen).solution  # [200, 3, 2]
+    assert (known @ found - seen).abs().max() < 0.02  # straight lines stay straight
+    across, along = found[:, 0], found[:, 1]
+    assert ((across * along).sum(1).abs() < 0.01).all()  # and right angles right
+    area = across[:, 0] * along[:, 1] - across[:, 1] * along[:, 0]
+    assert 0.29 < area.abs().min() < 0.4
+    assert 0.9 < area.abs().max() < 1.01
+    assert 70 < (area < 0).sum() < 130  # mirrored
+    stretch = across.norm(dim=1) / along.norm(dim=1)
+    assert 1 / 1.51 < stretch.min() < 0.75
+    assert 1.33 < stretch.max() < 1.51
+    angle = torch.atan2(-along[:, 0], along[:, 1]).rad2deg()
+    assert 15 < angle.abs().max() < 20.5
+
+
 def test_colour_changes_are_those_of_their_definitions():
     only = {"min_area": 1, "max_stretch": 1, "max_turn": 0, "flip": False}
     plain = photos().float() / 255 * 0.5 + 0.1

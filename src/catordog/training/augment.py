@@ -131,4 +131,4 @@ class Augment:
             start = uniform(0, 1) * (1 - length)
             inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
         hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
-        return photos.masked_fill(hidden[:, None], 0.5)
+        return photos.masked_fill_(hidden[:, None], 0.5)
