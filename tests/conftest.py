@@ -141,7 +141,7 @@ def drawn_run(tmp_path_factory: pytest.TempPathFactory, catordog: Callable[..., 
     folder, said = base / "drawn", base / "drawn.json"
     with FileLock(base / "drawn.lock"):
         if not said.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             ended = catordog("train", "--config", "drawn.yaml", cwd=folder)
             said.write_text(json.dumps(asdict(ended)))
     ended = Ended(**json.loads(said.read_text()))
