@@ -52,6 +52,15 @@ class Witness(L.Callback):
             print(json.dumps([what, trainer.current_epoch, seen]), file=file)
 
 
+class Gate(L.Callback):
+    """Waits in the third epoch until a file is there: on a busy machine a run may outrun a test."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        end = time.monotonic() + 60
+        while trainer.current_epoch == 2 and not Path("go").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+
+
 UNCHANGED = [
     *("--data.augment.min_area", "1", "--data.augment.max_stretch", "1"),
     *("--data.augment.max_turn", "0", "--data.augment.flip", "false"),
@@ -192,9 +201,11 @@ def test_no_photo_comes_twice_in_an_epoch_and_none_is_left_out(forks, pets, tmp_
 
 
 def test_a_run_goes_on_with_another_number_of_processes(forks, pets, alone, tmp_path):
-    runs = start(forks, 2, words(pets), tmp_path)
+    gate = ("--trainer.callbacks+", "training.test_two_processes.Gate")
+    runs = start(forks, 2, words(pets, *gate), tmp_path)
     runs[0].wait_for("epoch   2/8")
     runs[1].send(signal.SIGUSR1)  # whichever hears it, all stop
+    (tmp_path / "go").touch()
     assert [each.wait() for each in runs] == [os.EX_TEMPFAIL] * 2, runs[0].err
     assert "epoch   8/8" not in runs[0].err
     run(forks, 1, words(pets, "--ckpt_path", "last"), tmp_path)
