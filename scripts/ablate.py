@@ -21,8 +21,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+RECIPE = "the recipe"
+
 TRICKS: dict[str, list[str]] = {
-    "the recipe": [],
+    RECIPE: [],
     "SGD instead of Muon": [
         *("--model.optimizer", "sgd", "--model.lr", "0.1", "--model.momentum", "0.9"),
         *("--model.weight_decay", "0.0005"),
@@ -118,23 +120,19 @@ def main() -> int:
 
 
 def table(rows: list[dict[str, str]]) -> None:
-    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        groups[row["trick"]].append(row)
-
-    def mean(name: str, what: str) -> float:
-        return statistics.mean(float(row[what]) for row in groups[name])
-
-    base = mean("the recipe", "accuracy") if "the recipe" in groups else math.nan
-    print("| | accuracy | against the recipe | loss | seconds |\n|---|---|---|---|---|")
+        groups[row["trick"]].append((float(row["accuracy"]), float(row["nll"])))
+    print("| | accuracy | against the recipe | loss | against the recipe |\n|---|---|---|---|---|")
     for name, found in groups.items():
-        each = [float(row["accuracy"]) for row in found]
-        spread = f" ± {statistics.stdev(each):.2f}" if len(each) > 1 else ""
-        gain = mean(name, "accuracy") - base
-        print(
-            f"| {name} | {statistics.mean(each):.2f}{spread} | {gain:+.2f} | "
-            f"{mean(name, 'nll'):.4f} | {mean(name, 'seconds'):.0f} |"
-        )
+        cells = [name]
+        for which, digits in ((0, 2), (1, 4)):
+            each, base = ([run[which] for run in runs] for runs in (found, groups.get(RECIPE, [])))
+            spread = f" ± {statistics.stdev(each):.{digits}f}" if len(each) > 1 else ""
+            cells.append(f"{statistics.mean(each):.{digits}f}{spread}")
+            gain = statistics.mean(each) - statistics.mean(base) if base else math.nan
+            cells.append("" if name == RECIPE else f"{gain:+.{digits}f}".replace("-", "−"))
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

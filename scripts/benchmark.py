@@ -311,10 +311,10 @@ def write_splits(data: str, folder: Path) -> None:
     found = open_data(data)
     for split in SPLITS:
         for number, photo in enumerate(found.split(split, Fractions(0.1, 0.2))):
-            data, suffix = photo.data()
+            packed, suffix = photo.data()
             file = folder / split / found.classes[photo.label] / f"{number:06}{suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            file.write_bytes(packed)
 
 
 def contend(name: str, folder: Path, **options: Any) -> dict[str, Any]:

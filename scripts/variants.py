@@ -62,18 +62,24 @@ def alternate() -> None:
     sys.argv += ["--data.augment.flip", "false"]
 
 
+def _blended_loss(self: Any, photos: Tensor, labels: Tensor, order: Tensor, share: float) -> Tensor:
+    """The loss of photos of which a share is their own, and the rest that of others in `order`."""
+    logits = self(photos)
+    loss = share * F.cross_entropy(logits, labels)
+    loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
+    self.train_accuracy(logits, labels)
+    self.train_loss(loss.detach(), len(labels))
+    self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
+    self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+    return loss
+
+
 def mixup() -> None:
     def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         photos, labels = batch
         share = float(np.random.default_rng((7, self.global_step)).beta(0.2, 0.2))
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(batch_idx))
-        logits = self(torch.lerp(photos[order], photos, share))
-        loss = share * F.cross_entropy(logits, labels)
-        loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
-        self.train_accuracy(logits, labels)
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
-        return loss
+        return _blended_loss(self, torch.lerp(photos[order], photos, share), labels, order, share)
 
     module.ClassifierModule.training_step = step  # type: ignore[method-assign,assignment]
 
@@ -95,13 +101,7 @@ def cutmix() -> None:
         mixed = photos.clone()
         inside = (..., slice(top, top + length), slice(left, left + length))
         mixed[inside] = photos[order][inside]
-        share = 1 - length**2 / side**2
-        logits = self(mixed)
-        loss = share * F.cross_entropy(logits, labels)
-        loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
-        self.train_accuracy(logits, labels)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
-        return loss
+        return _blended_loss(self, mixed, labels, order, 1 - length**2 / side**2)
 
     module.ClassifierModule.training_step = step  # type: ignore[method-assign]
 

@@ -84,11 +84,16 @@ def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(predict, tmp_
 
 
 def test_the_table_says_it_in_words_and_lines_up(predict, photo_folder):
+    _, rows, _ = predict(photo_folder, *SURE, "--format", "jsonl")
+    known = next(row for row in map(json.loads, rows.splitlines()) if "a cat" in row["path"])
     code, out, _ = predict(photo_folder, *SURE)
     lines = out.splitlines()
     assert code == 1
     cat = next(line for line in lines if line.endswith("a cat.jpg"))
-    assert re.match(r"cat {1,2}\d\d\.\d %", cat), cat
+    said = re.match(r"cat +([\d.]+) % +([\d.]+) ", cat)
+    assert said is not None, cat
+    assert float(said[1]) == pytest.approx(100 * known["confidence"], abs=0.5)
+    assert float(said[2]) == pytest.approx(known["confidences"]["cat"], abs=1e-4)
     broken = next(line for line in lines if "page.jpg" in line)
     assert "HTML" in broken
     assert "100 %" not in out

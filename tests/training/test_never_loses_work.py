@@ -235,8 +235,9 @@ def test_nobody_goes_on_with_a_run_that_is_running(forks, pets, undisturbed, tmp
     first.wait_for("epoch   1/4")
     first.send(signal.SIGSTOP)  # or it might be over before the second has begun
     second = forks.start(*words(pets, "--ckpt_path", "last"), cwd=tmp_path, name="second", **env)
-    assert second.wait() == 2
+    code = second.wait()
     first.send(signal.SIGCONT)
+    assert code == 2
     assert "runs/run/version_0 is being trained by another process" in second.err
     assert first.wait() == 0, first.err
     assert same(state(tmp_path), state(undisturbed))
