@@ -71,6 +71,15 @@ def test_no_photos_leave_the_file_alone(copy):
     assert copy.read_bytes() == before
 
 
+def test_two_photos_that_are_right_make_nothing_certain(copy, capsys):
+    classifier = catordog.load(copy)
+    pixels = np.stack([classifier.model.preprocess.pixels(drawn.draw(n).image) for n in (0, 1)])
+    answers = classifier.logits_of_pixels(pixels).argmax(axis=1)
+    model = calibrate(copy, [(pixels, answers)])
+    assert 0.5 < model.temperature < 1
+    assert "2 validation photos tell little" in capsys.readouterr().err
+
+
 class TestErrorRate:
     def test_a_lower_one_says_not_sure_more_often(self, drawn_run, tmp_path, capsys):
         folder = tmp_path / "new"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from catordog import softmax
+from catordog.confidence.calibration import LEAST, fit_temperature
 from catordog.confidence.verdict import judge
 from conftest import ROOT
 
@@ -72,6 +73,12 @@ def test_cross_entropy_takes_logits(page):
     assert f"the gradient is {slopes[0]:.4f} on logits, and {slopes[1]:.4f} after softmax" in page
     worst, best = (-math.log(softmax(softmax([x, 0.0]))[0]) for x in (-50.0, 50.0))
     assert f"flat there, at {worst:.2f}, and can't fall below {best:.2f}" in page
+
+
+def test_a_temperature_from_two_photos(page):
+    two = np.array([[3.0, 0.0], [1.0, 0.0]])
+    assert f"a temperature of {fit_temperature(two, np.array([0, 0])):.2f} instead of 0" in page
+    assert fit_temperature(two, np.array([0, 0]), prior=0) == LEAST
 
 
 def test_temperatures(page):

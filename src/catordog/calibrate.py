@@ -14,7 +14,7 @@ from catordog.checkpoint import ModelFile, rewrite, run_folder
 from catordog.classifier import load
 from catordog.confidence.calibration import fit_temperature, log_loss
 from catordog.confidence.conformal import strangeness
-from catordog.confidence.novelty import Novelty, fit_novelty
+from catordog.confidence.novelty import LEAST_PHOTOS, Novelty, fit_novelty
 from catordog.confidence.softmax import softmax
 from catordog.errors import CatordogError
 from catordog.terminal import say
@@ -70,6 +70,11 @@ def calibrate(path: Path, photos: Batches) -> ModelFile:
         f"calibrated on {len(labels):,} validation photos ({accuracy:.2%} right): temperature "
         f"{temperature:.3f}, loss {before:.4f} before and {after:.4f} after"
     )
+    if len(labels) < LEAST_PHOTOS:
+        say(
+            f"{len(labels)} validation photos tell little: take confidence for a rough guess, or "
+            "give validation a larger share (--data.val)"
+        )
     return model
 
 

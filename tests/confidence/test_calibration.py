@@ -31,6 +31,10 @@ def honest_logits(n: int, classes: int = 2, seed: int = 0, spread: float = 2.0):
     return logits, labels
 
 
+def _times(count: int, logits, labels):
+    return np.tile(logits, (count, 1)), np.tile(labels, count)
+
+
 class TestTemperature:
     @pytest.mark.parametrize("classes", [2, 3, 10])
     @pytest.mark.parametrize("boldness", [0.5, 1.0, 3.0])
@@ -40,20 +44,50 @@ class TestTemperature:
 
     def test_it_is_the_optimum_and_not_a_step_towards_it(self):
         logits, labels = honest_logits(300, 3, seed=5)
-        best = fit_temperature(2.7 * logits, labels)
+        best = fit_temperature(2.7 * logits, labels, prior=0)
 
         def loss(temperature):
             return log_loss(softmax(2.7 * logits, temperature), labels).mean()
 
         assert loss(best) <= min(loss(best * (1 + by)) for by in (-1e-4, 1e-4, -0.1, 0.1, 1.0))
-        factor = fit_temperature(27 * logits, labels) / best
+        factor = fit_temperature(27 * logits, labels, prior=0) / best
         assert factor == pytest.approx(10, rel=1e-7)
 
-    def test_where_every_photo_is_right_it_is_as_bold_as_allowed(self):
-        assert fit_temperature(np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == LEAST
+    def test_a_prior_is_part_of_the_optimum(self):
+        logits, labels = honest_logits(30, 3, seed=5)
+        best = fit_temperature(2.7 * logits, labels, prior=7)
 
-    def test_where_every_photo_is_wrong_it_is_as_humble_as_allowed(self):
-        assert fit_temperature(np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])) == MOST
+        def loss(temperature):
+            prior = 7 * (1 / temperature - 1 + np.log(temperature))
+            return log_loss(softmax(2.7 * logits, temperature), labels).sum() + prior
+
+        assert loss(best) <= min(loss(best * (1 + by)) for by in (-1e-4, 1e-4, -0.1, 0.1, 1.0))
+
+    @pytest.mark.parametrize("right", [True, False])
+    def test_a_handful_of_photos_leaves_doubt_whether_all_are_right_or_all_wrong(self, right):
+        logits = np.array([[3.0, 0.0], [0.0, 1.0]])
+        labels = np.array([0, 1] if right else [1, 0])
+        one, many = (
+            fit_temperature(*each) for each in ((logits, labels), _times(9, logits, labels))
+        )
+        if right:
+            assert 0.4 < many < one < 1
+            assert softmax(np.array([[3.0, 0.0]]), one).max() < 0.999
+        else:
+            assert 1 < one < many < 20
+
+    def test_a_prior_is_outweighed_by_photos(self):
+        logits, labels = honest_logits(2000)
+        alone = fit_temperature(1.2 * logits, labels, prior=0)
+        assert fit_temperature(1.2 * logits, labels) == pytest.approx(alone, rel=2e-3)
+
+    def test_without_a_prior_it_is_as_bold_as_allowed_where_every_photo_is_right(self):
+        right = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
+        assert fit_temperature(*right, prior=0) == LEAST
+
+    def test_without_a_prior_it_is_as_humble_as_allowed_where_every_photo_is_wrong(self):
+        wrong = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])
+        assert fit_temperature(*wrong, prior=0) == MOST
 
     def test_logits_may_come_in_any_precision(self):
         logits, labels = honest_logits(400)
@@ -61,9 +95,16 @@ class TestTemperature:
         assert fit_temperature(half, labels) == fit_temperature(half.astype(np.float64), labels)
 
     def test_a_slope_that_is_flat_at_the_humble_end_is_the_humble_end(self):
-        assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1])) == LEAST
+        assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1]), prior=0) == LEAST
         close = np.array([[1e-9, 0.0]] * 3), np.array([0, 1, 1])
-        assert fit_temperature(*close) == MOST
+        assert fit_temperature(*close, prior=0) == MOST
+
+    def test_logits_that_say_nothing_leave_the_temperature_where_it_was(self):
+        assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1])) == pytest.approx(1)
+
+    def test_logits_on_another_scale_are_brought_to_it_by_photos(self):
+        logits, labels = honest_logits(500)
+        assert fit_temperature(20 * logits, labels) == pytest.approx(20, rel=0.3)
 
     def test_no_photos_are_one_clear_line(self):
         with pytest.raises(CatordogError, match="needs photos"):
