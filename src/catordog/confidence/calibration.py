@@ -17,7 +17,7 @@ Labels = npt.NDArray[np.integer[Any]]
 LEAST, MOST = 0.01, 100.0
 """Temperatures outside of this say that the logits are on no scale of logits."""
 
-PRIOR = 2.0
+PRIOR = 4.0
 """How firmly a temperature near 1 is expected before any photo has been seen."""
 
 FOLDS = 5
@@ -28,7 +28,7 @@ def fit_temperature(logits: Logits, labels: Labels, prior: float = PRIOR) -> flo
 
     The likelihood alone would have no doubt at all after a handful of photos that are all right:
     the lower the temperature, the likelier they are, without end. So 1/T has a prior, a gamma
-    distribution with its mode at 1 and a shape of `1 + prior`, which a few dozen photos outweigh:
+    distribution with its mode at 1 and a shape of `1 + prior`, which hundreds of photos outweigh:
     it adds `prior · (1/T − 1 + log T)` to the sum of the photos' losses.
 
     Both are convex in 1/T, so the slope has one root, which is found exactly and not by a few
