@@ -191,11 +191,10 @@ def _check_whole(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as parts:
             for part in parts.infolist():
-                if part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 0x1:
-                    raise CatordogError(
-                        f"model {path}: its parts are compressed or encrypted, which 'catordog "
-                        "train' never does: refused"
-                    )
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise CatordogError(f"model {path}: its parts are compressed, refused")
+                if part.flag_bits & 0x1:
+                    raise CatordogError(f"model {path}: its parts are encrypted, refused")
             damaged = parts.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         damaged = str(error)

@@ -70,7 +70,7 @@ class TestCheckpoints:
         with zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
             bomb.writestr("archive/data.pkl", bytes(50_000_000))
         said = refused(capsys, "evaluate", "bomb.ckpt", "--data", "drawn:n=20")
-        assert "compressed or encrypted" in said
+        assert "compressed, refused" in said
 
     def test_encrypted_parts_are_refused(self, capsys):
         torch.save({"state_dict": {}, "catordog": {}}, "locked.ckpt")
@@ -79,7 +79,7 @@ class TestCheckpoints:
             content[content.index(header) + flags] |= 0x1
         Path("locked.ckpt").write_bytes(content)
         said = refused(capsys, "evaluate", "locked.ckpt", "--data", "drawn:n=20")
-        assert "compressed or encrypted" in said
+        assert "encrypted, refused" in said
 
     @pytest.mark.parametrize("name", ["subprocess.Popen", "os.system", "antigravity.geohash"])
     def test_a_network_is_never_a_program(self, name):
