@@ -191,10 +191,13 @@ def _check_whole(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as parts:
             for part in parts.infolist():
-                if part.compress_type != zipfile.ZIP_STORED:
-                    raise CatordogError(f"model {path}: its parts are compressed, refused")
-                if part.flag_bits & 0x1:
-                    raise CatordogError(f"model {path}: its parts are encrypted, refused")
+                compressed = part.compress_type != zipfile.ZIP_STORED
+                if compressed or part.flag_bits & 0x1:
+                    how = "compressed" if compressed else "encrypted"
+                    raise CatordogError(
+                        f"model {path}: its parts are {how}, refused: use the file that 'catordog "
+                        "train' wrote"
+                    )
             damaged = parts.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         damaged = str(error)
