@@ -39,7 +39,7 @@ TRICKS: dict[str, list[str]] = {
         *("--data.start_size", "64", "--trainer.max_epochs", "3"),
     ],
     "tested at the size of training": ["--data.size", "64"],
-    "no mirror image in the test": ["--model.mirror", "false"],
+    "no mirror image in the test": ["--model.tta_flip", "false"],
     "gentler crops (half of the area)": ["--data.augment.min_area", "0.5"],
     "no crops": ["--data.augment.min_area", "1", "--data.augment.max_stretch", "1"],
     "no colour changes": [

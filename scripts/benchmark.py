@@ -32,7 +32,7 @@ from typing import Any
 
 from PIL import Image
 
-from catordog.photos.drawn import draw
+from catordog.photos.synthetic import draw
 
 Work = Callable[[], object]
 
@@ -101,7 +101,7 @@ def decoding(args: argparse.Namespace) -> None:
 
 LISTING = """
 import resource, sys, time
-from catordog.photos.sources import open_data
+from catordog.photos.datasets import open_data
 start = time.perf_counter()
 found = open_data(sys.argv[1])
 seconds = time.perf_counter() - start
@@ -135,9 +135,9 @@ def listing(args: argparse.Namespace) -> None:
 
 def auditing(args: argparse.Namespace) -> None:
     """An audit without a model ÷ reading and decoding the same photos on as many threads."""
-    from catordog.photos.audit import audit
+    from catordog.photos.datasets import open_data
+    from catordog.photos.findings import audit
     from catordog.photos.parallel import in_parallel
-    from catordog.photos.sources import open_data
 
     found = open_data(args.data)
     ours, theirs, ratios = side_by_side(
@@ -189,9 +189,10 @@ def predicting(args: argparse.Namespace) -> None:
             sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         )
     import catordog
+    from catordog.model.predict import Verdicts, predictions
     from catordog.photos.decode import decode
+    from catordog.photos.inputs import Inputs
     from catordog.photos.parallel import in_parallel
-    from catordog.predict import Inputs, Verdicts, predictions
 
     with tempfile.TemporaryDirectory() as made:
         folder = args.photos or Path(made)
@@ -305,12 +306,12 @@ def show_training(found: dict[str, Any]) -> None:
 
 def write_splits(data: str, folder: Path) -> None:
     """The photos of a data set as files: train/, val/ and test/, a folder for each class."""
-    from catordog.photos.sources import open_data
-    from catordog.photos.split import SPLITS, Fractions
+    from catordog.photos.datasets import open_data
+    from catordog.photos.splits import SPLITS, SplitFractions
 
     found = open_data(data)
     for split in SPLITS:
-        for number, photo in enumerate(found.split(split, Fractions(0.1, 0.2))):
+        for number, photo in enumerate(found.split(split, SplitFractions(0.1, 0.2))):
             packed, suffix = photo.data()
             file = folder / split / found.classes[photo.label] / f"{number:06}{suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import catordog
+from catordog.commands.demo import MORPHED, NEW_SEED
 from catordog.confidence import percent
-from catordog.confidence.metrics import reliability
-from catordog.demo import MORPHED, NEW_SEED
-from catordog.photos import drawn
+from catordog.evaluation.metrics import reliability
+from catordog.photos import synthetic as drawn
 
 CAT, DOG, GREY, RED = "#d9822b", "#2b6cb0", "#8a8a8a", "#b3262e"
 EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}

@@ -28,7 +28,7 @@ from PIL import Image
 
 from catordog.errors import PhotoError
 from catordog.photos.decode import DecodeRules, decode
-from catordog.photos.drawn import draw
+from catordog.photos.synthetic import draw
 
 MODES = {
     "JPEG": ["RGB", "L", "CMYK"],

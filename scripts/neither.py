@@ -21,12 +21,12 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
 import catordog
-from catordog.confidence.novelty import fit_novelty
+from catordog.confidence.ood import fit_ood
+from catordog.photos.datasets import open_data
 from catordog.photos.decode import decode
-from catordog.photos.drawn import draw
+from catordog.photos.inputs import Inputs
 from catordog.photos.reading import read_pixels
-from catordog.photos.sources import open_data
-from catordog.predict import Inputs
+from catordog.photos.synthetic import draw
 
 Floats = npt.NDArray[np.floating[Any]]
 Score = Callable[[Floats, Floats], Floats]
@@ -45,7 +45,7 @@ def scores(logits: Floats, features: Floats, labels: npt.NDArray[np.int64]) -> d
         return np.linalg.norm((x - middle) @ rest, axis=1)
 
     scale = logits.max(axis=1).mean() / residual(features).mean()
-    nearest = fit_novelty(features)
+    nearest = fit_ood(features)
 
     def mahalanobis(_: Floats, x: Floats) -> Floats:
         return np.min([spread.mahalanobis(x - mean) for mean in means], axis=0)
@@ -56,7 +56,7 @@ def scores(logits: Floats, features: Floats, labels: npt.NDArray[np.int64]) -> d
         "energy": lambda z, _: -logsumexp(z, axis=1),
         "Mahalanobis": mahalanobis,
         "ViM": lambda z, x: scale * residual(x) - logsumexp(z, axis=1),
-        "nearest neighbour": lambda _, x: nearest.strangeness(x),
+        "nearest neighbour": lambda _, x: nearest.scores(x),
     }
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     found = open_data(args.data)
 
     def seen(split: Any) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-        photos = list(found.split(split, model.fractions))[: args.most]
+        photos = list(found.split(split, model.split_fractions))[: args.most]
         read = read_pixels(photos, model.preprocess)
         logits, features = classifier.features_of_pixels(read.pixels)
         return logits, features, np.array([photo.label for photo in read.photos])

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from catordog.photos.drawn import draw
+from catordog.photos.synthetic import draw
 
 PICTURES = 200
 """Different ones; a million names are links to them."""

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catordog.cli import main
-from catordog.training import datamodule, module, networks
+from catordog.model import networks
+from catordog.training import datamodule, module
 
 
 def _built_with(change: Callable[[nn.Module], None]) -> None:

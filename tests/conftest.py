@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from catordog.photos.drawn import draw
+from catordog.photos.synthetic import draw
 
 if TYPE_CHECKING:
     from training.forks import Forks

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from catordog import softmax
-from catordog.confidence.calibration import LEAST, fit_temperature
+from catordog.confidence.temperature import LEAST, fit_temperature
 from catordog.confidence.verdict import judge
 from conftest import ROOT
 

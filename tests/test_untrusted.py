@@ -12,7 +12,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.errors import PhotoError
-from catordog.photos.sources import open_data
+from catordog.photos.datasets import open_data
 from conftest import jpeg, write_folder, write_zip
 
 FORMULAS = ["=cmd|' .jpg", "+1.jpg", "@SUM(A1).jpg", "\t=1.jpg"]

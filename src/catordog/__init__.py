@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from catordog.classifier import Classifier, load
     from catordog.confidence import Prediction, softmax
     from catordog.errors import CatordogError, PhotoError
-    from catordog.training.contract import RawLogitsError, check_raw_logits
+    from catordog.model.classifier import Classifier, load
+    from catordog.model.contract import RawLogitsError, check_raw_logits
 
 __version__ = "0.1.0"
 
@@ -30,12 +30,12 @@ __all__ = [
 
 _HOMES = {
     "CatordogError": "catordog.errors",
-    "Classifier": "catordog.classifier",
+    "Classifier": "catordog.model.classifier",
     "PhotoError": "catordog.errors",
     "Prediction": "catordog.confidence.verdict",
-    "RawLogitsError": "catordog.training.contract",
-    "check_raw_logits": "catordog.training.contract",
-    "load": "catordog.classifier",
+    "RawLogitsError": "catordog.model.contract",
+    "check_raw_logits": "catordog.model.contract",
+    "load": "catordog.model.classifier",
     "softmax": "catordog.confidence.softmax",
 }
 

@@ -16,8 +16,8 @@ from catordog import __version__
 from catordog.errors import CatordogError, missing_package
 
 if TYPE_CHECKING:
+    from catordog.model.predict import Verdicts
     from catordog.photos.decode import DecodeRules
-    from catordog.predict import Verdicts
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -105,19 +105,15 @@ def _in_a_line(error: Exception) -> str:
 
 def _run(words: list[str]) -> int:
     if words[:1] == ["train"]:  # LightningCLI reads the rest
-        if not sys.stderr.isatty():
-            # Bars of packages below come from tqdm, which reads this when it is imported.
-            os.environ.setdefault("TQDM_DISABLE", "1")
-        from catordog.calibrate import calibrate
-        from catordog.training.fit import train
+        from catordog.commands import train
 
-        return train(words[1:], calibrate)
+        return train.run(words[1:])
     args = _parser().parse_args(words)
     if args.command in {"predict", "serve", "explain"}:
         # Threads of numpy's would wait for more work on the cores that the network needs.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if args.command == "evaluate":
-        from catordog import evaluate
+        from catordog.commands import evaluate
 
         return evaluate.run(
             args.model,
@@ -132,18 +128,18 @@ def _run(words: list[str]) -> int:
             _rules(args),
         )
     if args.command == "compare":
-        from catordog import compare
+        from catordog.commands import compare
 
         return compare.run(
             args.models, args.data, args.split, args.json, args.html, args.exclude, _rules(args)
         )
     if args.command == "predict":
-        if args.engine == "ray":
+        if args.backend == "ray":
             _only_with_one_process(args)
-            from catordog import scale
+            from catordog.commands import predict_ray
 
-            return scale.run(args.paths, args.model, args.out, _verdicts(args))
-        from catordog import predict
+            return predict_ray.run(args.paths, args.model, args.out, _verdicts(args))
+        from catordog.commands import predict
 
         return predict.run(
             args.paths,
@@ -157,30 +153,30 @@ def _run(words: list[str]) -> int:
             watch=args.watch,
         )
     if args.command == "explain":
-        from catordog import explain
+        from catordog.commands import explain
 
         return explain.run(args.photo, args.model, args.out, _rules(args))
     if args.command == "serve":
-        from catordog import serve
+        from catordog.commands import serve
 
         return serve.run(args.model, args.host, args.port, args.rate)
     if args.command == "export":
-        from catordog import export
+        from catordog.commands import export
 
         return export.run(args.model, args.out, args.data, half=args.half, int8=args.int8)
     if args.command == "shard":
-        from catordog import shard
+        from catordog.commands import shard
 
         return shard.run(args.data, args.out, args.photos, args.exclude, _rules(args))
     if args.command == "audit":
-        from catordog import audit
+        from catordog.commands import audit
 
         return audit.run(args.data, args.model, args.html, args.json, args.fix_list, _rules(args))
     if args.command == "softmax":
-        from catordog import show_softmax
+        from catordog.commands import softmax
 
-        return show_softmax.run(args.logits, args.temperature, args.names)
-    from catordog import demo
+        return softmax.run(args.logits, args.temperature, args.names)
+    from catordog.commands import demo
 
     return demo.run(args.out)
 
@@ -192,7 +188,7 @@ def _rules(args: argparse.Namespace) -> DecodeRules:
 
 
 def _verdicts(args: argparse.Namespace) -> Verdicts:
-    from catordog.predict import Verdicts
+    from catordog.model.predict import Verdicts
 
     return Verdicts(args.threshold, args.error_rate, args.accept, _rules(args))
 

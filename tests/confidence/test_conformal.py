@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from catordog.confidence.conformal import check_promise, kept, limit, strangeness
-from catordog.confidence.metrics import wilson
+from catordog.confidence.conformal import nonconformity, prediction_set, quantile
 from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
-from confidence.test_calibration import honest_logits
+from catordog.evaluation.intervals import wilson
+from catordog.evaluation.promises import check_promise
+from confidence.test_temperature import honest_logits
 
 
 @pytest.mark.parametrize("error_rate", [0.01, 0.05, 0.2])
@@ -28,7 +29,7 @@ def test_the_promise_holds_over_100_random_splits_however_wrong_the_confidences_
     for seed in range(100):
         order = np.random.default_rng(seed).permutation(2000)
         learn, new = order[:n], order[n:]
-        scores = strangeness(confidences[learn], labels[learn])
+        scores = nonconformity(confidences[learn], labels[learn])
         promise = check_promise(scores, error_rate, confidences[new], labels[new])
         missed.append(promise.missed)
         inside += low <= promise.missed * m <= high
@@ -46,23 +47,23 @@ def test_verdicts_follow_the_classes_that_are_kept():
 
 
 def test_the_limit_counts_the_new_photo_as_one_more():
-    assert limit([0.1, 0.2, 0.3, 0.4], 0.4) == 0.3
-    assert limit([0.1, 0.2, 0.3, 0.4], 0.2) == 0.4
-    assert limit([0.1, 0.2, 0.3, 0.4], 0.1) == math.inf  # four photos can't promise that
+    assert quantile([0.1, 0.2, 0.3, 0.4], 0.4) == 0.3
+    assert quantile([0.1, 0.2, 0.3, 0.4], 0.2) == 0.4
+    assert quantile([0.1, 0.2, 0.3, 0.4], 0.1) == math.inf  # four photos can't promise that
 
 
 def test_infinity_keeps_every_class():
-    assert kept(np.array([1.0, 0.0]), math.inf).all()
+    assert prediction_set(np.array([1.0, 0.0]), math.inf).all()
 
 
 @pytest.mark.parametrize("error_rate", [0.0, 1.0, -0.1, math.nan])
 def test_an_error_rate_is_a_share(error_rate):
     with pytest.raises(CatordogError, match="within 0…1"):
-        limit([0.1], error_rate)
+        quantile([0.1], error_rate)
 
 
 def test_a_class_exactly_as_strange_as_the_limit_is_kept():
-    assert kept(np.array([0.75, 0.25]), 0.25).tolist() == [True, False]
+    assert prediction_set(np.array([0.75, 0.25]), 0.25).tolist() == [True, False]
 
 
 def test_a_promise_is_held_against_what_happened():

@@ -158,13 +158,13 @@ def test_the_winner_is_known_where_confidences_can_no_longer_tell():
 
 
 def test_a_verdict_uses_the_temperature_and_says_all_it_knows():
-    sure = judge([4.0, 0.0], ("cat", "dog"), strangeness=0.5)
-    humble = judge([4.0, 0.0], ("cat", "dog"), temperature=4.0, strangeness=0.5)
+    sure = judge([4.0, 0.0], ("cat", "dog"), nonconformity=0.5)
+    humble = judge([4.0, 0.0], ("cat", "dog"), temperature=4.0, nonconformity=0.5)
     assert (sure.verdict, humble.verdict) == ("cat", "not sure")
     assert humble.confidence == softmax([1.0, 0.0])[0]
     assert list(humble.confidences) == ["cat", "dog"]
     assert [*humble.confidences.values()] == softmax([1.0, 0.0]).tolist()
-    assert humble.strangeness == 0.5
+    assert humble.ood_score == 0.5
     assert humble.to_dict() == {
         "label": "cat",
         "confidence": humble.confidence,

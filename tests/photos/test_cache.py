@@ -11,10 +11,10 @@ import pytest
 from catordog.errors import CatordogError
 from catordog.photos import cache
 from catordog.photos.cache import cached_pixels
+from catordog.photos.datasets import open_data
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.reading import read_pixels
-from catordog.photos.sources import open_data
 from conftest import jpeg, named, write_folder
 
 PREPROCESS = Preprocess(32, "squash")

@@ -18,9 +18,9 @@ import torchvision
 from catordog.cli import main
 from catordog.errors import CatordogError
 from catordog.photos import downloads
+from catordog.photos.datasets import open_data
 from catordog.photos.downloads import Remote, fetch
-from catordog.photos.sources import open_data
-from catordog.photos.split import Fractions
+from catordog.photos.splits import SplitFractions
 from conftest import jpeg, write_zip
 
 
@@ -195,7 +195,7 @@ def test_oxford_pets_come_by_species_with_their_official_split(site, tmp_path, m
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", tuple(resources))
     found = open_data("oxford-pets")
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 12, "dog": 12}
-    assert Counter(found.sides(Fractions(0, 0.2))) == {"train": 12, "test": 12}
+    assert Counter(found.splits(SplitFractions(0, 0.2))) == {"train": 12, "test": 12}
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["oxford-pets"]
     asked = len(site.asked)
     open_data("oxford-pets")

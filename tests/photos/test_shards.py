@@ -15,12 +15,12 @@ from PIL import Image
 
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
+from catordog.photos.datasets import open_data
 from catordog.photos.shards import INDEX
-from catordog.photos.sources import open_data
-from catordog.photos.split import SPLITS, Fractions
+from catordog.photos.splits import SPLITS, SplitFractions
 from conftest import jpeg, write_folder
 
-SHARES = Fractions()
+SHARES = SplitFractions()
 
 
 @pytest.fixture(scope="module")

@@ -149,8 +149,8 @@ def _become(question: dict[str, Any]) -> None:
 if __name__ == "__main__":
     os.environ["TQDM_DISABLE"] = "1"  # it is read at imports; catordog sets it before them
 
-    import catordog.calibrate
-    import catordog.evaluate
+    import catordog.evaluation.evaluate
+    import catordog.model.calibrate
     import catordog.training.fit
     import catordog.training.transfer  # noqa: F401
 

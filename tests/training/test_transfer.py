@@ -14,7 +14,7 @@ import torch
 
 from catordog.cli import main
 from catordog.errors import CatordogError
-from catordog.training.networks import ResidualNet
+from catordog.model.networks import ResidualNet
 from catordog.training.transfer import Transfer, layers
 
 NETWORK = {"widths": (8, 16), "blocks": (1, 1)}

@@ -12,7 +12,7 @@ import torch
 
 from catordog.cli import main
 from catordog.errors import CatordogError
-from catordog.photos.drawn import draw, label_of
+from catordog.photos.synthetic import draw, label_of
 from catordog.training.datamodule import PhotosDataModule, _Balanced
 from conftest import jpeg, named, write_folder, write_zip
 

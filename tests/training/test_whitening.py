@@ -10,8 +10,8 @@ from torch import nn
 
 from catordog.cli import main
 from catordog.errors import CatordogError
-from catordog.photos.drawn import draw
-from catordog.training.networks import ResidualNet
+from catordog.model.networks import ResidualNet
+from catordog.photos.synthetic import draw
 from catordog.training.whitening import components, whiten
 from training.test_fit import SMALL
 

@@ -9,8 +9,6 @@ those (Vovk et al. 2005; Angelopoulos and Bates 2021).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import numpy.typing as npt
 from catordog.errors import CatordogError
 
 
-def strangeness(
+def nonconformity(
     confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
 ) -> npt.NDArray[np.float64]:
     """How strange the right answer looks: 1 − its confidence, `[N]`, each in 0…1.
@@ -32,13 +30,13 @@ def strangeness(
     return result
 
 
-def limit(scores: npt.ArrayLike, error_rate: float) -> float:
+def quantile(scores: npt.ArrayLike, error_rate: float) -> float:
     """The strangeness up to which a class is kept.
 
     It is the ⌈(n + 1)(1 − error_rate)⌉-th smallest of n scores: the new photo counts as one more.
 
     Args:
-        scores: of `strangeness`, of n photos that took no part in training.
+        scores: of `nonconformity`, of n photos that took no part in training.
         error_rate: the share of photos whose right class may be missing, 0…1.
 
     Returns:
@@ -47,7 +45,7 @@ def limit(scores: npt.ArrayLike, error_rate: float) -> float:
     Raises:
         CatordogError: the error rate is not within 0…1.
 
-    >>> limit([0.1, 0.2, 0.3, 0.4], 0.4)
+    >>> quantile([0.1, 0.2, 0.3, 0.4], 0.4)
     0.3
     """
     if not 0 < error_rate < 1:
@@ -58,62 +56,12 @@ def limit(scores: npt.ArrayLike, error_rate: float) -> float:
     return float(ranked[place - 1]) if place <= len(ranked) else math.inf
 
 
-def kept(confidences: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.bool_]:
+def prediction_set(confidences: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.bool_]:
     """Which classes are kept for each photo, `[..., C]`.
 
     Args:
         confidences: `[..., C]`.
-        most: see `limit`.
+        most: see `quantile`.
     """
     result: npt.NDArray[np.bool_] = 1 - confidences <= most
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """How a promised error rate came out; all are shares of the photos, 0…1.
-
-    Attributes:
-        error_rate: what was promised at most.
-        missed: photos whose right class was not kept.
-        missed_ci95: Wilson's 95 % interval of it.
-        answered: photos with one class kept.
-        not_sure: photos with several.
-        neither: photos with none.
-    """
-
-    error_rate: float
-    missed: float
-    missed_ci95: tuple[float, float]
-    answered: float
-    not_sure: float
-    neither: float
-
-
-def check_promise(
-    scores: Sequence[float],
-    error_rate: float,
-    confidences: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.integer[Any]],
-) -> Promise:
-    """Hold a promised error rate against photos whose labels are known.
-
-    Args:
-        scores: of `strangeness`, of the photos that the promise is learnt from.
-        error_rate: the promise, 0…1.
-        confidences: of other photos, `[N, C]`.
-        labels: theirs, `[N]`.
-    """
-    from catordog.confidence.metrics import wilson
-
-    possible = kept(confidences, limit(scores, error_rate))
-    missed = int((~possible[np.arange(len(labels)), labels]).sum())
-    sizes = possible.sum(axis=1)
-    return Promise(
-        error_rate=error_rate,
-        missed=missed / len(labels),
-        missed_ci95=wilson(missed, len(labels)),
-        answered=float((sizes == 1).mean()),
-        not_sure=float((sizes > 1).mean()),
-        neither=float((sizes == 0).mean()),
-    )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.conformal import kept
-from catordog.confidence.novelty import ACCEPT
+from catordog.confidence.conformal import prediction_set
+from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import percent, softmax
 
 NOT_SURE = "not sure"
@@ -32,7 +32,7 @@ class Prediction:
         logits: raw, of every class.
         verdict: the label, or `not sure` where the confidence is below the threshold, or
             `neither` where the photo shows none of the classes.
-        strangeness: the share of validation photos that look less strange, 0…1; None where the
+        ood_score: the share of validation photos that look less strange, 0…1; None where the
             model doesn't know.
         picture: the photo, small, as a JPEG file, for notebooks; None where nobody looks.
     """
@@ -42,7 +42,7 @@ class Prediction:
     confidences: dict[str, float]
     logits: dict[str, float]
     verdict: str
-    strangeness: float | None = None
+    ood_score: float | None = None
     picture: bytes | None = field(default=None, repr=False, compare=False)
 
     def in_words(self) -> str:
@@ -90,8 +90,8 @@ def judge(
     *,
     temperature: float = 1.0,
     threshold: float = DEFAULT_THRESHOLD,
-    limit: float | None = None,
-    strangeness: float | None = None,
+    quantile: float | None = None,
+    ood_score: float | None = None,
     accept: float = ACCEPT,
 ) -> Prediction:
     """Make a prediction from the raw logits `[C]` of one photo.
@@ -101,10 +101,10 @@ def judge(
         classes: their names, in the same order.
         temperature: see `softmax`.
         threshold: below this confidence the verdict is `not sure`, 0…1.
-        limit: decide by this instead, 0…1 (see `conformal.limit`): the verdict is the one class
+        quantile: decide by this instead, 0…1 (see `conformal.quantile`): the verdict is the class
             that looks no stranger; `not sure` if there are several, `neither` if there is none.
-        strangeness: the share of validation photos that look less strange, 0…1 (see `Novelty`).
-        accept: above this strangeness the verdict is `neither`, whatever the confidence, 0…1.
+        ood_score: the share of validation photos that look less strange, 0…1 (see `OodDetector`).
+        accept: above this ood_score the verdict is `neither`, whatever the confidence, 0…1.
 
     >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
     'not sure (dog 57 %)'
@@ -115,10 +115,10 @@ def judge(
     best = int(raw.argmax())
     confidence = float(confidences[best])
     verdict = classes[best] if confidence >= threshold else NOT_SURE
-    if limit is not None:
-        possible = int(kept(confidences, limit).sum())
+    if quantile is not None:
+        possible = int(prediction_set(confidences, quantile).sum())
         verdict = NEITHER if not possible else classes[best] if possible == 1 else NOT_SURE
-    if strangeness is not None and strangeness > accept:
+    if ood_score is not None and ood_score > accept:
         verdict = NEITHER
     return Prediction(
         label=classes[best],
@@ -126,5 +126,5 @@ def judge(
         confidences=dict(zip(classes, confidences.tolist(), strict=True)),
         logits=dict(zip(classes, raw.tolist(), strict=True)),
         verdict=verdict,
-        strangeness=strangeness,
+        ood_score=ood_score,
     )

@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
+from catordog.photos.data_folder import data_folder
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.parallel import in_parallel
-from catordog.photos.places import data_folder
+from catordog.photos.photo import Photo, key_or_none
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.reading import Pixels, decoded, none_read
-from catordog.photos.sources import Photo, key_or_none
 
 _VERSION = 1
 _SPARE = 256 * 2**20

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from catordog.errors import CatordogError
-from catordog.photos.places import data_folder
+from catordog.photos.data_folder import data_folder
 from catordog.terminal import progress, say
 
 ATTEMPTS = 4

@@ -15,16 +15,17 @@ import numpy.typing as npt
 
 from catordog.errors import PhotoError
 from catordog.files import write_bytes, write_text
+from catordog.photos.datasets import PhotoSet
+from catordog.photos.photo import Photo
 from catordog.photos.shards import FORMAT, INDEX, ROW
-from catordog.photos.sources import Photo, PhotoSet
-from catordog.photos.split import SPLITS, Fractions, Split, content_key
+from catordog.photos.splits import SPLITS, Split, SplitFractions, content_key
 
 
 def pack(
     photo_set: PhotoSet,
     out: Path,
     photos_to_a_shard: int = 1000,
-    fractions: Fractions = Fractions(),  # noqa: B008 - frozen
+    fractions: SplitFractions = SplitFractions(),  # noqa: B008 - frozen
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[PhotoError]:
     """Pack a data set into shards. What breaks off goes on where it stopped.
@@ -48,7 +49,7 @@ def pack(
     failures: list[PhotoError] = []
     listed: list[tuple[str, Split, int]] = []
     done = 0
-    sides = photo_set.sides(fractions)
+    sides = photo_set.splits(fractions)
     for split in SPLITS:
         chosen = [
             photo

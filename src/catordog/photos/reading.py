@@ -13,8 +13,8 @@ import numpy.typing as npt
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
 from catordog.photos.parallel import in_parallel
+from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
-from catordog.photos.sources import Photo
 from catordog.terminal import say
 
 

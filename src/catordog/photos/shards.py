@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.split import SPLITS, Split, content_key
+from catordog.photos.splits import SPLITS, Split, content_key
 from catordog.photos.stores import MAX_PHOTO_BYTES
 
 INDEX = "shards.json"

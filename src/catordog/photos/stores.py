@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.split import content_key
+from catordog.photos.splits import content_key
 from catordog.terminal import progress, say
 
 MAX_PHOTO_BYTES = 256 * 2**20

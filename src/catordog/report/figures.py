@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.metrics import COVERAGE_TARGETS, Bin, reliability, risk_coverage
 from catordog.confidence.softmax import softmax
+from catordog.evaluation.metrics import COVERAGE_TARGETS, Bin, reliability, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,7 +198,7 @@ def roc_figure(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> Figu
     return figure
 
 
-def damage_figure(
+def corruption_figure(
     kinds: Sequence[str], accuracy: npt.NDArray[np.float64], ece: npt.NDArray[np.float64]
 ) -> Figure:
     """What damage does to accuracy and to calibration.

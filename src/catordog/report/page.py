@@ -14,7 +14,7 @@ from catordog.errors import PhotoError
 from catordog.photos.preprocess import thumbnail
 
 if TYPE_CHECKING:
-    from catordog.photos.sources import Photo
+    from catordog.photos.photo import Photo
 
 __all__ = ["address", "bars", "escape", "figure", "page", "section", "table", "thumbnail_of"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
-import warnings
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from catordog.errors import CatordogError
@@ -22,88 +19,7 @@ from catordog.terminal import say
 from catordog.training.runs import LAST
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
-
-GRID_PHOTOS = 36
-
-
-class TensorBoardFigures(L.Callback):
-    """The network's graph, the photos as it sees them, and the confusion matrix."""
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the graph once; a network that can't be traced trains all the same."""
-        board = _board(trainer)
-        if board is None or trainer.ckpt_path:
-            return
-        training = pl_module.training
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # the tracer's, about shapes
-                example = pl_module.example_input_array
-                assert isinstance(example, torch.Tensor)
-                board.add_graph(pl_module.eval(), example.to(pl_module.device))
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-            say(f"TensorBoard gets no graph of this network ({str(error).splitlines()[0]})")
-        finally:
-            pl_module.train(training)
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: tuple[torch.Tensor, torch.Tensor],
-        batch_idx: int,
-    ) -> None:
-        """Log a grid of training photos after augmentation, at the start of every epoch."""
-        del pl_module, outputs
-        board = _board(trainer)
-        if board is None or batch_idx > 0:
-            return
-        from torchvision.utils import make_grid
-
-        preprocess = trainer.datamodule.preprocess  # type: ignore[attr-defined]
-        mean, std = (
-            torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
-        )
-        photos = (batch[0][:GRID_PHOTOS].float().cpu() * std + mean).clamp(0, 1)
-        grid = make_grid(photos, nrow=math.isqrt(GRID_PHOTOS))
-        board.add_image("training photos", grid, trainer.current_epoch)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Log the confusion matrix of the validation photos."""
-        counts = pl_module.confusion.compute().cpu()
-        pl_module.confusion.reset()
-        board = _board(trainer)
-        if board is not None and not trainer.sanity_checking:
-            figure = confusion_figure(counts.tolist(), pl_module.classes)
-            board.add_figure("confusion matrix", figure, trainer.current_epoch)
-
-
-def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figure:
-    """The confusion matrix as a figure: counts `[C][C]`, a row for each true class."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.6 + len(classes), 1.2 + len(classes)), layout="constrained")
-    axes = figure.add_subplot()
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for true, row in enumerate(counts):
-        for said, count in enumerate(row):
-            dark = shares[true][said] > 0.5
-            axes.text(
-                said,
-                true,
-                f"{count:,}\n{shares[true][said]:.1%}",
-                ha="center",
-                va="center",
-                color="white" if dark else "black",
-            )
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true")
-    return figure
+    pass
 
 
 class MovingAverage(WeightAveraging):
@@ -285,11 +201,3 @@ def checkpoint_folder(trainer: L.Trainer) -> Path:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             return Path(callback.dirpath)
     return Path(trainer.default_root_dir)
-
-
-def _board(trainer: L.Trainer) -> SummaryWriter | None:
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            writer: SummaryWriter = logger.experiment
-            return writer
-    return None

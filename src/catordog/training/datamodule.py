@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
+from catordog.photos.datasets import open_data
 from catordog.photos.decode import DecodeRules
+from catordog.photos.photo import Photo, keys_of
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, decoded_one, none_read, read_pixels
-from catordog.photos.sources import Photo, keys_of, open_data
-from catordog.photos.split import Fractions, Split
+from catordog.photos.splits import Split, SplitFractions
 from catordog.terminal import progress, say
 from catordog.training.augment import Augment
 
@@ -114,7 +115,7 @@ class PhotosDataModule(L.LightningDataModule):
                 f"data.decode_size = {decode_size} is below the {self.end_size} pixels of training"
             )
         self.batch_size = batch_size
-        self.fractions = Fractions(val, test)
+        self.split_fractions = SplitFractions(val, test)
         self.augment = augment
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
@@ -146,13 +147,13 @@ class PhotosDataModule(L.LightningDataModule):
 
     def _dataset(self, split: Split, preprocess: Preprocess) -> _Decoded | _Streamed:
         if not self.cache and not self.photo_set.distinct:
-            return _Streamed(self.photo_set.split(split, self.fractions), preprocess)
+            return _Streamed(self.photo_set.split(split, self.split_fractions), preprocess)
         read = self._read(split, preprocess)
         self.failures += read.failures
         return _Decoded(read)
 
     def _read(self, split: Split, preprocess: Preprocess, *, excluded: bool = False) -> Pixels:
-        photos = self.photo_set.split(split, self.fractions, excluded=excluded)
+        photos = self.photo_set.split(split, self.split_fractions, excluded=excluded)
         with progress(f"reading {split} photos", len(photos)) as done:
             if self.cache and not self.photo_set.distinct:  # drawn pictures have no files
                 pixels = cached_pixels(photos, preprocess, self.rules, done)
@@ -305,7 +306,7 @@ class PhotosDataModule(L.LightningDataModule):
     def _digest(self) -> str:
         """Another one for other photos, other labels, or another split."""
         if self._known is None:
-            photos = self.photo_set.split("train", self.fractions)
+            photos = self.photo_set.split("train", self.split_fractions)
             digest = hashlib.blake2b(digest_size=16)
             for key, photo in zip(keys_of(photos), photos, strict=True):
                 digest.update(f"{key} {photo.label}\n".encode())

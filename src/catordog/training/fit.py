@@ -22,23 +22,23 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
-from catordog.checkpoint import load_checkpoint
 from catordog.errors import CatordogError
+from catordog.model.checkpoint import load_checkpoint
 from catordog.photos.reading import report_failures
 from catordog.terminal import be_quiet, say
 from catordog.training.callbacks import (
     STOPS,
     EpochLines,
     LastCheckpoint,
-    TensorBoardFigures,
     checkpoint_folder,
 )
+from catordog.training.config_check import check_config
 from catordog.training.datamodule import PhotosDataModule
 from catordog.training.find import Setting, find_setting
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import has_bfloat16
 from catordog.training.runs import LAST, RunFolder, WholeFiles, find_checkpoint
-from catordog.training.trust import check_config
+from catordog.training.tensorboard import TensorBoardFigures, log_hyperparameters
 
 INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
 TRY_AGAIN = os.EX_TEMPFAIL if hasattr(os, "EX_TEMPFAIL") else 75
@@ -215,7 +215,7 @@ def _train(
     if not trainer.is_global_zero:
         return 1 if data.failures else 0
     folder = checkpoint_folder(trainer)
-    _log_hyperparameters(cli)
+    log_hyperparameters(cli)
     best = folder / "best.ckpt"
     finish(best, data.validation())
     say(f"done in {time.monotonic() - start:.0f} s; checkpoint {_shown(best)}")
@@ -409,33 +409,6 @@ def _calm() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for message in _QUIET:
         warnings.filterwarnings("ignore", message)
-
-
-def _log_hyperparameters(cli: TrainCLI) -> None:
-    """The HParams tab: the settings of this run beside what they gave."""
-    logger = cli.trainer.logger
-    if not isinstance(logger, TensorBoardLogger):
-        return
-    metrics = {
-        name: float(value)
-        for name, value in cli.trainer.callback_metrics.items()
-        if name in {"val/loss", "val/accuracy"}
-    }
-    chosen = {
-        "source": cli.datamodule.source,
-        "size": cli.datamodule.preprocess.size,
-        "batch_size": cli.datamodule.batch_size,
-        "epochs": cli.trainer.max_epochs,
-        "precision": str(cli.trainer.precision),
-        "seed": cli.datamodule.seed,
-    }
-    model = {
-        name: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for name, value in cli.model.hparams.items()
-        if not name.startswith("_")
-    }
-    logger.log_hyperparams({**model, **chosen}, {f"hparams/{k}": v for k, v in metrics.items()})
-    logger.save()
 
 
 def _stopped(trainer: Any) -> int:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from catordog.checkpoint import ModelFile
 from catordog.errors import CatordogError
-from catordog.training.contract import last_layer
+from catordog.model.contract import last_layer
+from catordog.model.info import ModelInfo
+from catordog.model.networks import OURS, build_network
 from catordog.training.muon import Muon
-from catordog.training.networks import OURS, build_network
 from catordog.training.transfer import Transfer
 from catordog.training.whitening import whiten
 
@@ -47,7 +47,7 @@ class ClassifierModule(L.LightningModule):
             a cosine.
         whiten: begin with a first layer that is computed from the training photos, and fixed (see
             `whitening`).
-        mirror: outside of training, take the mean of the raw logits of a photo and of its mirror
+        tta_flip: outside of training, take the mean of the raw logits of a photo and of its mirror
             image: a little more accurate, and half as fast.
         label_smoothing: in 0…1; it makes a network humbler than the data (Müller et al. 2019).
     """
@@ -68,7 +68,7 @@ class ClassifierModule(L.LightningModule):
         warmup: float = 0.15,
         label_smoothing: float = 0.0,
         whiten: bool = False,
-        mirror: bool = False,
+        tta_flip: bool = False,
     ) -> None:
         super().__init__()
         if lr <= 0 or not 0 <= warmup <= 1 or not 0 <= label_smoothing < 1 or weight_decay < 0:
@@ -103,7 +103,7 @@ class ClassifierModule(L.LightningModule):
 
     def final_logits(self, photos: Tensor) -> Tensor:
         """Raw logits as the finished model gives them: with the mirror image, if it looks at it."""
-        if not self.hparams["mirror"]:
+        if not self.hparams["tta_flip"]:
             return self(photos)  # type: ignore[no-any-return]
         return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
 
@@ -239,11 +239,11 @@ class ClassifierModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put everything that a `Classifier` needs into the file."""
         data = self._data
-        checkpoint["catordog"] = ModelFile(
+        checkpoint["catordog"] = ModelInfo(
             classes=self.classes,
             network=self.hparams["network"],
             network_args=self.network_args,
             preprocess=data.preprocess,
-            fractions=data.fractions,
-            mirror=self.hparams["mirror"],
+            split_fractions=data.split_fractions,
+            tta_flip=self.hparams["tta_flip"],
         ).to_dict()

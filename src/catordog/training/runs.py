@@ -15,9 +15,9 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from catordog.checkpoint import load_checkpoint
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
+from catordog.model.checkpoint import load_checkpoint
 from catordog.terminal import say
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

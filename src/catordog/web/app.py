@@ -26,11 +26,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from catordog import __version__
-from catordog.classifier import BATCH, Classifier, Output
 from catordog.errors import PhotoError
-from catordog.explain import explain, heat
+from catordog.evaluation.explain import explain
+from catordog.model.classifier import BATCH, Classifier, Output
 from catordog.photos.decode import DecodeRules, decode
-from catordog.rows import row_of
+from catordog.report.explanation import heat
+from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits, Rate
 

@@ -1,0 +1,178 @@
+"""`catordog predict --engine ray`: predictions of millions of photos, on many machines.
+
+Ray Data hands photos to as many workers as the cluster has processors, and starts anew what a lost
+worker had; rows come back in order and go into one Parquet file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from catordog.errors import CatordogError, PhotoError, missing_package
+from catordog.files import written_beside
+from catordog.model.classifier import load
+from catordog.model.predict import Verdicts, predictions
+from catordog.photos.inputs import Input, Inputs
+from catordog.photos.stores import Store, open_store, read_file
+from catordog.report.rows import heads, values
+from catordog.terminal import progress, say
+
+_BATCH = 256
+"""Photos to a worker at a time: what has to be done again when one is lost."""
+
+
+def run(paths: Sequence[str], model: str | None, out: str, rules: Verdicts) -> int:
+    """Predict on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine.
+
+    Args:
+        paths: see `predict.Inputs`; every machine of the cluster has to see them under these paths.
+        model: see `load`; likewise.
+        out: a Parquet file, with the columns of `--format csv`.
+        rules: see `Verdicts`.
+
+    Returns:
+        1 if a photo could not be read, else 0.
+
+    Raises:
+        CatordogError: a path, the model or a value is wrong, or Ray is not installed.
+    """
+    target = Path(out)
+    if target.suffix != ".parquet":
+        raise CatordogError(f"--engine ray writes Parquet: --out {out} has to end in .parquet")
+    inputs = Inputs(paths)
+    total = inputs.count()
+    model = model if model in (None, "bundled") else str(Path(str(model)).absolute())
+    classifier = load(model)
+    if rules.error_rate is not None:
+        classifier.quantile_for(rules.error_rate)
+    columns = heads(classifier.classes)
+    tally: Counter[str] = Counter()
+    with _cluster() as (ray, processors), _parquet(target, columns) as write:
+        say(f"{total:,} photos, {processors} workers")
+        found = ray.data.from_arrow(list(_tables(inputs))).map_batches(
+            Worker,
+            fn_constructor_args=(model, rules),
+            batch_size=_BATCH,
+            num_cpus=1,
+            concurrency=(1, processors),
+        )
+        with progress("predicting", total) as done:
+            for batch in found.iter_batches(batch_size=4096, batch_format="pyarrow"):
+                write(batch)
+                tally.update(batch.column("verdict").to_pylist())
+                done(tally.total())
+    unread = tally.pop("", 0)
+    words = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(tally.items()))
+    say(f"{total:,} photos: {words}" + (f", {unread:,} unreadable" if unread else ""))
+    return 1 if unread else 0
+
+
+class Worker:
+    """What a process of the cluster does: it keeps a model, and predicts one batch after another.
+
+    Args:
+        model: see `load`.
+        rules: see `Verdicts`.
+    """
+
+    def __init__(self, model: str | None, rules: Verdicts) -> None:
+        os.environ["CATORDOG_THREADS"] = "1"  # there is a worker for every processor
+        self._classifier = load(model)
+        self._rules = rules
+        self._stores: dict[str, Store] = {}
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Any:
+        """From photos to a table of rows, in their order."""
+        import pyarrow
+
+        places = zip(*(batch[name].tolist() for name in ("path", "root", "name")), strict=True)
+        inputs = [self._input(*place) for place in places]
+        found: dict[str, list[Any]] = {name: [] for name in heads(self._classifier.classes)}
+        for item, result in predictions(self._classifier, inputs, self._rules):
+            row = values(item.path, result, len(self._classifier.classes))
+            for column, value in zip(found.values(), row, strict=True):
+                column.append(value)
+        return pyarrow.table(found, _schema(list(found)))
+
+    def _input(self, path: str, root: str, name: str) -> Input:
+        def read() -> bytes:
+            if not name:
+                return read_file(Path(root))
+            if root not in self._stores:
+                store = open_store(Path(root))
+                if store is None:
+                    raise PhotoError(path, f"{root} is gone")
+                self._stores[root] = store
+            return self._stores[root].read(name)
+
+        return Input(path, read)
+
+
+_TEXT = frozenset({"path", "label", "verdict", "error"})
+
+
+def _schema(columns: Sequence[str]) -> Any:
+    import pyarrow
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    return pyarrow.schema([(name, text if name in _TEXT else number) for name in columns])
+
+
+def _tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
+    """Where photos lie, a few thousand at a time: path, and a file, or a store and a name in it."""
+    import pyarrow
+
+    columns: dict[str, list[str]] = {"path": [], "root": [], "name": []}
+    for root, name, path in inputs.places():
+        place = (path, str(Path(root).absolute()), name)  # workers run elsewhere
+        for column, value in zip(columns.values(), place, strict=True):
+            column.append(value)
+        if len(columns["path"]) == rows:
+            yield pyarrow.table(columns)
+            columns = {column: [] for column in columns}
+    if columns["path"]:
+        yield pyarrow.table(columns)
+
+
+@contextmanager
+def _cluster() -> Iterator[tuple[Any, int]]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_package(error, "scale") from None
+    begun = not ray.is_initialized()
+    if begun:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield ray, max(1, int(there.get("CPU", 1)))
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+@contextmanager
+def _parquet(target: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Write a Parquet file that is there when it is whole."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = _schema(columns)
+    with written_beside(target) as made, pyarrow.parquet.ParquetWriter(str(made), schema) as writer:
+        yield lambda table: writer.write_table(table.select(columns))

@@ -1,0 +1,134 @@
+"""What a model file says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from catordog.confidence.ood import OodDetector
+from catordog.confidence.verdict import DEFAULT_THRESHOLD
+from catordog.errors import CatordogError
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.splits import SplitFractions
+
+FORMAT = 2
+"""Of new files. Files of format 1 differ in the names of these keys alone."""
+
+_FORMAT_1_KEYS = {
+    "fractions": "split_fractions",
+    "mirror": "tta_flip",
+    "strangeness": "nonconformity",
+    "novelty": "ood",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The part of a checkpoint that is not weights. Plain data, so that loading runs no code.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        network: as in `build_network`.
+        network_args: as in `build_network`.
+        preprocess: how a photo becomes input.
+        split_fractions: how the photos were split, so that evaluation holds out the same ones.
+        tta_flip: whether logits are the mean of those of a photo and of its mirror image.
+        temperature: of `softmax`.
+        threshold: below this confidence the verdict is `not sure`.
+        nonconformity: of the right answers on validation photos, each in 0…1, rising (see
+            `confidence.conformal`); empty before calibration.
+        ood: what tells photos of no class; None before calibration, or where there were too
+            few photos.
+    """
+
+    classes: tuple[str, ...]
+    network: str
+    network_args: dict[str, Any] = field(default_factory=dict)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    split_fractions: SplitFractions = field(default_factory=SplitFractions)
+    tta_flip: bool = False
+    temperature: float = 1.0
+    threshold: float = DEFAULT_THRESHOLD
+    nonconformity: tuple[float, ...] = ()
+    ood: OodDetector | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "network": self.network,
+            "network_args": self.network_args,
+            "preprocess": self.preprocess.to_dict(),
+            "split_fractions": {
+                "val": self.split_fractions.val,
+                "test": self.split_fractions.test,
+            },
+            "tta_flip": self.tta_flip,
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "nonconformity": list(self.nonconformity),
+            "ood": self.ood and self.ood.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read back what `to_dict` wrote; every value is checked, since files come from anywhere.
+
+        Raises:
+            CatordogError: something is missing, of the wrong kind, or out of its range.
+        """
+        try:
+            values = _current(values)
+            classes = tuple(values["classes"])
+            if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+                raise TypeError("classes are not two or more names")
+            if not isinstance(values["network"], str):
+                raise TypeError("network is not a name")
+            return cls(
+                classes=classes,
+                network=values["network"],
+                network_args=dict(values["network_args"]),
+                preprocess=Preprocess.from_dict(values["preprocess"]),
+                split_fractions=SplitFractions.of(
+                    values["split_fractions"]["val"], values["split_fractions"]["test"]
+                ),
+                tta_flip=bool(values.get("tta_flip", False)),
+                temperature=_positive(values["temperature"]),
+                threshold=_positive(values["threshold"]),
+                nonconformity=tuple(_share(score) for score in values.get("nonconformity", ())),
+                ood=_ood(values.get("ood")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
+
+
+def _current(values: Any) -> dict[str, Any]:
+    """The same with the keys of this format."""
+    if values["format"] == 1:
+        return {_FORMAT_1_KEYS.get(key, key): value for key, value in values.items()}
+    if values["format"] != FORMAT:
+        raise CatordogError(
+            f"the model file has format {values['format']}, and this version of catordog reads 1 "
+            f"to {FORMAT}: use the version that wrote it, or train again"
+        )
+    return dict(values)
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (number > 0 and math.isfinite(number)):
+        raise ValueError(f"{value} is not a number above 0")
+    return number
+
+
+def _ood(values: Any) -> OodDetector | None:
+    return None if values is None else OodDetector.from_dict(values)
+
+
+def _share(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{value} is not within 0…1")
+    return number

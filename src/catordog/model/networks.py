@@ -1,0 +1,239 @@
+"""Networks: ours, torchvision's by name, or anybody's by class path. All end in raw logits."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catordog.errors import CatordogError
+from catordog.model.contract import check_raw_logits
+
+OURS = "residual"
+
+_Activation = Callable[[Tensor], Tensor]
+_ACTIVATIONS: dict[str, _Activation] = {"relu": F.relu_, "gelu": F.gelu}
+
+
+class ResidualNet(nn.Module):
+    """A compact residual network (He et al. 2015) for small photos.
+
+    The default has 1.2 million parameters and takes 60 million multiply-adds for a photo of
+    64 × 64 pixels.
+
+    Args:
+        num_classes: C, the number of logits.
+        widths: channels of each stage; every stage but the first halves the sides.
+        blocks: residual blocks of each stage.
+        activation: `relu`, or `gelu` (Hendrycks and Gimpel 2016), which learns more from every
+            photo, and takes a tenth longer for it.
+
+    Shape:
+        `float32 [N, 3, S, S]`, normalised, S ≥ 32, to raw logits `[N, C]`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        widths: tuple[int, ...] = (32, 64, 128, 256),
+        blocks: tuple[int, ...] = (1, 1, 1, 1),
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise CatordogError(
+                f"unknown activation {activation!r}: give {' or '.join(_ACTIVATIONS)}"
+            )
+        if len(widths) != len(blocks) or not widths or min(*widths, *blocks, num_classes) < 1:
+            raise CatordogError(
+                f"a network needs as many widths as blocks, all above 0: {widths}, {blocks}"
+            )
+        self.activation = _ACTIVATIONS[activation]
+        self.stem = _conv_norm(3, widths[0], stride=2)
+        stages: list[nn.Module] = []
+        channels = widths[0]
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(_Block(channels, width, stride, self.activation))
+                channels = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, photos: Tensor) -> Tensor:
+        """The penultimate features `[N, widths[-1]]`: what the last layer makes logits from."""
+        return self.stages(self.activation(self.stem(photos))).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Raw logits `[N, C]`: nothing comes after the last linear layer."""
+        return self.head(self.features(photos))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int, activation: _Activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.first = _conv_norm(channels, width, stride)
+        self.second = _conv_norm(width, width)
+        self.shortcut = nn.Sequential()
+        if stride > 1:  # averaging first keeps what a strided 1 × 1 would drop (He et al. 2018)
+            self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))
+        if channels != width:
+            self.shortcut.append(nn.Conv2d(channels, width, 1, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.second(self.activation(self.first(x))) + self.shortcut(x))
+
+
+def _conv_norm(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width)
+    )
+
+
+def build_network(
+    network: str,
+    num_classes: int,
+    args: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    *,
+    size: int | None = None,
+) -> nn.Module:
+    """Build a network and make sure that it ends in raw logits.
+
+    Args:
+        network: `residual` (ours), a torchvision architecture (`resnet18`), or the class path of
+            an `nn.Module` that takes `num_classes` (`my_package.MyNet`).
+        num_classes: C.
+        args: further arguments for it.
+        weights: pretrained weights: the name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or a
+            file with a state dict. Those of the last layer are left out where its width differs.
+        size: side of the photos it has to take, in pixels.
+
+    Raises:
+        CatordogError: there is no such network, it can't be built, or the weights don't fit.
+        RawLogitsError: its output is not raw logits.
+    """
+    built = _build(network, num_classes, dict(args or {}))
+    last = check_raw_logits(built, size=size, num_classes=num_classes)
+    if weights:
+        _load_pretrained(built, _state_dict(network, weights), last.partition(" ")[0], weights)
+    return built
+
+
+def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
+    if network == OURS:
+        return _construct(ResidualNet, network, {"num_classes": num_classes, **args})
+    if "." in network:
+        return _construct(_imported(network), network, {"num_classes": num_classes, **args})
+    import torchvision
+
+    if network not in torchvision.models.list_models(module=torchvision.models):
+        raise CatordogError(
+            f"unknown network {network!r}: give {OURS!r}, a torchvision architecture such as "
+            "'resnet18', or a class path such as 'my_package.MyNet'"
+        )
+    # Auxiliary heads return a second output in training; every classifier here has one.
+    if network in {"googlenet", "inception_v3"}:
+        args.setdefault("aux_logits", False)
+        args.setdefault("init_weights", True)
+    builder = torchvision.models.get_model_builder(network)
+    return _construct(builder, network, {"weights": None, "num_classes": num_classes, **args})
+
+
+def _imported(path: str) -> type[nn.Module]:
+    module_name, _, class_name = path.rpartition(".")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:  # importing some has effects
+        raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise CatordogError(
+            f"can't import the network {path!r} ({error}): check the spelling, and put the folder "
+            f"that holds {module_name.partition('.')[0]!r} on PYTHONPATH"
+        ) from None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
+    return found
+
+
+def _construct(builder: Any, name: str, args: dict[str, Any]) -> nn.Module:
+    try:
+        built: nn.Module = builder(**args)
+    except (TypeError, ValueError) as error:
+        raise CatordogError(f"can't build the network {name!r} with {args}: {error}") from None
+    return built
+
+
+def _state_dict(network: str, weights: str) -> Mapping[str, Any]:
+    if Path(weights).expanduser().is_file():
+        return _state_dict_file(Path(weights).expanduser())
+    if "." in network or network == OURS or "/" in weights or Path(weights).suffix:
+        raise CatordogError(f"no such file of pretrained weights: {weights}")
+    import torchvision
+
+    try:
+        found = getattr(torchvision.models.get_model_weights(network), weights)
+    except AttributeError:
+        names = [entry.name for entry in torchvision.models.get_model_weights(network)]
+        raise CatordogError(
+            f"torchvision has no weights {weights!r} for {network}; it has {', '.join(names)}, "
+            "or give a file"
+        ) from None
+    try:
+        state: Mapping[str, Any] = found.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise CatordogError(
+            f"can't download {weights} ({error}): get {found.url} elsewhere, and give the file "
+            "as --model.weights"
+        ) from None
+    return state
+
+
+def _state_dict_file(path: Path) -> Mapping[str, Any]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CatordogError(
+            f"{path} is not a file of weights ({str(error).splitlines()[0]}): save one with "
+            "torch.save(network.state_dict(), file)"
+        ) from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CatordogError(f"{path} holds no state dict (names and tensors)")
+    # A LightningModule's checkpoint has its network under a name of its own.
+    return {key.removeprefix("network."): value for key, value in state.items()}
+
+
+def _load_pretrained(network: nn.Module, state: Mapping[str, Any], head: str, weights: str) -> None:
+    """Load weights into a network whose last layer may differ; all else has to fit."""
+    own = network.state_dict()
+    mine = {key for key in own if key.startswith(f"{head}.")}
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not (key in mine and value.shape != own[key].shape)
+    }
+    misfits = [key for key in own if key not in kept and key not in mine]
+    misfits += [key for key in kept if key in own and kept[key].shape != own[key].shape]
+    # Auxiliary heads, which are never built here, are the only weights that may be left over.
+    misfits += [key for key in kept if key not in own and not key.lower().startswith("aux")]
+    if misfits:
+        raise CatordogError(
+            f"the weights {weights} are not for this network: {misfits[0]!r} and "
+            f"{len(misfits) - 1} more names or shapes differ"
+        )
+    network.load_state_dict(kept, strict=False)

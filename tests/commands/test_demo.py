@@ -1,0 +1,56 @@
+"""The demo: every step a command that can be copied."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from PIL import Image
+
+from catordog.commands import demo
+from catordog.errors import CatordogError
+
+
+def test_it_evaluates_and_predicts_what_it_has_trained(drawn_run, tmp_path, monkeypatch, capfd):
+    def trained(*options: str) -> list[str]:  # that takes a minute, and has been done
+        assert options == ("--config", "drawn.yaml")
+        words = shlex.split(drawn_run.ended.out)
+        words[2] = str(drawn_run.checkpoint)
+        return words
+
+    monkeypatch.setattr(demo, "_train", trained)
+    monkeypatch.chdir(tmp_path)
+    assert demo.run("pictures") == 0
+    said = capfd.readouterr()
+    commands = [line[2:] for line in said.err.splitlines() if line.startswith("$ ")]
+    assert [shlex.split(command)[:2] for command in commands] == [
+        ["catordog", "evaluate"],
+        ["catordog", "predict"],
+    ]
+    assert f"--data {shlex.split(drawn_run.ended.out)[4]} --split test" in commands[0]
+
+    made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert len(made) == 12
+    rows = {name: line for line in said.out.splitlines() for name in made if name in line}
+    assert set(rows) == {*made}, "each is named: eleven with an answer, and the contact sheet"
+    for name in made:
+        for animal in ("cat", "dog"):
+            if name.startswith(animal):
+                assert animal in rows[name].replace(name, "")
+    assert "cat" in rows["morph-0-of-6.png"]
+    assert "dog" in rows["morph-6-of-6.png"]
+    assert f"catordog predict PHOTOS --model {drawn_run.checkpoint}" in said.out
+    with Image.open(tmp_path / "pictures" / "contact-sheet.png") as sheet:
+        assert sheet.size == (12 * 98, 8 * 98)
+
+
+def test_a_step_that_fails_is_named(capfd):
+    with pytest.raises(CatordogError, match="'catordog predict' ended with exit code 2"):
+        demo._catordog("predict", "nowhere.jpg")
+    assert "nowhere.jpg" in capfd.readouterr().err
+
+
+def test_a_folder_that_cant_be_made_is_named(tmp_path):
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(CatordogError, match="taken/pictures"):
+        demo.draw_new_pictures(tmp_path / "taken" / "pictures")

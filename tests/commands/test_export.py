@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import catordog
+from catordog.cli import main
+from catordog.model.backends import TorchBackend
+from catordog.model.classifier import Classifier
+from catordog.model.export import to_onnx
+from catordog.model.info import ModelInfo
+from catordog.model.networks import build_network
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.synthetic import draw
+from conftest import ROOT, jpeg, named, write_folder
+
+WHOLE_PHOTOS = [draw(index, 31, size=90 + 7 * index).image for index in range(20)]
+
+
+def made(network: str = "residual", *, mirror: bool = False, size: int = 64) -> Classifier:
+    """A classifier that has learnt nothing, with logits of the size of those that have."""
+    torch.manual_seed(0)
+    built = build_network(network, 2, size=size)
+    model = ModelInfo(("cat", "dog"), network, preprocess=Preprocess(size), mirror=mirror)
+    return Classifier(TorchBackend(built, size, mirror=mirror), model)
+
+
+@pytest.fixture(scope="module")
+def exported(drawn_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "m.onnx"
+    assert main(["export", str(drawn_run.checkpoint), "--out", str(out)]) == 0
+    return out
+
+
+class TestTheFile:
+    def test_its_logits_are_those_of_the_checkpoint(self, exported, drawn_run):
+        ours, theirs = catordog.load(drawn_run.checkpoint), catordog.load(exported)
+        assert np.abs(ours.logits(WHOLE_PHOTOS) - theirs.logits(WHOLE_PHOTOS)).max() < 1e-4
+
+    def test_everything_else_is_inside_too(self, exported, drawn_run):
+        ours, theirs = catordog.load(drawn_run.checkpoint), catordog.load(exported)
+        assert theirs.model == replace(ours.model, tta_flip=False)
+        for mine, other in zip(
+            ours.predict(WHOLE_PHOTOS), theirs.predict(WHOLE_PHOTOS), strict=True
+        ):
+            assert (mine.label, mine.verdict) == (other.label, other.verdict)
+            assert mine.ood_score == pytest.approx(other.ood_score, abs=0.01)
+
+    def test_all_commands_take_it(self, exported, capsys, tmp_path):
+        words = ["--data", "drawn:n=200", "--split", "all"]
+        assert main(["evaluate", str(exported), *words]) == 0
+        assert main(["compare", str(exported), "bundled", *words]) == 0
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        assert main(["predict", str(tmp_path / "a.jpg"), "--model", str(exported)]) == 0
+        assert "cat" in capsys.readouterr().out
+
+    def test_other_programs_need_only_the_file(self, exported, drawn_run, tmp_path):
+        """The example of the README, as it stands there."""
+        readme = (ROOT / "README.md").read_text()
+        code = readme.split("<!-- example: onnx -->\n```python\n")[1].split("```")[0]
+        assert len(code.strip().splitlines()) <= 15
+        (tmp_path / "photo.jpg").write_bytes(jpeg(1, size=80))
+        (tmp_path / "model.onnx").write_bytes(exported.read_bytes())
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        said = catordog.load(drawn_run.checkpoint).predict(tmp_path / "photo.jpg")
+        for name, confidence in said.confidences.items():
+            assert name in ended.stdout
+            assert f"{confidence:.4f}" in ended.stdout
+
+    @pytest.mark.parametrize("network", ["residual", "resnet18", "mobilenet_v3_small"])
+    @pytest.mark.parametrize("mirror", [False, True])
+    def test_any_network_any_batch(self, network, mirror, tmp_path):
+        classifier = made(network, mirror=mirror)
+        path = tmp_path / "m.onnx"
+        path.write_bytes(to_onnx(classifier))
+        back = catordog.load(path)
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+        for n in (1, 2, 5):
+            wanted, features = classifier.features_of_pixels(pixels[:n])
+            got, same = back.features_of_pixels(pixels[:n])
+            assert np.abs(wanted - got).max() < 1e-4
+            assert np.abs(features - same).max() < 1e-3
+
+    def test_half_the_size_says_nearly_the_same(self, exported, drawn_run, tmp_path, capsys):
+        out = tmp_path / "half.onnx"
+        words = ["export", str(drawn_run.checkpoint), "--out", str(out), "--half"]
+        assert main([*words, "--data", "drawn:n=300"]) == 0
+        assert "after" in capsys.readouterr().err
+        bank = 2 * catordog.load(exported).model.ood.bank.size
+        assert out.stat().st_size - bank < 0.7 * (exported.stat().st_size - bank)
+        difference = catordog.load(out).logits(WHOLE_PHOTOS) - catordog.load(exported).logits(
+            WHOLE_PHOTOS
+        )
+        assert np.abs(difference).max() < 0.1
+
+    def test_eight_bits_lose_little_accuracy_and_it_is_said(self, drawn_run, tmp_path, capsys):
+        out = tmp_path / "int8.onnx"
+        words = ["export", str(drawn_run.checkpoint), "--out", str(out), "--int8"]
+        assert main([*words, "--data", "drawn:n=1000"]) == 0
+        said = capsys.readouterr().err
+        before, after = (
+            float(said.split(word)[0].rsplit(None, 1)[1].rstrip("%"))
+            for word in (" before", " after")
+        )
+        assert after > before - 2
+
+
+BAD = [
+    (["export", "{model}", "--out", "m.bin"], "ends in .onnx"),
+    (["export", "{model}", "--out", "m.onnx", "--int8"], "--data"),
+    (["export", "bundled", "--out", "m.onnx"], "an ONNX file already"),
+    (["export", "nowhere.ckpt", "--out", "m.onnx"], "no such file"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD)
+def test_wrong_usage_is_one_line(drawn_run, tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert main([word.format(model=drawn_run.checkpoint) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+class TestUntrustedFiles:
+    def wrong(self, tmp_path: Path, capsys, data: bytes) -> str:
+        path = tmp_path / "x.onnx"
+        path.write_bytes(data)
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        assert main(["predict", str(tmp_path / "a.jpg"), "--model", str(path)]) == 2
+        out, said = capsys.readouterr()
+        assert out == ""
+        assert "Traceback" not in said
+        assert len(said.splitlines()) == 1, said
+        assert "x.onnx" in said
+        return said
+
+    def test_what_is_no_model(self, tmp_path, capsys):
+        for data in (b"", b"nonsense", bytes(1000)):
+            assert "not a whole ONNX file" in self.wrong(tmp_path, capsys, data)
+
+    def test_half_a_file(self, tmp_path, capsys, exported):
+        self.wrong(tmp_path, capsys, exported.read_bytes()[:100_000])
+
+    def test_somebody_elses_model(self, tmp_path, capsys):
+        assert "catordog export" in self.wrong(tmp_path, capsys, graph("logits"))
+        assert "catordog export" in self.wrong(tmp_path, capsys, graph("y"))
+
+    def test_one_that_names_other_files_reads_none(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+        self.wrong(tmp_path, capsys, graph("logits", external="secret.bin"))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"classes": ["cat", "dog", "fox"]},
+            {"classes": ["cat"]},
+            {"temperature": 0},
+            {"preprocess": {"size": 32, "resize": "squash", "mean": [0] * 3, "std": [1] * 3}},
+            {"format": 99},
+            {"novelty": {"bank": "AAAA", "photos": 1, "step": 1.0, "distances": [0.0] * 513}},
+        ],
+    )
+    def test_one_that_describes_another_network(self, tmp_path, capsys, exported, change):
+        proto = onnx.load_from_string(exported.read_bytes())
+        known = json.loads(proto.metadata_props[0].value)
+        proto.metadata_props[0].value = json.dumps({**known, **change})
+        self.wrong(tmp_path, capsys, proto.SerializeToString())
+
+
+def graph(output: str, external: str | None = None) -> bytes:
+    """A network that adds four numbers."""
+    weights = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    if external:
+        weights.ClearField("raw_data")
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value=external)
+    built = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], [output])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [4])],
+        [weights],
+    )
+    model = helper.make_model(built, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+class TestTheBundledModel:
+    def test_it_needs_no_path(self, tmp_path):
+        write_folder(tmp_path, named(2))
+        assert catordog.load().classes == ("cat", "dog")
+        assert catordog.load("bundled").classes == ("cat", "dog")
+
+    def test_it_knows_real_photos(self, shared_photos):
+        classifier = catordog.load()
+        folder = shared_photos / "oxford-iiit-pet-60"
+        species = {}
+        for line in (folder / "annotations" / "list.txt").read_text().splitlines():
+            if not line.startswith("#"):
+                name, _, kind, _ = line.split()
+                species[name] = {"1": "cat", "2": "dog"}[kind]
+        said = classifier.predict([folder / "images" / f"{name}.jpg" for name in species])
+        right = [
+            prediction.label == kind
+            for prediction, kind in zip(said, species.values(), strict=True)
+        ]
+        assert np.mean(right) > 0.95
+        nothing = sorted((shared_photos / "neither-cat-nor-dog").glob("*.jpg"))
+        verdicts = [prediction.verdict for prediction in classifier.predict(nothing)]
+        assert verdicts.count("neither") > 0.9 * len(verdicts)
+
+    def test_a_wheel_predicts_where_there_is_no_torch(self, tmp_path):
+        subprocess.run(
+            ["uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
+            if uv()
+            else [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
+                  "--wheel-dir", str(tmp_path), str(ROOT)],
+            check=True,
+        )  # fmt: skip
+        (wheel,) = tmp_path.glob("*.whl")
+        assert wheel.stat().st_size < 10e6
+        venv.create(tmp_path / "venv", with_pip=not uv())
+        python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+        install = ["uv", "pip", "install", "--quiet", "--python", str(python)] if uv() else [
+            str(python), "-m", "pip", "install", "--quiet"
+        ]  # fmt: skip
+        subprocess.run([*install, str(wheel)], check=True)
+        elsewhere = tmp_path / "elsewhere"
+        write_folder(elsewhere, named(2))
+        code = (
+            "import sys; from catordog.cli import main; code = main(['predict', 'cat.0.jpg']); "
+            "assert 'torch' not in sys.modules; sys.exit(code)"
+        )
+        ended = subprocess.run(
+            [str(python), "-c", code], cwd=elsewhere, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "cat.0.jpg" in ended.stdout
+        ended = subprocess.run(
+            [str(python), "-m", "catordog", "evaluate", "bundled", "--data", "drawn:n=50"],
+            cwd=elsewhere, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        assert "pip install 'catordog[train]'" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def uv() -> bool:
+    from shutil import which
+
+    return which("uv") is not None
+
+
+def test_predicting_imports_nothing_heavy(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    code = (
+        "import sys; from catordog.cli import main; main(['predict', 'a.jpg']); "
+        "heavy = {'torch', 'scipy', 'matplotlib', 'rich', 'sklearn', 'lightning', 'pandas'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "[]"

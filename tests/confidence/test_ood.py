@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from catordog.confidence.ood import OodDetector, fit_ood
+from catordog.confidence.verdict import judge
+from catordog.errors import CatordogError
+
+D, WEIGHTS = 40, np.random.default_rng(99).normal(0, 0.5, (40, 2))
+
+
+def photos(n: int, seed: int):
+    """Rectified features of two classes, with the logits that a last layer makes of them."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, n)
+    centres = np.random.default_rng(5).gamma(2, 1, (2, D))
+    shared = np.random.default_rng(6).normal(0, 1, (8, D))
+    features = centres[labels] + 0.4 * generator.normal(0, 1, (n, 8)) @ shared
+    features = np.maximum(features + 0.2 * generator.normal(0, 1, (n, D)), 0)
+    return features.astype(np.float32), (features @ WEIGHTS).astype(np.float32), labels
+
+
+def strangers(n: int, seed: int):
+    """The same features without any class's pattern."""
+    generator = np.random.default_rng(seed)
+    features = np.maximum(generator.normal(1.5, 1.0, (n, D)), 0)
+    return features.astype(np.float32), (features @ WEIGHTS).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def novelty() -> OodDetector:
+    return fit_ood(photos(1500, 0)[0])
+
+
+def test_new_photos_of_the_classes_look_as_strange_as_those_of_validation(novelty):
+    strange = novelty.scores(photos(4000, 1)[0])
+    assert ((strange >= 0) & (strange <= 1)).all()
+    for accept in (0.5, 0.9, 0.95, 0.99):
+        assert (strange > accept).mean() == pytest.approx(1 - accept, abs=0.03)
+
+
+def test_photos_of_no_class_look_stranger(novelty):
+    known = novelty.scores(photos(1000, 2)[0])
+    other = novelty.scores(strangers(1000, 3)[0])
+    labels = np.arange(2000) >= 1000
+    assert roc_auc_score(labels, np.concatenate([known, other])) > 0.99
+
+
+def test_a_verdict_of_neither_overrules_the_most_confident_answer():
+    sure = judge([9.0, 0.0], ("cat", "dog"), nonconformity=0.96)
+    assert sure.verdict == "neither"
+    assert sure.in_words() == "neither (cat 99.98 %)"
+    assert judge([9.0, 0.0], ("cat", "dog"), nonconformity=0.95).verdict == "cat"
+    assert judge([9.0, 0.0], ("cat", "dog"), nonconformity=1.0, accept=1.0).verdict == "cat"
+
+
+def test_it_travels_as_plain_data_a_byte_for_each_number(novelty):
+    text = json.dumps(novelty.to_dict(), allow_nan=False)
+    back = OodDetector.from_dict(json.loads(text))
+    assert np.allclose(back.bank, novelty.bank, atol=1e-6)
+    assert np.array_equal(back.distances, novelty.distances)
+    assert back.to_dict() == novelty.to_dict()
+    assert len(text) < 1.5 * novelty.bank.size + 30 * novelty.distances.size
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"distances": [0.0] * 512},
+        {"distances": [float("nan")] * 513},
+        {"step": float("inf")},
+        {"bank": ""},
+        {"bank": "not base64!"},
+        {"photos": 0},
+        {"photos": -1},
+        {"photos": 7919},
+    ],
+)
+def test_damage_is_refused(novelty, damage):
+    with pytest.raises(ValueError, match=r"novelty|base64|data characters"):
+        OodDetector.from_dict({**novelty.to_dict(), **damage})
+
+
+def test_other_features_than_it_was_fitted_on_are_refused(novelty):
+    with pytest.raises(CatordogError, match="features"):
+        novelty.scores(np.zeros((1, D + 1), np.float32))
+
+
+def test_too_few_photos_are_refused():
+    with pytest.raises(CatordogError, match="too few"):
+        fit_ood(photos(30, 0)[0])
+
+
+def test_the_same_photos_teach_the_same():
+    assert fit_ood(photos(300, 4)[0]) == fit_ood(photos(300, 4)[0])
+
+
+def unit(features):
+    levelled = np.sqrt(features.astype(np.float64))
+    return levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+
+
+def test_distances_are_those_from_the_nearest_other_photo():
+    features = photos(1234, 4)[0]
+    fitted = fit_ood(features)
+    assert fitted.bank.shape == (1000, D)
+    assert fitted.bank.dtype == fitted.distances.dtype == np.float32
+    near = unit(features) @ fitted.bank.T
+    near[near.argmax(axis=0), np.arange(1000)] = -1  # itself: a thousand of them are neighbours
+    expected = np.quantile(1 - near.max(axis=1), np.linspace(0, 1, 513))
+    assert fitted.distances == pytest.approx(expected, abs=1e-6)
+
+
+def test_features_are_kept_in_255_steps():
+    fitted = fit_ood(photos(60, 4)[0])
+    exact = unit(photos(60, 4)[0])
+    step = exact.max() / 127
+    assert np.abs(fitted.bank - exact).max() == pytest.approx(step / 2, rel=0.05)
+    assert np.unique(fitted.bank).size <= 255
+
+
+def test_a_stranger_as_far_as_half_of_the_photos_has_half_of_them_nearer():
+    distances = np.linspace(0, 1, 513, dtype=np.float32)
+    known = OodDetector(np.array([[1.0, 0.0]], np.float32), distances)
+    right_angle = known.scores(np.array([[0.0, 4.0], [4.0, 0.0]], np.float32))
+    assert right_angle.tolist() == [1.0, 1 / 513]
+    assert known.scores(np.zeros((1, 2), np.float32)).tolist() == [1.0]  # like none of them
+
+
+def test_fifty_photos_are_enough_and_one_is_enough_to_be_read():
+    assert fit_ood(photos(50, 4)[0]).bank.shape == (50, D)
+    one = OodDetector(np.array([[1.0, 0.0]], np.float32), np.zeros(513, np.float32))
+    assert OodDetector.from_dict(one.to_dict()) == one
+    nothing = OodDetector(np.zeros((1, 2), np.float32), np.zeros(513, np.float32))
+    assert OodDetector.from_dict(nothing.to_dict()) == nothing
+
+
+def test_the_seed_chooses_the_neighbours():
+    features = photos(1100, 4)[0]
+    assert fit_ood(features) == fit_ood(features, seed=0)
+    assert fit_ood(features) != fit_ood(features, seed=1)
+    assert fit_ood(features) != "anything else"
+    assert len({fit_ood(features), fit_ood(features, seed=0)}) == 1
+
+
+def test_letters_that_are_no_base64_are_not_passed_over(novelty):
+    kept = novelty.to_dict()
+    with pytest.raises(ValueError, match="base64"):
+        OodDetector.from_dict({**kept, "bank": "*" + kept["bank"]})

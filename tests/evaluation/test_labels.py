@@ -1,0 +1,77 @@
+"""Wrong labels and strangers, found from features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catordog.evaluation import labels
+from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Three classes of 400, apart but touching; the first 20 of each have the next one's label."""
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 400)
+    points = (4 * np.eye(3, 16)[truth] + random.normal(size=(1200, 16))).astype(np.float32)
+    labels = truth.copy()
+    wrong = np.concatenate([np.arange(20) + start for start in (0, 400, 800)])
+    labels[wrong] = (labels[wrong] + 1) % 3
+    return points, labels, truth, set(wrong.tolist())
+
+
+def test_planted_wrong_labels_come_first_with_the_right_suggestion(features):
+    points, labels, truth, wrong = features
+    confidences = cross_validated(points, labels, range(1200))
+    assert np.allclose(confidences.sum(1), 1)
+    suspects, estimate = suspect_labels(confidences, labels)
+    first = suspects[: len(wrong)]
+    assert len({suspect.place for suspect in first} & wrong) >= 0.9 * len(wrong)
+    assert sum(suspect.suggested == truth[suspect.place] for suspect in first) >= 0.9 * len(wrong)
+    assert [s.score for s in suspects] == sorted((s.score for s in suspects), reverse=True)
+    assert 0.7 * len(wrong) <= estimate <= 1.5 * len(wrong)
+
+
+def test_copies_never_judge_each_other():
+    """Features that say nothing: only who has seen a copy could know the label."""
+    random = np.random.default_rng(1)
+    points = np.repeat(random.normal(size=(300, 600)), 2, axis=0).astype(np.float32)
+    labels = np.repeat(random.integers(0, 2, 300), 2)
+    together = cross_validated(points, labels, [i // 2 for i in range(600)])
+    apart = cross_validated(points, labels, range(600))
+    assert (together.argmax(1) == labels).mean() < 0.65
+    assert (apart.argmax(1) == labels).mean() > 0.75
+
+
+def test_the_same_seed_gives_the_same_confidences(features):
+    points, labels, *_ = features
+    one, two = (cross_validated(points, labels, range(1200), seed=5) for _ in range(2))
+    assert np.array_equal(one, two)
+
+
+def test_a_point_in_another_direction_is_the_strangest(features):
+    points = np.concatenate([features[0], [np.full(16, -9, np.float32)]])
+    scores = ood_scores(points)
+    assert scores.argmax() == 1200
+    assert (scores >= 0).all()
+    assert (scores <= 2).all()
+
+
+def test_strangeness_is_the_mean_cosine_distance_of_the_ten_nearest_others():
+    points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
+    levelled = np.sign(points) * np.sqrt(np.abs(points))
+    unit = levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+    distances = np.sort(1 - unit @ unit.T, axis=1)[:, 1:11]  # the first is itself
+    assert ood_scores(points) == pytest.approx(distances.mean(axis=1), abs=1e-6)
+
+
+def test_of_many_photos_some_are_the_neighbours_drawn_by_the_seed(monkeypatch):
+    monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 30)
+    points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
+    one, same, other = (ood_scores(points, seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert np.array_equal(one, ood_scores(points))
+    assert not np.array_equal(one, other)
+    monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 40)
+    assert (ood_scores(points) <= one + 1e-9).all()  # with all of them, the nearest are nearer

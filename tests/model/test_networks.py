@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from catordog.errors import CatordogError
+from catordog.model.contract import RawLogitsError
+from catordog.model.networks import ResidualNet, build_network
+
+
+class Mine(nn.Module):
+    def __init__(self, num_classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, photos):
+        return self.fc(self.conv(photos).mean(dim=(2, 3)))
+
+
+class Bounded(Mine):
+    def forward(self, photos):
+        return super().forward(photos).sigmoid()
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 75])
+def test_ours_takes_any_size_and_number_of_classes(size):
+    assert ResidualNet(5)(torch.randn(2, 3, size, size)).shape == (2, 5)
+
+
+def test_ours_is_compact():
+    parameters = sum(p.numel() for p in ResidualNet(2).parameters())
+    assert 1_000_000 < parameters < 1_500_000
+
+
+def test_ours_can_be_made_wider_and_deeper():
+    small = build_network("residual", 2, {"widths": (8, 16), "blocks": (1, 2)})
+    assert small(torch.randn(1, 3, 32, 32)).shape == (1, 2)
+    with pytest.raises(CatordogError, match="as many widths as blocks"):
+        build_network("residual", 2, {"widths": (8, 16), "blocks": (1,)})
+
+
+def test_ours_bends_by_relu_or_by_gelu_and_never_at_the_end():
+    photos = torch.randn(2, 3, 32, 32)
+    said = {}
+    for activation in ("relu", "gelu"):
+        torch.manual_seed(0)
+        network = build_network("residual", 2, {"activation": activation})
+        said[activation] = network(photos)
+        features = network.features(photos)
+        assert bool((features >= 0).all()) == (activation == "relu")
+    assert not torch.equal(said["relu"], said["gelu"])
+    with pytest.raises(CatordogError, match="unknown activation 'softmax': give relu or gelu"):
+        build_network("residual", 2, {"activation": "softmax"})
+
+
+def test_torchvision_by_name_has_as_many_logits_as_there_are_classes():
+    assert build_network("resnet18", 3).fc.out_features == 3
+    assert build_network("mobilenet_v3_small", 4)(torch.randn(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_anybodys_by_class_path():
+    network = build_network("training.test_networks.Mine", 3, {"width": 6})
+    assert network.fc.in_features == 6
+
+
+def test_anybodys_with_a_final_activation_is_refused():
+    with pytest.raises(RawLogitsError, match="sigmoid"):
+        build_network("training.test_networks.Bounded", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("resnet19", {}, "unknown network 'resnet19'"),
+        ("nowhere.Net", {}, "can't import the network 'nowhere.Net'"),
+        ("torch.nn.Nothing", {}, "can't import"),
+        ("pathlib.Path", {}, "not a class of network"),
+        ("residual", {"depth": 3}, "can't build the network 'residual'"),
+        ("squeezenet1_1", {}, "ReLU"),
+    ],
+)
+def test_a_network_that_is_none_is_one_line(name, args, words):
+    with pytest.raises(CatordogError, match=words) as caught:
+        build_network(name, 2, args)
+    assert "\n" not in str(caught.value)
+
+
+def test_pretrained_weights_from_a_file_fill_all_but_a_head_of_another_width(tmp_path):
+    torch.manual_seed(1)
+    thousand = torchvision.models.resnet18(weights=None)
+    torch.save(thousand.state_dict(), tmp_path / "w.pth")
+    network = build_network("resnet18", 2, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(network.conv1.weight, thousand.conv1.weight)
+    assert torch.equal(network.layer4[1].bn2.bias, thousand.layer4[1].bn2.bias)
+    assert network.fc.weight.shape == (2, 512)
+
+
+def test_pretrained_weights_of_our_own(tmp_path):
+    source = ResidualNet(2)
+    torch.save({"state_dict": {f"network.{k}": v for k, v in source.state_dict().items()}},
+               tmp_path / "w.ckpt")  # fmt: skip
+    network = build_network("residual", 2, weights=str(tmp_path / "w.ckpt"))
+    assert torch.equal(network.head.weight, source.head.weight)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CatordogError, match="not for this network"):
+        build_network("residual", 2, weights=str(tmp_path / "w.pth"))
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code in a weights file ran')",))
+
+
+def test_weights_files_are_data_and_never_code(tmp_path):
+    torch.save({"conv.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(CatordogError, match="not a file of weights"):
+        build_network("residual", 2, weights=str(tmp_path / "evil.pth"))
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "words"),
+    [
+        ("resnet18", "IMAGENET1K_V9", "it has IMAGENET1K_V1"),
+        ("residual", "IMAGENET1K_V1", "no such file"),
+        ("resnet18", "missing.pth", "no such file"),
+    ],
+)
+def test_weights_that_are_not_there_are_refused(network, weights, words):
+    with pytest.raises(CatordogError, match=words):
+        build_network(network, 2, weights=weights)

@@ -1,0 +1,137 @@
+"""Files from strangers: checkpoints, configs and weights. None of them runs anything."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from catordog.cli import main
+from catordog.errors import CatordogError
+from catordog.model.networks import build_network
+from catordog.training.config_check import check_config
+
+POPEN = "{class_path: subprocess.Popen, init_args: {args: [touch, pwned]}}"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class Malicious:
+    """Pickled, it is a command that unpickling runs."""
+
+    def __reduce__(self):
+        return subprocess.check_call, (["touch", "pwned"],)
+
+
+def refused(capsys, *words: str) -> str:
+    """Run a command that has to be refused in a line, without having run anything."""
+    assert main([*words]) == 2
+    err = capsys.readouterr().err
+    errors = [line for line in err.splitlines() if line.startswith("catordog: error:")]
+    assert len(errors) == 1, err
+    assert "Traceback" not in err
+    assert not Path("pwned").exists()
+    return errors[0]
+
+
+class TestCheckpoints:
+    @pytest.fixture(params=["as torch saves it", "a bare pickle"])
+    def file(self, request) -> str:
+        content = {"state_dict": {}, "catordog": Malicious()}
+        if request.param == "a bare pickle":
+            Path("bad.ckpt").write_bytes(pickle.dumps(content))
+        else:
+            torch.save(content, "bad.ckpt")
+        return "bad.ckpt"
+
+    def test_a_malicious_pickle_runs_nothing_wherever_it_is_given(self, file, capsys):
+        Path("a.jpg").touch()
+        for words in (
+            ("predict", "a.jpg", "--model", file),
+            ("evaluate", file, "--data", "drawn:n=20"),
+            ("compare", file, "bundled", "--data", "drawn:n=20"),
+            ("explain", "a.jpg", "--model", file),
+            ("audit", "--data", "drawn:n=20", "--model", file),
+            ("export", file, "--out", "x.onnx"),
+            ("serve", "--model", file),
+            ("train", "--data", "drawn:n=60", "--ckpt_path", file),
+            ("train", "--data", "drawn:n=60", "--model.weights", file),
+        ):
+            assert file in refused(capsys, *words), words
+
+    def test_parts_that_unpack_to_more_are_refused(self, capsys):
+        with zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+            bomb.writestr("archive/data.pkl", bytes(50_000_000))
+        said = refused(capsys, "evaluate", "bomb.ckpt", "--data", "drawn:n=20")
+        assert "compressed, refused" in said
+
+    def test_encrypted_parts_are_refused(self, capsys):
+        torch.save({"state_dict": {}, "catordog": {}}, "locked.ckpt")
+        content = bytearray(Path("locked.ckpt").read_bytes())
+        for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            content[content.index(header) + flags] |= 0x1
+        Path("locked.ckpt").write_bytes(content)
+        said = refused(capsys, "evaluate", "locked.ckpt", "--data", "drawn:n=20")
+        assert "encrypted, refused" in said
+
+    @pytest.mark.parametrize("name", ["subprocess.Popen", "os.system", "antigravity.geohash"])
+    def test_a_network_is_never_a_program(self, name):
+        with pytest.raises(CatordogError, match="not a class of network"):
+            build_network(name, 2)
+
+
+PLACES = [
+    "trainer: {logger: %s}",
+    "trainer: {logger: [%s]}",
+    "trainer: {plugins: [%s]}",
+    "trainer: {strategy: %s}",
+    "trainer: {profiler: %s}",
+    "trainer: {callbacks: [%s]}",
+    "trainer.callbacks: [%s]",
+    "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback, "
+    "init_args: {on_fit_start: %s}}]}",
+    "model: {network: %s}",
+    "model: {network_args: {widths: %s}}",
+    "model: {transfer: %s}",
+    "data: {source: %s}",
+    "data: {augment: %s}",
+    "name: %s",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_config_that_names_a_program_is_refused_wherever_it_does(capsys, place):
+    Path("c.yaml").write_text(place % POPEN)
+    refused(capsys, "train", "--config", "c.yaml", "--data", "drawn:n=60")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("trainer: {logger: WandbLogger}", "on the command line"),
+        ("trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger}}", "command line"),
+        ("trainer: {strategy: DDPStrategy}", "on the command line"),
+        ("trainer: {callbacks: [{class_path: os.abort}]}", "no network, optimiser or callback"),
+        ("trainer: {callbacks: [{class_path: a.B, init_args: {f: os.abort}}]}", "names os.abort"),
+        ("model: {network: os.path}", "no network, optimiser or callback"),
+        ("trainer: other.yaml", "not a file's name"),
+        ("data: {source: !!python/object/apply:os.system ['touch pwned']}", "not YAML of plain"),
+    ],
+)
+def test_what_a_config_may_not_say(capsys, text, says):
+    Path("c.yaml").write_text(text)
+    assert says in refused(capsys, "train", "--config", "c.yaml", "--data", "drawn:n=60")
+    Path("t.yaml").write_text("callbacks: [{class_path: os.abort}]")
+    assert "t.yaml" in refused(capsys, "train", "--trainer", "t.yaml", "--data", "drawn:n=60")
+
+
+def test_every_config_of_ours_may_say_what_it_says():
+    for config in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
+        check_config(config)
