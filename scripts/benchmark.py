@@ -101,9 +101,9 @@ def decoding(args: argparse.Namespace) -> None:
 
 LISTING = """
 import resource, sys, time
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 start = time.perf_counter()
-found = open_data(sys.argv[1])
+found = open_dataset(sys.argv[1])
 seconds = time.perf_counter() - start
 print(len(found.photos), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -135,11 +135,11 @@ def listing(args: argparse.Namespace) -> None:
 
 def auditing(args: argparse.Namespace) -> None:
     """An audit without a model ÷ reading and decoding the same photos on as many threads."""
-    from catordog.photos.datasets import open_data
+    from catordog.photos.datasets import open_dataset
     from catordog.photos.findings import audit
     from catordog.photos.parallel import in_parallel
 
-    found = open_data(args.data)
+    found = open_dataset(args.data)
     ours, theirs, ratios = side_by_side(
         lambda: audit(found),
         lambda: sum(1 for _ in in_parallel(lambda photo: photo.image(near=32), found.photos)),
@@ -189,7 +189,7 @@ def predicting(args: argparse.Namespace) -> None:
             sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         )
     import catordog
-    from catordog.model.predict import Verdicts, predictions
+    from catordog.model.predict import VerdictRules, predictions
     from catordog.photos.decode import decode
     from catordog.photos.inputs import Inputs
     from catordog.photos.parallel import in_parallel
@@ -205,7 +205,7 @@ def predicting(args: argparse.Namespace) -> None:
         preprocess = classifier.model.preprocess
 
         def ours() -> None:
-            for _ in predictions(classifier, inputs, Verdicts()):
+            for _ in predictions(classifier, inputs, VerdictRules()):
                 pass
 
         def theirs() -> None:
@@ -306,10 +306,10 @@ def show_training(found: dict[str, Any]) -> None:
 
 def write_splits(data: str, folder: Path) -> None:
     """The photos of a data set as files: train/, val/ and test/, a folder for each class."""
-    from catordog.photos.datasets import open_data
+    from catordog.photos.datasets import open_dataset
     from catordog.photos.splits import SPLITS, SplitFractions
 
-    found = open_data(data)
+    found = open_dataset(data)
     for split in SPLITS:
         for number, photo in enumerate(found.split(split, SplitFractions(0.1, 0.2))):
             packed, suffix = photo.data()

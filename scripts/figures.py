@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 import catordog
 from catordog.commands.demo import MORPHED, NEW_SEED
-from catordog.confidence import percent
+from catordog.confidence import format_percent
 from catordog.evaluation.metrics import reliability
-from catordog.photos import synthetic as drawn
+from catordog.photos import synthetic
 
 CAT, DOG, GREY, RED = "#d9822b", "#2b6cb0", "#8a8a8a", "#b3262e"
 EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}
@@ -27,9 +27,9 @@ EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}
 def predictions(model: str) -> Figure:
     """What the demo's network says of new pictures, and of one animal morphing."""
     classifier = catordog.load(model)
-    pictures = [drawn.draw(index, NEW_SEED, size=128).image for index in (0, 1)]
+    pictures = [synthetic.draw(index, NEW_SEED, size=128).image for index in (0, 1)]
     pictures += [
-        drawn.picture(knob, np.random.default_rng((NEW_SEED, MORPHED)), 128)
+        synthetic.picture(knob, np.random.default_rng((NEW_SEED, MORPHED)), 128)
         for knob in (0.0, 0.5, 0.6, 0.7, 1.0)
     ]
     results = classifier.predict(pictures)
@@ -68,7 +68,7 @@ def logits() -> Figure:
         x, y = pair[0] - pair[1], float(catordog.softmax(pair)[0])
         axes.plot(x, y, "o", color=CAT, markersize=8, zorder=3)
         axes.annotate(
-            f"logits {name}\n{percent(y)} dog", (x, y), (x + shift[0], y + shift[1]),
+            f"logits {name}\n{format_percent(y)} dog", (x, y), (x + shift[0], y + shift[1]),
             ha="center" if shift[0] < 0 else "left", va="center",
             arrowprops={"arrowstyle": "-", "color": GREY},
         )  # fmt: skip

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 import catordog
 from catordog.confidence.ood import fit_ood
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import decode
 from catordog.photos.inputs import Inputs
 from catordog.photos.reading import read_pixels
@@ -94,7 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     classifier = catordog.load(args.model)
     model = classifier.model
-    found = open_data(args.data)
+    found = open_dataset(args.data)
 
     def seen(split: Any) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         photos = list(found.split(split, model.split_fractions))[: args.most]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from catordog.errors import CatordogError
-from catordog.files import write_text, written_whole
+from catordog.files import atomic_writer, write_text
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -19,7 +19,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 def test_a_long_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("before")
-    with written_whole(path) as file:
+    with atomic_writer(path) as file:
         file.write("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -30,7 +30,7 @@ def test_what_was_done_before_a_break_is_kept_beside_it(tmp_path, capsys):
     path = tmp_path / "r.csv"
 
     def interrupted() -> None:
-        with written_whole(path) as file:
+        with atomic_writer(path) as file:
             file.write("half")
             raise KeyboardInterrupt
 
@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     (tmp_path / "r.csv.partial").symlink_to("/dev/full")
     with (
         pytest.raises(CatordogError, match=r"can't write .*r\.csv: No space left"),
-        written_whole(tmp_path / "r.csv") as file,
+        atomic_writer(tmp_path / "r.csv") as file,
     ):
         file.write("x" * 100_000)
 
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 def test_what_cannot_be_written_is_known_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "r.csv", tmp_path):
-        with pytest.raises(CatordogError, match="can't write"), written_whole(path):
+        with pytest.raises(CatordogError, match="can't write"), atomic_writer(path):
             pytest.fail("the work has begun")
     with pytest.raises(CatordogError, match="can't write"):
         write_text(tmp_path / "file" / "r.csv", "x")

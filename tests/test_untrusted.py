@@ -12,7 +12,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.errors import PhotoError
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from conftest import jpeg, write_folder, write_zip
 
 FORMULAS = ["=cmd|' .jpg", "+1.jpg", "@SUM(A1).jpg", "\t=1.jpg"]
@@ -104,7 +104,7 @@ class TestArchives:
         for at in (22, data.find(b"PK\x01\x02") + 24):  # in both places that tell its length
             data[at : at + 4] = struct.pack("<I", 1000)
         path.write_bytes(data)
-        photos = open_data(str(path)).photos
+        photos = open_dataset(str(path)).photos
         with pytest.raises(PhotoError, match="damaged in its archive"):
             next(photo for photo in photos if "cat" in photo.path).image()
         assert next(photo for photo in photos if "dog" in photo.path).image()
@@ -112,6 +112,6 @@ class TestArchives:
     def test_a_member_that_says_it_is_huge_is_refused_unread(self, tmp_path):
         files = {"cat.0.jpg": bytes(300_000_000), "dog.0.jpg": jpeg(1)}
         path = write_zip(tmp_path / "bomb.zip", files, zipfile.ZIP_DEFLATED)
-        photo = next(p for p in open_data(str(path)).photos if "cat" in p.path)
+        photo = next(p for p in open_dataset(str(path)).photos if "cat" in p.path)
         with pytest.raises(PhotoError, match="MiB is no photo"):
             photo.image()

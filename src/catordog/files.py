@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from catordog.errors import CatordogError
-from catordog.terminal import say
+from catordog.terminal import info
 
 
 def path_cell(path: str) -> str:
@@ -43,14 +43,14 @@ def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: No
     Raises:
         CatordogError: it can't be written; what was there before is untouched.
     """
-    with written_beside(path, before) as made, made.open("wb") as file:
+    with atomic_path(path, before) as made, made.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def written_beside(path: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Write a file under another name in its folder; it takes its own when all is written.
 
     Args:
@@ -81,7 +81,7 @@ def written_beside(path: Path, before: Callable[[], None] = lambda: None) -> Ite
 
 
 @contextmanager
-def written_whole(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
+def atomic_writer(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
     """Write a long file bit by bit; under its own name it appears only when it is whole.
 
     If the work breaks off, what is done so far stays beside it as `NAME.partial`.
@@ -107,11 +107,11 @@ def written_whole(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     finally:
         if not done and partial.is_file() and partial.stat().st_size:
-            say(f"what is done so far is in {partial}")
+            info(f"what is done so far is in {partial}")
 
 
 def partial_of(path: Path) -> Path:
-    """Where `written_whole` keeps a file that is not whole yet."""
+    """Where `atomic_writer` keeps a file that is not whole yet."""
     return path.with_name(path.name + ".partial")
 
 

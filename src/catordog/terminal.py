@@ -14,13 +14,13 @@ SECONDS_BETWEEN_LINES = 10
 _quiet = False
 
 
-def be_quiet() -> None:
+def silence() -> None:
     """Say nothing from now on: another process tells the same."""
     global _quiet  # noqa: PLW0603 - what this process says, as a whole
     _quiet = True
 
 
-def say(line: str = "") -> None:
+def info(line: str = "") -> None:
     """A line for people; stdout is for results."""
     if not _quiet:
         print(line, file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
                 rate = (done - before) / (now - begun)
                 words += f", {rate:,.{0 if rate > 10 else 1}f} a second"
                 words += f", {_duration((total - done) / rate)} left" if total else ""
-            say(words)
+            info(words)
 
     yield line
 

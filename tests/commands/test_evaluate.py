@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import catordog
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from conftest import jpeg, named, write_folder
 
 KEYS = {"data", "split", "n", "unreadable", "accuracy", "accuracy_ci95", "nll", "brier", "ece",
@@ -57,7 +57,7 @@ def test_the_csv_has_a_row_for_each_photo_and_agrees_with_the_figures(evaluated)
 def test_only_held_out_pictures_are_judged(evaluated, drawn_run):
     _, _, rows = evaluated
     fractions = catordog.load(drawn_run.checkpoint).model.split_fractions
-    held_out = {photo.path for photo in open_data("drawn").split("test", fractions)}
+    held_out = {photo.path for photo in open_dataset("drawn").split("test", fractions)}
     assert {row["path"] for row in rows} == held_out
 
 

@@ -13,7 +13,7 @@ from catordog.evaluation.explain import GRID, explain
 from catordog.model.backends import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.model.networks import build_network
-from catordog.photos import synthetic as drawn
+from catordog.photos import synthetic
 from catordog.photos.preprocess import Preprocess
 from catordog.report.explanation import draw, heat
 from conftest import jpeg
@@ -24,7 +24,7 @@ SIDE = 64
 def picture_and_animal(index: int) -> tuple[Image.Image, np.ndarray]:
     """A drawn picture, and where on it the animal is: `bool [64, 64]`."""
     seen: list[np.ndarray] = []
-    original = drawn._Animal.draw
+    original = synthetic._Animal.draw
 
     def spied(self) -> None:
         before = np.array(self.pen._image)
@@ -32,8 +32,8 @@ def picture_and_animal(index: int) -> tuple[Image.Image, np.ndarray]:
         seen.append((np.array(self.pen._image) != before).any(axis=-1))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawn._Animal, "draw", spied)
-        image = drawn.draw(index, 31, size=SIDE).image
+        patch.setattr(synthetic._Animal, "draw", spied)
+        image = synthetic.draw(index, 31, size=SIDE).image
     return image, seen[0].reshape(SIDE, 2, SIDE, 2).any(axis=(1, 3))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from catordog.cli import main
-from catordog.report.sorted_folders import Shelves
+from catordog.report.sorted_folders import SortedFolders
 from conftest import jpeg, named, write_folder, write_zip
 
 
@@ -137,14 +137,14 @@ class TestSorting:
         write_folder(shelf, {"a.jpg": b"mine"})
         source = write_folder(tmp_path, {"a.jpg": jpeg(0)}) / "a.jpg"
         photo = Photo(source)
-        assert Shelves(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
-        assert Shelves(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
+        assert SortedFolders(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
+        assert SortedFolders(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
         assert (shelf / "a.jpg").read_bytes() == b"mine"
 
     def test_no_verdict_leads_out_of_the_folder(self, tmp_path):
         source = write_folder(tmp_path, {"a.jpg": jpeg(0)}) / "a.jpg"
         for verdict in ("../../etc", "/etc", "..", "a/b"):
-            placed = Shelves(tmp_path / "s").put(Photo(source), verdict)
+            placed = SortedFolders(tmp_path / "s").put(Photo(source), verdict)
             assert placed.resolve().parent.parent == (tmp_path / "s").resolve()
 
     def test_a_folder_that_cant_be_made_is_one_line(self, photos, tmp_path, capsys):

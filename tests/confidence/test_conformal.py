@@ -11,7 +11,7 @@ from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
 from catordog.evaluation.intervals import wilson
-from catordog.evaluation.promises import check_promise
+from catordog.evaluation.promises import check_error_rate
 from confidence.test_temperature import honest_logits
 
 
@@ -30,7 +30,7 @@ def test_the_promise_holds_over_100_random_splits_however_wrong_the_confidences_
         order = np.random.default_rng(seed).permutation(2000)
         learn, new = order[:n], order[n:]
         scores = nonconformity(confidences[learn], labels[learn])
-        promise = check_promise(scores, error_rate, confidences[new], labels[new])
+        promise = check_error_rate(scores, error_rate, confidences[new], labels[new])
         missed.append(promise.missed)
         inside += low <= promise.missed * m <= high
     assert inside >= 89  # 95 are expected; fewer than 89 of 100 come once in 200 times
@@ -69,7 +69,7 @@ def test_a_class_exactly_as_strange_as_the_limit_is_kept():
 def test_a_promise_is_held_against_what_happened():
     """Learnt: up to a strangeness of 0.5. One answer, two, none, and a wrong one."""
     confidences = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.0, 0.2, 0.8]])
-    promise = check_promise([0.1, 0.2, 0.5, 0.7], 0.4, confidences, np.array([0, 1, 1, 1]))
+    promise = check_error_rate([0.1, 0.2, 0.5, 0.7], 0.4, confidences, np.array([0, 1, 1, 1]))
     assert promise.error_rate == 0.4
     assert promise.missed == 0.5  # the third has no class kept, and the fourth the wrong one
     assert promise.missed_ci95 == wilson(2, 4)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catordog.confidence import honest, judge, percent, softmax
+from catordog.confidence import format_confidence, format_percent, judge, softmax
 from catordog.errors import CatordogError
 
 # Logits of (dog, cat), as their network gave them, and what they mean.
@@ -21,7 +21,7 @@ logits = st.lists(st.floats(-1e4, 1e4, width=64), min_size=1, max_size=8)
 @pytest.mark.parametrize(("raw", "digits", "exact"), EXAMPLES)
 def test_the_worked_examples_hold_to_four_digits_and_to_1e_9(raw, digits, exact):
     confidences = softmax(raw)
-    assert [honest(p) for p in confidences] == [f"{p:.4f}" for p in digits]
+    assert [format_confidence(p) for p in confidences] == [f"{p:.4f}" for p in digits]
     assert confidences == pytest.approx(exact, abs=1e-9)
 
 
@@ -114,30 +114,30 @@ def test_a_temperature_that_is_none_is_refused(temperature):
     ],
 )
 def test_percent_prints_as_many_nines_as_there_are(confidence, words):
-    assert percent(confidence) == words
+    assert format_percent(confidence) == words
 
 
 @given(st.floats(0, 1))
 def test_no_confidence_reads_as_certain(confidence):
-    assert not percent(confidence).startswith("100")
-    assert honest(confidence) not in {"1.0000", "0.0000"}
+    assert not format_percent(confidence).startswith("100")
+    assert format_confidence(confidence) not in {"1.0000", "0.0000"}
 
 
 @pytest.mark.parametrize(
     ("digits", "most", "least"), [(2, "0.99", "0.01"), (6, "0.999999", "0.000001")]
 )
 def test_honest_stops_a_digit_before_certainty(digits, most, least):
-    assert honest(1.0, digits) == most
-    assert honest(0.0, digits) == least
+    assert format_confidence(1.0, digits) == most
+    assert format_confidence(0.0, digits) == least
 
 
 def test_softmax_that_fills_float64_is_still_not_called_certain():
-    assert percent(softmax([1e4, -1e4])[0]) == "> 99.9999999999999 %"
+    assert format_percent(softmax([1e4, -1e4])[0]) == "> 99.9999999999999 %"
 
 
 @given(st.floats(0.9, 1, exclude_max=True))
 def test_percent_never_rounds_a_doubt_away(confidence):
-    shown = float(percent(confidence).removesuffix(" %").removeprefix("> ")) / 100
+    shown = float(format_percent(confidence).removesuffix(" %").removeprefix("> ")) / 100
     assert shown <= confidence + 1e-15
     assert 1 - shown < 11 * (1 - confidence) + 1e-15
 

@@ -16,7 +16,7 @@ from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import evaluate
 from catordog.model.calibrate import calibrate
 from catordog.model.checkpoint import load_checkpoint, rewrite
-from catordog.photos import synthetic as drawn
+from catordog.photos import synthetic
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_logits_stay_raw_and_weights_as_they_are(drawn_run, copy):
     after = load_checkpoint(copy)
     assert after.model == before.model
     assert all(torch.equal(after.state[key], value) for key, value in before.state.items())
-    picture = np.asarray(drawn.draw(3).image)
+    picture = np.asarray(synthetic.draw(3).image)
     assert (
         catordog.load(copy).logits(picture) == catordog.load(drawn_run.checkpoint).logits(picture)
     ).all()
@@ -73,7 +73,7 @@ def test_no_photos_leave_the_file_alone(copy):
 
 def test_two_photos_that_are_right_make_nothing_certain(copy, capsys):
     classifier = catordog.load(copy)
-    pixels = np.stack([classifier.model.preprocess.pixels(drawn.draw(n).image) for n in (0, 1)])
+    pixels = np.stack([classifier.model.preprocess.pixels(synthetic.draw(n).image) for n in (0, 1)])
     answers = classifier.logits_of_pixels(pixels).argmax(axis=1)
     model = calibrate(copy, [(pixels, answers)])
     assert 0.5 < model.temperature < 1
@@ -87,7 +87,7 @@ class TestErrorRate:
         generator = np.random.default_rng(0)
         for number in range(60):
             knob = number / 59
-            image = drawn.picture(knob, generator, 64)
+            image = synthetic.picture(knob, generator, 64)
             image.save(folder / f"{number:02}.png")
         unsure = []
         for rate in (0.2, 0.002):
@@ -128,7 +128,7 @@ class TestErrorRate:
     def test_a_model_that_was_not_calibrated_says_so(self, copy, capsys, tmp_path):
         model = catordog.load(copy).model
         rewrite(copy, type(model)(**{**_fields(model), "strangeness": ()}))
-        drawn.draw(0).image.save(tmp_path / "a.png")
+        synthetic.draw(0).image.save(tmp_path / "a.png")
         words = ["predict", str(tmp_path / "a.png"), "--model", str(copy), "--error-rate", "0.1"]
         assert main(words) == 2
         assert "not calibrated" in capsys.readouterr().err

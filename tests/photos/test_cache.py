@@ -11,7 +11,7 @@ import pytest
 from catordog.errors import CatordogError
 from catordog.photos import cache
 from catordog.photos.cache import cached_pixels
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.reading import read_pixels
@@ -28,7 +28,7 @@ def pets(tmp_path, monkeypatch):
 
 
 def photos_of(folder):
-    return list(open_data(str(folder)).photos)
+    return list(open_dataset(str(folder)).photos)
 
 
 def files_of(tmp_path, suffix=".u8"):

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.splits import SplitFractions
 from conftest import jpeg, named, save, write_folder, write_zip
 
@@ -40,30 +40,30 @@ def by_folder(n: int, prefix: str = "") -> dict[str, bytes]:
 
 
 def test_a_folder_for_each_class(tmp_path):
-    found = open_data(str(write_folder(tmp_path / "pets", by_folder(6))))
+    found = open_dataset(str(write_folder(tmp_path / "pets", by_folder(6))))
     assert found.classes == ("cat", "dog")
     assert tally(found) == {"cat": 3, "dog": 3}
 
 
 def test_class_folders_inside_others(tmp_path):
     root = write_folder(tmp_path, by_folder(6, "download/PetImages/"))
-    assert open_data(str(root)).classes == ("cat", "dog")
+    assert open_dataset(str(root)).classes == ("cat", "dog")
 
 
 def test_photos_deep_below_a_class_folder_belong_to_the_class(tmp_path):
     files = {"cat/2024/june/a.jpg": jpeg(0), "cat/b.jpg": jpeg(2), "dog/rex/c.jpg": jpeg(1)}
-    assert tally(open_data(str(write_folder(tmp_path, files)))) == {"cat": 2, "dog": 1}
+    assert tally(open_dataset(str(write_folder(tmp_path, files)))) == {"cat": 2, "dog": 1}
 
 
 def test_more_classes_than_two_and_names_in_any_script(tmp_path):
     files = {f"{name}/{i}.jpg": jpeg(i) for name in ("猫", "Hund", "хомяк") for i in range(2)}
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     assert set(found.classes) == {"猫", "hund", "хомяк"}
     assert len(found.photos) == 6
 
 
 def test_a_flat_folder_of_cat_n_and_dog_n(tmp_path):
-    assert tally(open_data(str(write_folder(tmp_path, named(8))))) == {"cat": 4, "dog": 4}
+    assert tally(open_dataset(str(write_folder(tmp_path, named(8))))) == {"cat": 4, "dog": 4}
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "TEST")])
@@ -72,7 +72,7 @@ def test_the_data_sets_own_split_wins(tmp_path, names):
     for place, name in enumerate(names):
         files |= {f"{name}/{('cats', 'dogs')[i % 2]}/{i}.jpg": jpeg(10 * place + i) for i in
                   range(2 * (3 - place))}  # fmt: skip
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     sizes = [len(found.split(side, SHARES)) for side in ("train", "val", "test")]
     assert sizes == [6, 4, 2]
     assert len(found.split("all", SHARES)) == 12
@@ -81,7 +81,7 @@ def test_the_data_sets_own_split_wins(tmp_path, names):
 def test_validation_is_cut_from_training_photos_where_there_is_none(tmp_path):
     files = {f"train/{name}": data for name, data in named(60).items()}
     files |= {f"test/{name}": data for name, data in named(64).items() if name not in named(60)}
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     sides = Counter(found.splits(SHARES))
     assert sides["test"] == 4
     assert sides["val"] > 5
@@ -89,11 +89,11 @@ def test_validation_is_cut_from_training_photos_where_there_is_none(tmp_path):
 
 
 def test_a_zip_is_read_in_place_and_means_what_its_folder_means(tmp_path):
-    folder = open_data(str(write_folder(tmp_path / "photos", named(8))))
+    folder = open_dataset(str(write_folder(tmp_path / "photos", named(8))))
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = write_zip(tmp_path / f"{method}.zip", named(8), method)
         before = sorted(tmp_path.iterdir())
-        archive = open_data(str(path))
+        archive = open_dataset(str(path))
         assert shown_by_class(archive) == shown_by_class(folder)
         assert archive.splits(SHARES) == folder.splits(SHARES)
         assert sorted(tmp_path.iterdir()) == before
@@ -111,7 +111,7 @@ def test_kaggles_zip_of_zips(tmp_path, method):
             archive.writestr(f"test1/{i + 1}.jpg", jpeg(50 + i))
     files = {"train.zip": train.getvalue(), "test1.zip": unlabelled.getvalue(),
              "sampleSubmission.csv": b"id,label\n1,0\n"}  # fmt: skip
-    found = open_data(str(write_zip(tmp_path / "dogs-vs-cats.zip", files, method)))
+    found = open_dataset(str(write_zip(tmp_path / "dogs-vs-cats.zip", files, method)))
     assert tally(found) == {"cat": 4, "dog": 4}
     assert found.unlabelled == 3
     assert "3 without a label left out" in found.summary()
@@ -128,7 +128,7 @@ def test_the_official_oxford_pet_layout(tmp_path):
     files["annotations/test.txt"] = b"Abyssinian_2 1 1 1\nbeagle_2 2 2 1\nmissing_3 2 2 1\n"
     files["annotations/README"] = b"SPECIES: 1:Cat 2:Dog"
     files["annotations/trimaps/beagle_1.png"] = jpeg(9)
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     assert tally(found) == {"cat": 2, "dog": 2}
     assert [Path(photo.path).stem for photo in found.split("test", SHARES)] == [
         "Abyssinian_2", "beagle_2",
@@ -139,7 +139,7 @@ def test_microsofts_archive(tmp_path):
     files = {f"PetImages/{name}": data for name, data in by_folder(6).items()}
     files |= {"readme[1].txt": b"read me", "MSR-LA - 3467.docx": b"licence"}
     files |= {"PetImages/Cat/Thumbs.db": b"litter", "PetImages/Cat/666.jpg": b""}
-    found = open_data(str(write_zip(tmp_path / "kagglecatsanddogs_5340.zip", files)))
+    found = open_dataset(str(write_zip(tmp_path / "kagglecatsanddogs_5340.zip", files)))
     assert tally(found) == {"cat": 4, "dog": 3}
     broken = next(photo for photo in found.photos if photo.path.endswith("666.jpg"))
     with pytest.raises(PhotoError, match=r"666\.jpg.*empty file"):
@@ -147,10 +147,10 @@ def test_microsofts_archive(tmp_path):
 
 
 def test_drawn_pictures_by_name():
-    found = open_data("drawn:n=40,seed=3,size=32")
+    found = open_dataset("drawn:n=40,seed=3,size=32")
     assert tally(found) == {"cat": 20, "dog": 20}
     assert found.photos[0].image().size == (32, 32)
-    assert len(open_data("drawn").photos) == 8000
+    assert len(open_dataset("drawn").photos) == 8000
 
 
 def test_litter_and_hidden_files_are_no_photos(tmp_path):
@@ -162,14 +162,14 @@ def test_litter_and_hidden_files_are_no_photos(tmp_path):
         "desktop.ini": b"x",
     }
     for path in (write_folder(tmp_path / "f", files), write_zip(tmp_path / "z.zip", files)):
-        assert len(open_data(str(path)).photos) == 6
+        assert len(open_dataset(str(path)).photos) == 6
 
 
 def test_copies_fall_on_the_same_side(tmp_path):
     files = named(40)
     files |= {f"{name.split('.')[0]}.{900 + i}.jpg": data for i, (name, data) in
               enumerate(named(40).items())}  # fmt: skip
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     sides: dict[bytes, set[str]] = {}
     for photo, side in zip(found.photos, found.splits(SHARES), strict=True):
         sides.setdefault(Path(photo.path).read_bytes(), set()).add(side)
@@ -179,16 +179,16 @@ def test_copies_fall_on_the_same_side(tmp_path):
 
 
 def test_new_photos_move_none_of_the_old_ones(tmp_path):
-    before = open_data(str(write_folder(tmp_path, named(40))))
+    before = open_dataset(str(write_folder(tmp_path, named(40))))
     old = dict(zip((p.path for p in before.photos), before.splits(SHARES), strict=True))
-    after = open_data(str(write_folder(tmp_path, named(60))))
+    after = open_dataset(str(write_folder(tmp_path, named(60))))
     new = dict(zip((p.path for p in after.photos), after.splits(SHARES), strict=True))
     assert {path: new[path] for path in old} == old
 
 
 def test_a_path_in_an_archive_never_leaves_its_folder(tmp_path):
     files = {"../../cat.1.jpg": jpeg(0), "/dog.1.jpg": jpeg(1), "..\\dog.2.jpg": jpeg(3)}
-    found = open_data(str(write_zip(tmp_path / "evil.zip", files)))
+    found = open_dataset(str(write_zip(tmp_path / "evil.zip", files)))
     assert not any(".." in photo.path for photo in found.photos)
     assert len(found.photos) == 3
     assert all(photo.image() for photo in found.photos)
@@ -201,7 +201,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (root / "Cat" / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "Cat" / "round").symlink_to(root)
     (root / "dog" / "dangling.jpg").symlink_to(root / "nowhere.jpg")
-    found = open_data(str(root))
+    found = open_dataset(str(root))
     assert tally(found) == {"cat": 3, "dog": 3}
     dangling = next(photo for photo in found.photos if "dangling" in photo.path)
     with pytest.raises(PhotoError, match="No such file"):
@@ -222,7 +222,7 @@ def test_a_damaged_photo_in_a_zip_is_named(tmp_path):
     place = data.find(jpeg(0)) + 200
     data[place : place + 20] = bytes(20)
     path.write_bytes(data)
-    found = open_data(str(path))
+    found = open_dataset(str(path))
     bad = [photo for photo in found.photos if photo.path.endswith("cat.0.jpg")]
     with pytest.raises(PhotoError, match=r"cat\.0\.jpg.*damaged in its archive"):
         bad[0].image()
@@ -243,7 +243,7 @@ def test_what_is_no_data_set_says_why_and_what_would_be(tmp_path, files, words):
     (tmp_path / "data").mkdir()
     root = write_folder(tmp_path / "data", files)
     with pytest.raises(CatordogError, match=words) as caught:
-        open_data(str(root))
+        open_dataset(str(root))
     assert "\n" not in str(caught.value)
     assert str(root) in str(caught.value)
 
@@ -259,21 +259,21 @@ def test_what_is_no_data_set_says_why_and_what_would_be(tmp_path, files, words):
 )
 def test_a_name_that_is_none_is_refused(name, words):
     with pytest.raises(CatordogError, match=words):
-        open_data(name)
+        open_dataset(name)
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "half.zip").write_bytes(write_zip(tmp_path / "a.zip", named(4)).read_bytes()[:900])
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CatordogError, match="not a whole zip"):
-        open_data(str(tmp_path / "half.zip"))
+        open_dataset(str(tmp_path / "half.zip"))
     with pytest.raises(CatordogError, match="neither a folder nor an archive"):
-        open_data(str(tmp_path / "notes.txt"))
+        open_dataset(str(tmp_path / "notes.txt"))
 
 
 def test_a_split_without_a_class_is_refused(tmp_path):
     files = {"train/cat/1.jpg": jpeg(0), "train/dog/1.jpg": jpeg(1), "test/cat/2.jpg": jpeg(2)}
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     with pytest.raises(CatordogError, match="test split has no photo of dog"):
         found.split("test", SHARES)
 
@@ -281,13 +281,13 @@ def test_a_split_without_a_class_is_refused(tmp_path):
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     files = {f"train/{name}": data for name, data in named(4).items()}
     files |= {f"val/{name}": jpeg(90 + i) for i, name in enumerate(named(4))}
-    found = open_data(str(write_folder(tmp_path, files)))
+    found = open_dataset(str(write_folder(tmp_path, files)))
     with pytest.raises(CatordogError, match="no test photos; it has train, val"):
         found.split("test", SHARES)
 
 
 def test_the_real_zip_is_split_as_promised(shared_photos):
-    found = open_data(str(shared_photos / "dogs-vs-cats-200px.zip"))
+    found = open_dataset(str(shared_photos / "dogs-vs-cats-200px.zip"))
     sides = Counter(found.splits(SplitFractions(0.1, 0.2)))
     assert len(found.photos) == 20_000
     assert sides["val"] / 20_000 == pytest.approx(0.1, abs=0.01)
@@ -295,20 +295,20 @@ def test_the_real_zip_is_split_as_promised(shared_photos):
 
 
 def test_the_real_folders_are_understood(shared_photos):
-    original = open_data(str(shared_photos / "dogs-vs-cats-original-600"))
+    original = open_dataset(str(shared_photos / "dogs-vs-cats-original-600"))
     assert original.classes == ("cat", "dog")
     assert len(original.photos) == 600
-    pets = open_data(str(shared_photos / "oxford-iiit-pet-60"))
+    pets = open_dataset(str(shared_photos / "oxford-iiit-pet-60"))
     assert pets.classes == ("cat", "dog")
     assert set(pets.splits(SplitFractions(0, 0.2))) == {"train", "test"}
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_tar_is_read_as_its_folder_would_be(tmp_path, mode):
-    folder = open_data(str(write_folder(tmp_path / "photos", named(8))))
+    folder = open_dataset(str(write_folder(tmp_path / "photos", named(8))))
     path = tmp_path / "photos.archive"  # its content says what it is, not its name
     write_tar(path, named(8), mode)
-    archive = open_data(str(path))
+    archive = open_dataset(str(path))
     assert shown_by_class(archive) == shown_by_class(folder)
     assert archive.splits(SHARES) == folder.splits(SHARES)
 
@@ -324,15 +324,15 @@ def test_a_tar_is_untrusted(tmp_path):
             info = tarfile.TarInfo(f"dog.{9 + ord(kind)}.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-    found = open_data(str(path))
+    found = open_dataset(str(path))
     assert sorted(photo.name for photo in found.photos) == ["cat.1.jpg", "dog.1.jpg"]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(jpeg(0)) // 2])
     with pytest.raises(CatordogError, match=r"not a whole tar|no photos|neither|one class"):
-        open_data(str(path))
+        open_dataset(str(path))
     (tmp_path / "half.tar.gz").write_bytes(gzip.compress(whole)[:900])
     with pytest.raises(CatordogError, match="can't be unpacked"):
-        open_data(str(tmp_path / "half.tar.gz"))
+        open_dataset(str(tmp_path / "half.tar.gz"))
 
 
 def write_tar(path: Path, files: dict[str, bytes], mode: str) -> None:
@@ -359,7 +359,7 @@ def test_folders_nested_deeper_than_pythons_stack_and_thousands_of_them(tmp_path
         (root / "cat" / f"{number:04}").mkdir()
     (root / "cat" / "2999" / "y.jpg").write_bytes(jpeg(2))
     assert made > 200
-    counted = tally(open_data(str(root)))
+    counted = tally(open_dataset(str(root)))
     Path(deep, "x.jpg").unlink()
     for _ in range(made):  # deeper than what pytest tidies up with
         Path(deep).rmdir()
@@ -375,7 +375,7 @@ def test_names_that_differ_by_case_or_are_in_no_encoding_are_two_photos(tmp_path
     (root / "dog" / "Füchsle 狐.jpg").write_bytes(jpeg(11))
     if sys.platform == "linux":
         Path(os.fsdecode(os.fsencode(root / "dog") + b"/\xff\xfe.jpg")).write_bytes(jpeg(13))
-    found = open_data(str(root))
+    found = open_dataset(str(root))
     assert tally(found)["cat"] == (3 if same_file else 4)
     assert all(photo.image() for photo in found.photos)
     assert found.splits(SHARES)
@@ -391,7 +391,7 @@ def test_near_copies_scaled_reencoded_or_mirrored_fall_on_the_same_side(tmp_path
     files = named(60)
     for i, data in enumerate(list(named(60).values())):
         files[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"] = scaled(data, mirror=i % 3 == 0)
-    found = open_data(str(write_folder(tmp_path / "pets", files)))
+    found = open_dataset(str(write_folder(tmp_path / "pets", files)))
     sides = dict(zip(found.photos.names, found.splits(SHARES), strict=True))
     for i, name in enumerate(named(60)):
         assert sides[name] == sides[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"]
@@ -403,7 +403,7 @@ def test_photos_on_a_list_are_left_out_of_every_side(tmp_path):
     listed = tmp_path / "out.csv"
     listed.write_text("path,reason\npets/cat.3.jpg,wrong\ndog.2.jpg,blurred\n")
     with contextlib.chdir(tmp_path):
-        found = open_data("pets", exclude=str(listed))
+        found = open_dataset("pets", exclude=str(listed))
         assert found.excluded == {"cat.3.jpg", "dog.2.jpg"}
         left = {photo.name for photo in found.split("all", SHARES)}
         assert left == set(named(40)) - found.excluded
@@ -411,16 +411,16 @@ def test_photos_on_a_list_are_left_out_of_every_side(tmp_path):
         assert "2 excluded" in found.summary()
     listed.write_text("path\nelsewhere/cat.3.jpg\n")
     with pytest.raises(CatordogError, match="none of its 1 paths is in"):
-        open_data(str(root), exclude=str(listed))
+        open_dataset(str(root), exclude=str(listed))
     listed.write_text("name\ncat.3.jpg\n")
     with pytest.raises(CatordogError, match="no column 'path'"):
-        open_data(str(root), exclude=str(listed))
+        open_dataset(str(root), exclude=str(listed))
     with pytest.raises(CatordogError, match="No such file"):
-        open_data(str(root), exclude=str(tmp_path / "nowhere.csv"))
+        open_dataset(str(root), exclude=str(tmp_path / "nowhere.csv"))
 
 
 def test_on_the_real_zip_no_copy_straddles_two_sides(shared_photos):
-    found = open_data(str(shared_photos / "dogs-vs-cats-200px.zip"))
+    found = open_dataset(str(shared_photos / "dogs-vs-cats-200px.zip"))
     sides = dict(zip((Path(n).stem for n in found.photos.names),
                      found.splits(SplitFractions(0.1, 0.2)), strict=True))  # fmt: skip
     for group in (

@@ -18,7 +18,7 @@ import torchvision
 from catordog.cli import main
 from catordog.errors import CatordogError
 from catordog.photos import downloads
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.downloads import Remote, fetch
 from catordog.photos.splits import SplitFractions
 from conftest import jpeg, write_zip
@@ -83,11 +83,11 @@ def microsoft(site, tmp_path, monkeypatch):
 
 
 def test_a_data_set_is_fetched_once_verified_and_its_licence_shown_once(site, microsoft, capsys):
-    found = open_data("microsoft")
+    found = open_dataset("microsoft")
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 21, "dog": 20}
     assert "licence" in capsys.readouterr().err
     assert [path.name for path in microsoft.parent.iterdir()] == [microsoft.name]
-    open_data("microsoft")
+    open_dataset("microsoft")
     assert len(site.asked) == 1
     assert "licence" not in capsys.readouterr().err
 
@@ -193,12 +193,12 @@ def test_oxford_pets_come_by_species_with_their_official_split(site, tmp_path, m
         (f"{site.url}/{name}", hashlib.md5(data).hexdigest()) for name, data in site.files.items()
     ]
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", tuple(resources))
-    found = open_data("oxford-pets")
+    found = open_dataset("oxford-pets")
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 12, "dog": 12}
     assert Counter(found.splits(SplitFractions(0, 0.2))) == {"train": 12, "test": 12}
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["oxford-pets"]
     asked = len(site.asked)
-    open_data("oxford-pets")
+    open_dataset("oxford-pets")
     assert len(site.asked) == asked
 
 
@@ -206,4 +206,4 @@ def test_oxford_pets_without_a_network_say_where_the_files_go(site, tmp_path, mo
     resources = ((f"{site.url}/images.tar.gz", "0" * 32),)
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", resources)
     with pytest.raises(CatordogError, match=r"put the two archives into .*oxford-iiit-pet"):
-        open_data("oxford-pets")
+        open_dataset("oxford-pets")

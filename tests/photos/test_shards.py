@@ -15,7 +15,7 @@ from PIL import Image
 
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.shards import INDEX
 from catordog.photos.splits import SPLITS, SplitFractions
 from conftest import jpeg, write_folder
@@ -37,19 +37,19 @@ def packed(pets, tmp_path_factory) -> Path:
 
 
 def content(data: str, split: str) -> Counter[tuple[int, int]]:
-    return Counter((photo.key(), photo.label) for photo in open_data(data).split(split, SHARES))
+    return Counter((photo.key(), photo.label) for photo in open_dataset(data).split(split, SHARES))
 
 
 def test_they_hold_the_same_photos_on_the_same_sides_in_the_same_classes(pets, packed):
-    assert open_data(str(packed)).classes == ("cat", "dog")
+    assert open_dataset(str(packed)).classes == ("cat", "dog")
     for split in SPLITS:
         assert content(str(packed), split) == content(str(pets), split)
-    picture = next(iter(open_data(str(packed)).photos))
+    picture = next(iter(open_dataset(str(packed)).photos))
     assert picture.image().size == (48, 48)
 
 
 def test_every_shard_has_all_classes(packed):
-    found = open_data(str(packed))
+    found = open_dataset(str(packed))
     by_shard: dict[str, Counter[int]] = {}
     for photo in found.photos:
         by_shard.setdefault(photo.name.partition("/")[0], Counter())[photo.label] += 1
@@ -63,7 +63,7 @@ def test_they_are_webdatasets_too(packed):
     shards = sorted(map(str, packed.glob("train-*.tar")))
     stream = webdataset.WebDataset(shards, shardshuffle=False).to_tuple("jpg", "cls")
     theirs = [(Image.open(io.BytesIO(data)).size, int(label)) for data, label in stream]
-    ours = [photo.label for photo in open_data(str(packed)).split("train", SHARES)]
+    ours = [photo.label for photo in open_dataset(str(packed)).split("train", SHARES)]
     assert [label for _, label in theirs] == ours
 
 
@@ -84,7 +84,7 @@ def test_photos_that_cant_be_read_are_left_out_and_named(pets, tmp_path, capsys)
     (copy / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     assert main(["shard", "--data", str(copy), "--out", str(tmp_path / "out")]) == 1
     assert "gone.jpg" in capsys.readouterr().err
-    assert len(open_data(str(tmp_path / "out")).photos) == 60
+    assert len(open_dataset(str(tmp_path / "out")).photos) == 60
 
 
 def test_a_damaged_shard_costs_the_photos_that_are_damaged(packed, tmp_path):
@@ -96,7 +96,7 @@ def test_a_damaged_shard_costs_the_photos_that_are_damaged(packed, tmp_path):
     data[place + 100] ^= 1
     tar.write_bytes(data)
     failures = []
-    for photo in open_data(str(tmp_path)).photos:
+    for photo in open_dataset(str(tmp_path)).photos:
         try:
             photo.image()
         except PhotoError as error:
@@ -124,7 +124,7 @@ def test_an_index_from_a_stranger_is_checked(packed, tmp_path, change, says):
     change(facts)
     (tmp_path / INDEX).write_text(json.dumps(facts))
     with pytest.raises(CatordogError, match="not a whole index of shards") as error:
-        open_data(str(tmp_path))
+        open_dataset(str(tmp_path))
     assert says in str(error.value) or says == "KeyError"
 
 
@@ -133,7 +133,7 @@ def test_an_index_of_objects_is_refused_and_runs_nothing(packed, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     np.save(tmp_path / "train-00000.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(CatordogError, match="not a whole index"):
-        open_data(str(tmp_path))
+        open_dataset(str(tmp_path))
 
 
 def test_what_is_wrong_is_said_in_a_line(packed, pets, capsys):

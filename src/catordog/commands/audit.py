@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import argparse
 
-from catordog.evaluation.audit import Audit, judge_labels
-from catordog.files import write_text
-from catordog.photos.datasets import open_data
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules
-from catordog.photos.findings import audit as look
-from catordog.report.audit_text import fix_list, report
-from catordog.terminal import say
+from catordog.commands.options import DATA_HELP, add_decoding, decode_rules
+
+DESCRIPTION = """Find problems in a photo folder: unreadable files, copies, near copies, one picture
+under several labels; with --model also wrong labels, and photos that show none of the classes."""
 
 
-def run(
-    data: str,
-    model: str | None,
-    html_file: str | None,
-    json_file: str | None,
-    fix_file: str | None,
-    rules: DecodeRules = DEFAULT_RULES,
-) -> int:
-    """`catordog audit`. Returns 1 if a photo could not be read, else 0."""
-    photo_set = open_data(data, rules=rules)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
+    parser.add_argument("--model", metavar="M", help="a model whose features judge the labels")
+    parser.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
+    parser.add_argument("--json", metavar="F", help="write the findings to this file")
+    parser.add_argument(
+        "--fix-list", metavar="F", help="write photos to leave out, for --exclude, to this CSV file"
+    )
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit, print the findings and write the files. Returns 1 if a photo was unreadable."""
+    import json
+    from pathlib import Path
+
+    from catordog.evaluation.audit import Audit, judge_labels
+    from catordog.files import write_text
+    from catordog.photos.datasets import open_dataset
+    from catordog.photos.findings import audit as look
+    from catordog.report.audit_text import fix_list, report
+    from catordog.terminal import info
+
+    dataset = open_dataset(args.data, rules=decode_rules(args))
     classifier = None
-    if model is not None:
+    if args.model is not None:
         from catordog.model.classifier import load
 
-        classifier = load(model)  # says what is wrong with it before any photo is read
-    result = Audit(look(photo_set))
+        classifier = load(args.model)  # refuse it before any photo is read
+    result = Audit(look(dataset))
     if classifier is not None:
-        result = judge_labels(result.findings, classifier, model or "")
-    if json_file:
+        result = judge_labels(result.findings, classifier, args.model)
+    if args.json:
         text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(Path(json_file), text + "\n")
-    if fix_file:
-        write_text(Path(fix_file), fix_list(result))
-    if html_file:
+        write_text(Path(args.json), text + "\n")
+    if args.fix_list:
+        write_text(Path(args.fix_list), fix_list(result))
+    if args.html:
         from catordog.report.audit_page import audit_page
 
-        write_text(Path(html_file), audit_page(result))
+        write_text(Path(args.html), audit_page(result))
     print(report(result))
-    for what, file in (("page", html_file), ("JSON", json_file), ("fix list", fix_file)):
+    for what, file in (("page", args.html), ("JSON", args.json), ("fix list", args.fix_list)):
         if file:
-            say(f"{what}: {file}")
+            info(f"{what}: {file}")
     return 1 if result.findings.unreadable else 0

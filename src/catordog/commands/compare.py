@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+import argparse
 
-from catordog.evaluation.compare import compare
-from catordog.files import write_text
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules
-from catordog.photos.splits import Split
-from catordog.report.comparison_text import report
-from catordog.terminal import say
+from catordog.commands.options import add_decoding, add_exclude, add_held_out, decode_rules
+
+DESCRIPTION = """Run the same held-out photos through several models: accuracy, calibration, where
+they disagree, and which differences are significant."""
 
 
-def run(
-    models: Sequence[str],
-    data: str,
-    split: str,
-    json_file: str | None,
-    html_file: str | None,
-    exclude: str | None = None,
-    rules: DecodeRules = DEFAULT_RULES,
-) -> int:
-    """`catordog compare`. Returns 1 if a photo could not be read, else 0."""
-    which: Split | Literal["all"] = split  # type: ignore[assignment]  # the parser has checked it
-    result = compare(models, data, which, exclude=exclude, rules=rules)
-    if json_file:
-        write_text(Path(json_file), json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
-    if html_file:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more model files")
+    add_held_out(parser)
+    parser.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
+    parser.add_argument("--json", metavar="F", help="write the metrics to this file")
+    add_exclude(parser)
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print the result and write the files. Returns 1 if a photo was unreadable."""
+    import json
+    from pathlib import Path
+
+    from catordog.evaluation.compare import compare
+    from catordog.files import write_text
+    from catordog.report.comparison_text import report
+    from catordog.terminal import info
+
+    result = compare(
+        args.models, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
+    )
+    if args.json:
+        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
+        write_text(Path(args.json), text + "\n")
+    if args.html:
         from catordog.report.comparison_page import comparison_page
 
-        write_text(Path(html_file), comparison_page(result))
+        write_text(Path(args.html), comparison_page(result))
     print(report(result))
     failures = result.results[0].failures
     for failure in failures:
-        say(f"can't be read: {failure}")
+        info(f"unreadable: {failure}")
     return 1 if failures else 0

@@ -2,81 +2,106 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-from typing import Literal
+import argparse
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+from catordog.commands.options import (
+    ANY_MODEL_HELP,
+    add_decoding,
+    add_exclude,
+    add_held_out,
+    decode_rules,
+)
 
-from catordog.evaluation.evaluate import ERROR_RATES, against_truth, evaluate
-from catordog.evaluation.ood import against_neither, ood_unavailable
-from catordog.evaluation.robustness import robustness
-from catordog.files import write_text
-from catordog.model.checkpoint import run_folder
-from catordog.model.classifier import Classifier, load
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules
-from catordog.photos.photo import Photo
-from catordog.photos.reading import report_failures
-from catordog.photos.splits import Split
-from catordog.report.evaluation_text import report, rows_csv
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from catordog.model.classifier import Classifier
+    from catordog.photos.photo import Photo
+
+DESCRIPTION = """Measure a model on photos that it was not trained on: accuracy, loss, calibration,
+and what its raw logits and softmax confidences are worth."""
 
 
-def run(
-    model: str,
-    data: str,
-    split: str,
-    json_file: str | None,
-    csv_file: str | None,
-    html_file: str | None = None,
-    exclude: str | None = None,
-    error_rate: float | None = None,
-    neither: str | None = None,
-    rules: DecodeRules = DEFAULT_RULES,
-) -> int:
-    """`catordog evaluate`. Returns 1 if a photo could not be read, else 0."""
-    which: Split | Literal["all"] = split  # type: ignore[assignment]  # the parser has checked it
-    classifier = load(model)
-    if error_rate is not None:
-        classifier.quantile_for(error_rate)  # says what is wrong with it before any photo is read
-    if neither and classifier.model.ood is None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("model", metavar="MODEL", help=ANY_MODEL_HELP)
+    add_held_out(parser)
+    parser.add_argument("--html", metavar="F", help="write a page with figures to this file")
+    parser.add_argument("--json", metavar="F", help="write the metrics to this file")
+    parser.add_argument("--csv", metavar="F", help="write a row for each photo to this file")
+    parser.add_argument(
+        "--neither",
+        metavar="PATH",
+        help="photos that show none of the classes: measure how often they are accepted",
+    )
+    parser.add_argument(
+        "--error-rate",
+        type=float,
+        metavar="E",
+        help="check whether the model keeps this error budget (default: 0.01 and 0.05)",
+    )
+    add_exclude(parser)
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the result and write the files. Returns 1 if a photo was unreadable."""
+    import json
+    from dataclasses import asdict
+    from functools import partial
+    from pathlib import Path
+
+    from catordog.evaluation.evaluate import ERROR_RATES, compare_with_truth, evaluate
+    from catordog.evaluation.ood import measure_ood, ood_unavailable
+    from catordog.evaluation.robustness import robustness
+    from catordog.files import write_text
+    from catordog.model.checkpoint import run_folder
+    from catordog.model.classifier import load
+    from catordog.photos.reading import report_failures
+    from catordog.report.evaluation_text import report, rows_csv
+
+    classifier = load(args.model)
+    if args.error_rate is not None:
+        classifier.quantile_for(args.error_rate)  # refuse it before any photo is read
+    if args.neither and classifier.model.ood is None:
         raise ood_unavailable()
     result = evaluate(
         classifier,
-        data,
-        which,
-        model=model,
-        exclude=exclude,
-        error_rates=ERROR_RATES if error_rate is None else (error_rate,),
-        rules=rules,
+        args.data,
+        args.split,
+        model=args.model,
+        exclude=args.exclude,
+        error_rates=ERROR_RATES if args.error_rate is None else (args.error_rate,),
+        rules=decode_rules(args),
     )
-    truth = against_truth(result)
-    strangers = against_neither(classifier, result, [neither]) if neither else None
-    harm = robustness(classifier, result) if html_file else None
-    if json_file:
+    truth = compare_with_truth(result)
+    ood = measure_ood(classifier, result, [args.neither]) if args.neither else None
+    corrupted = robustness(classifier, result) if args.html else None
+    if args.json:
         figures = result.to_dict()
         figures["truth"] = truth and truth.error
-        figures["damage"] = harm and harm.to_dict()
-        figures["neither"] = strangers and asdict(strangers)
-        write_text(Path(json_file), json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    if html_file:
+        figures["damage"] = corrupted and corrupted.to_dict()
+        figures["neither"] = ood and asdict(ood)
+        write_text(Path(args.json), json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    if args.html:
         from catordog.report.evaluation_page import evaluation_page
 
-        page = evaluation_page(
-            result, classifier.model.threshold, harm, truth, strangers, partial(_looked, classifier)
-        )
-        write_text(Path(html_file), page)
-    if csv_file:
-        write_text(Path(csv_file), rows_csv(result))
-    print(report(result, truth, strangers))
-    report_failures(result.failures, run_folder(Path(model)) / f"unreadable-{split}.txt")
+        heat = partial(_heat, classifier)
+        threshold = classifier.model.threshold
+        page = evaluation_page(result, threshold, corrupted, truth, ood, heat)
+        write_text(Path(args.html), page)
+    if args.csv:
+        write_text(Path(args.csv), rows_csv(result))
+    print(report(result, truth, ood))
+    report_failures(result.failures, run_folder(Path(args.model)) / f"unreadable-{args.split}.txt")
     return 1 if result.failures else 0
 
 
-def _looked(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
-    """Where the network looked on a photo, for a class. Raises `PhotoError`."""
+def _heat(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
+    """The explanation of a class, drawn on a photo. Raises `PhotoError`."""
+    import numpy as np
+
     from catordog.evaluation.explain import explain
     from catordog.report.explanation import heat
 

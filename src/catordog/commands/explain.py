@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
+import argparse
 
-from catordog.errors import CatordogError
-from catordog.evaluation.explain import explain
-from catordog.files import write_bytes
-from catordog.model.classifier import load
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
-from catordog.photos.stores import read_file
-from catordog.report.explanation import draw
-from catordog.terminal import say
+from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules
+
+DESCRIPTION = """Draw which parts of a photo speak for each class: each region is hidden in turn,
+and the drop in a class's logit is that region's contribution."""
 
 
-def run(photo: str, model: str | None, out: str | None, rules: DecodeRules = DEFAULT_RULES) -> int:
-    """`catordog explain`. Returns 0."""
-    file = Path(out) if out else Path(f"{Path(photo).stem}-explained.png")
-    if file.suffix.lower() != ".png":
-        raise CatordogError(f"--out {out}: the picture is a PNG file")
-    classifier = load(model)
-    image = decode(
-        read_file(Path(photo)), photo, near=classifier.model.preprocess.size, rules=rules
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("photo", metavar="PHOTO", help="a photo")
+    parser.add_argument("--model", metavar="M", help=MODEL_HELP)
+    parser.add_argument(
+        "--out",
+        metavar="F",
+        help="the PNG file to write (default: PHOTO-explained.png in this folder)",
     )
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain a photo and write the picture. Returns 0."""
+    import io
+    import os
+    from pathlib import Path
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
+    from catordog.errors import CatordogError
+    from catordog.evaluation.explain import explain
+    from catordog.files import write_bytes
+    from catordog.model.classifier import load
+    from catordog.photos.decode import decode
+    from catordog.photos.stores import read_file
+    from catordog.report.explanation import draw
+    from catordog.terminal import info
+
+    photo = args.photo
+    file = Path(args.out) if args.out else Path(f"{Path(photo).stem}-explained.png")
+    if file.suffix.lower() != ".png":
+        raise CatordogError(f"--out {args.out}: the picture is a PNG file")
+    classifier = load(args.model)
+    size = classifier.model.preprocess.size
+    image = decode(read_file(Path(photo)), photo, near=size, rules=decode_rules(args))
     explanation = explain(classifier, image)
     packed = io.BytesIO()
     draw(image, explanation, classifier.model.preprocess).save(packed, "PNG")
     write_bytes(file, packed.getvalue())
-    say(f"{photo}: {explanation.prediction.in_words()}")
+    info(f"{photo}: {explanation.prediction.in_words()}")
     print(file)
     return 0

@@ -1,4 +1,4 @@
-"""`catordog predict --engine ray`: predictions of millions of photos, on many machines.
+"""`catordog predict --backend ray`: predictions of millions of photos, on many machines.
 
 Ray Data hands photos to as many workers as the cluster has processors, and starts anew what a lost
 worker had; rows come back in order and go into one Parquet file.
@@ -17,26 +17,26 @@ from typing import Any
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError, missing_package
-from catordog.files import written_beside
+from catordog.files import atomic_path
 from catordog.model.classifier import load
-from catordog.model.predict import Verdicts, predictions
+from catordog.model.predict import VerdictRules, predictions
 from catordog.photos.inputs import Input, Inputs
 from catordog.photos.stores import Store, open_store, read_file
 from catordog.report.rows import heads, values
-from catordog.terminal import progress, say
+from catordog.terminal import info, progress
 
 _BATCH = 256
 """Photos to a worker at a time: what has to be done again when one is lost."""
 
 
-def run(paths: Sequence[str], model: str | None, out: str, rules: Verdicts) -> int:
+def predict(paths: Sequence[str], model: str | None, out: str, rules: VerdictRules) -> int:
     """Predict on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine.
 
     Args:
         paths: see `predict.Inputs`; every machine of the cluster has to see them under these paths.
         model: see `load`; likewise.
         out: a Parquet file, with the columns of `--format csv`.
-        rules: see `Verdicts`.
+        rules: see `VerdictRules`.
 
     Returns:
         1 if a photo could not be read, else 0.
@@ -46,7 +46,7 @@ def run(paths: Sequence[str], model: str | None, out: str, rules: Verdicts) -> i
     """
     target = Path(out)
     if target.suffix != ".parquet":
-        raise CatordogError(f"--engine ray writes Parquet: --out {out} has to end in .parquet")
+        raise CatordogError(f"--backend ray writes Parquet: --out {out} has to end in .parquet")
     inputs = Inputs(paths)
     total = inputs.count()
     model = model if model in (None, "bundled") else str(Path(str(model)).absolute())
@@ -56,7 +56,7 @@ def run(paths: Sequence[str], model: str | None, out: str, rules: Verdicts) -> i
     columns = heads(classifier.classes)
     tally: Counter[str] = Counter()
     with _cluster() as (ray, processors), _parquet(target, columns) as write:
-        say(f"{total:,} photos, {processors} workers")
+        info(f"{total:,} photos, {processors} workers")
         found = ray.data.from_arrow(list(_tables(inputs))).map_batches(
             Worker,
             fn_constructor_args=(model, rules),
@@ -71,7 +71,7 @@ def run(paths: Sequence[str], model: str | None, out: str, rules: Verdicts) -> i
                 done(tally.total())
     unread = tally.pop("", 0)
     words = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(tally.items()))
-    say(f"{total:,} photos: {words}" + (f", {unread:,} unreadable" if unread else ""))
+    info(f"{total:,} photos: {words}" + (f", {unread:,} unreadable" if unread else ""))
     return 1 if unread else 0
 
 
@@ -80,10 +80,10 @@ class Worker:
 
     Args:
         model: see `load`.
-        rules: see `Verdicts`.
+        rules: see `VerdictRules`.
     """
 
-    def __init__(self, model: str | None, rules: Verdicts) -> None:
+    def __init__(self, model: str | None, rules: VerdictRules) -> None:
         os.environ["CATORDOG_THREADS"] = "1"  # there is a worker for every processor
         self._classifier = load(model)
         self._rules = rules
@@ -174,5 +174,5 @@ def _parquet(target: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow.parquet
 
     schema = _schema(columns)
-    with written_beside(target) as made, pyarrow.parquet.ParquetWriter(str(made), schema) as writer:
+    with atomic_path(target) as made, pyarrow.parquet.ParquetWriter(str(made), schema) as writer:
         yield lambda table: writer.write_table(table.select(columns))

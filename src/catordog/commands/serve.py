@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import ipaddress
-from contextlib import suppress
+import argparse
 
-from catordog.errors import CatordogError, missing_package
-from catordog.model.classifier import load
-from catordog.terminal import say
+from catordog.commands.options import MODEL_HELP
+
+DESCRIPTION = """Serve a web page and an HTTP API. Nothing leaves the machine, and no photo is
+stored."""
 
 
-def run(model: str | None, host: str, port: int, rate: float) -> int:
-    """`catordog serve`. Returns 0 after Ctrl-C.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--model", metavar="M", help=MODEL_HELP)
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1, this machine only"
+    )
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=200,
+        metavar="R",
+        help="requests a second from one address (default: 200; 0: unlimited)",
+    )
 
-    Args:
-        model: see `load`.
-        host: an address of this machine; loopback: nobody else can reach it.
-        port: 0: any that is free.
-        rate: requests a second from one address; 0: any.
-    """
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C. Returns 0."""
+    import os
+    import socket
+    from contextlib import suppress
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
+    from catordog.errors import CatordogError, missing_package
+
     try:
         import uvicorn
 
@@ -26,26 +42,28 @@ def run(model: str | None, host: str, port: int, rate: float) -> int:
         from catordog.web.limits import Limits
     except ModuleNotFoundError as error:
         raise missing_package(error, "serve") from None
-    import socket
+    from catordog.model.classifier import load
+    from catordog.terminal import info
 
-    classifier = load(model)
+    host, port = args.host, args.port
+    classifier = load(args.model)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends small answers at once only where it sees that this is TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # so that the address that is told now can be called now
+        listener.listen()  # so that the printed address answers from now on
     except OSError as error:
         raise CatordogError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
     port = listener.getsockname()[1]
     local = _is_loopback(host)
     names = ["localhost", "127.0.0.1", "[::1]", host] if local else None
-    app = create_app(classifier, Limits(rate=rate), names)
+    app = create_app(classifier, Limits(rate=args.rate), names)
     shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port}  (API: /docs; Ctrl-C stops)")
+    info(f"http://{shown}:{port}  (API: /docs; Ctrl-C stops)")
     if not local:
-        say("everybody who reaches this machine can use it; photos are looked at and not stored")
+        info("anyone who can reach this machine can use it; photos are not stored")
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_keep_alive=5, server_header=False,
         limit_concurrency=512, timeout_graceful_shutdown=5,
@@ -56,6 +74,8 @@ def run(model: str | None, host: str, port: int, rate: float) -> int:
 
 
 def _is_loopback(host: str) -> bool:
+    import ipaddress
+
     if host == "localhost":
         return True
     try:

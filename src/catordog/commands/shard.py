@@ -1,54 +1,55 @@
-"""`catordog shard`: a data set packed for a slow disk, or for many of them."""
+"""`catordog shard`: pack a dataset for a slow disk, or for many disks."""
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
+import argparse
 
-from catordog.errors import CatordogError
-from catordog.photos.datasets import open_data
-from catordog.photos.decode import DecodeRules
-from catordog.photos.pack import pack
-from catordog.photos.reading import report_failures
-from catordog.photos.shards import INDEX, Shards
-from catordog.photos.splits import SplitFractions
-from catordog.terminal import progress, say
+from catordog.commands.options import DATA_HELP, add_decoding, add_exclude, decode_rules
+
+DESCRIPTION = """Pack photos into tars of a thousand with an index: a form of --data that is read a
+few tars at a time, from a slow disk or from many disks. Photos are copied unchanged."""
 
 
-def run(
-    data: str,
-    out: str,
-    photos: int = 1000,
-    exclude: str | None = None,
-    rules: DecodeRules = DecodeRules(),  # noqa: B008 - frozen
-) -> int:
-    """Pack the photos of `--data` into shards, and print the command that trains on them.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder for the shards")
+    parser.add_argument(
+        "--photos", type=int, default=1000, metavar="N", help="photos per shard (default: 1000)"
+    )
+    add_exclude(parser)
+    add_decoding(parser)
 
-    Args:
-        data: as everywhere.
-        out: a folder; shards that an earlier run has packed are kept.
-        photos: to a shard.
-        exclude: a CSV file with photos to leave out.
-        rules: what is decoded.
 
-    Returns:
-        0; 1 if some photos could not be read.
+def run(args: argparse.Namespace) -> int:
+    """Pack the photos, and print the command that trains on them. Returns 1 if one was unreadable.
 
-    Raises:
-        CatordogError: the data set is none, or the folder can't be written.
+    An interrupted run is resumed: shards that are complete are kept.
     """
-    if photos < 1:
-        raise CatordogError(f"--photos {photos} is not a number of photos")
-    folder = Path(out)
+    import shlex
+    from pathlib import Path
+
+    from catordog.errors import CatordogError
+    from catordog.photos.datasets import open_dataset
+    from catordog.photos.pack import pack
+    from catordog.photos.reading import report_failures
+    from catordog.photos.shards import INDEX, Shards
+    from catordog.photos.splits import SplitFractions
+    from catordog.terminal import info, progress
+
+    if args.photos < 1:
+        raise CatordogError(f"--photos {args.photos} is not a number of photos")
+    folder = Path(args.out)
     if (folder / INDEX).exists():
-        raise CatordogError(f"--out {out}: it has shards already; give another folder")
-    found = open_data(data, rules=rules, exclude=exclude)
-    say(found.summary())
-    found.splits(SplitFractions())
-    with progress("packing photos", len(found.photos)) as done:
-        failures = pack(found, folder, photos, progress=done)
+        raise CatordogError(f"--out {args.out}: it has shards already; give another folder")
+    dataset = open_dataset(args.data, rules=decode_rules(args), exclude=args.exclude)
+    info(dataset.summary())
+    dataset.splits(SplitFractions())
+    total = len(dataset.photos)
+    with progress("packing photos", total) as done:
+        failures = pack(dataset, folder, args.photos, progress=done)
     shards = len(Shards(folder).shards)
-    say(f"{len(found.photos) - len(failures):,} photos in {shards:,} shards; train on them with:")
-    print(shlex.join(["catordog", "train", "--data", out]), flush=True)
+    info(f"{total - len(failures):,} photos in {shards:,} shards; train on them with:")
+    print(shlex.join(["catordog", "train", "--data", args.out]), flush=True)
     report_failures(failures, folder / "unreadable.txt")
     return 1 if failures else 0

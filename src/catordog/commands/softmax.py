@@ -1,25 +1,42 @@
-"""`catordog softmax`: the small table that turns any logits into confidences."""
+"""`catordog softmax`: turn raw logits into confidences, step by step."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import argparse
 
-from catordog.confidence.softmax import honest, percent, softmax
-from catordog.confidence.verdict import judge
-from catordog.errors import CatordogError
-from catordog.terminal import table
+DESCRIPTION = """Turn raw logits into confidences, step by step: catordog softmax 16.917 0.772"""
 
 _NAMES = ("dog", "cat")
-"""Of the two logits that the examples give; more than two are numbered."""
+"""Of the two logits in the examples; more than two are numbered."""
 
 
-def run(logits: Sequence[float], temperature: float, names: Sequence[str] | None) -> int:
-    """Print a row for each logit: the logit, its power of e, the confidence, in words.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument(
+        "logits", nargs="+", type=float, metavar="LOGIT", help="two or more raw logits"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="divide the logits by this: above 1 softens, below 1 sharpens (default: 1)",
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="of the classes (default: dog cat)"
+    )
 
-    Raises:
-        CatordogError: there are fewer than two logits, or not as many names.
-    """
+
+def run(args: argparse.Namespace) -> int:
+    """Print a row for each logit: the logit, its power of e, the confidence. Returns 0."""
+    import math
+
+    from catordog.confidence.softmax import format_confidence, format_percent, softmax
+    from catordog.confidence.verdict import judge
+    from catordog.errors import CatordogError
+    from catordog.terminal import table
+
+    logits, temperature, names = args.logits, args.temperature, args.names
     if len(logits) < 2:
         raise CatordogError("softmax compares logits: give two or more, such as 16.917 0.772")
     if names is None:
@@ -32,8 +49,8 @@ def run(logits: Sequence[float], temperature: float, names: Sequence[str] | None
     rows = [["class", "logit", f"e^({opened}logit − {best:g}{divided})", "confidence", ""]]
     for name, logit, confidence in zip(names, logits, confidences.tolist(), strict=True):
         power = math.exp((logit - best) / temperature)
-        words = percent(confidence) if confidence >= 1e-4 else f"{confidence:.2g}"
-        rows.append([name, f"{logit:g}", f"{power:.4g}", honest(confidence), words])
+        words = format_percent(confidence) if confidence >= 1e-4 else f"{confidence:.2g}"
+        rows.append([name, f"{logit:g}", f"{power:.4g}", format_confidence(confidence), words])
     print(table(rows, frozenset({1, 2, 3})))
     verdict = judge(logits, tuple(names), temperature=temperature)
     print(f"in words: {verdict.in_words()}")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+DESCRIPTION = """Train a network on labelled photos, then calibrate it on validation photos."""
 
-def run(words: Sequence[str]) -> int:
-    """Run `catordog train`; see `fit.train` for the exit codes."""
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command; further ones are LightningCLI's."""
+    parser.add_argument("--config", "-c", action="append", metavar="FILE", help="settings, as YAML")
+    parser.add_argument("--data", metavar="D", help="the photos")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and calibrate; see `fit.train` for the exit codes."""
     if not sys.stderr.isatty():
         # Progress bars of other packages come from tqdm, which reads this when it is imported.
         os.environ.setdefault("TQDM_DISABLE", "1")
     from catordog.training.fit import train
 
-    return train(words, calibrate_and_log)
+    return train(args.words, calibrate_and_log)
 
 
 def calibrate_and_log(best: Path, photos: Any) -> None:

@@ -1,14 +1,14 @@
 """From raw logits to what people read."""
 
-from catordog.confidence.softmax import honest, percent, softmax
+from catordog.confidence.softmax import format_confidence, format_percent, softmax
 from catordog.confidence.verdict import DEFAULT_THRESHOLD, NOT_SURE, Prediction, judge
 
 __all__ = [
     "DEFAULT_THRESHOLD",
     "NOT_SURE",
     "Prediction",
-    "honest",
+    "format_confidence",
+    "format_percent",
     "judge",
-    "percent",
     "softmax",
 ]

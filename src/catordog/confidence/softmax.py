@@ -43,11 +43,11 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.f
     return result
 
 
-def percent(confidence: float) -> str:
+def format_percent(confidence: float) -> str:
     """A confidence in words, with as many nines as it has: a doubt is never rounded away.
 
-    >>> percent(0.5732), percent(0.9999), percent(1 - 9.7e-08), percent(9.7e-08)
-    ('57 %', '99.99 %', '99.99999 %', '0.00001 %')
+    >>> [format_percent(p) for p in (0.5732, 0.9999, 1 - 9.7e-08, 9.7e-08)]
+    ['57 %', '99.99 %', '99.99999 %', '0.00001 %']
     """
     if confidence >= 1:  # softmax is below 1; float64 has no room left to show it
         return "> 99.9999999999999 %"
@@ -62,10 +62,10 @@ def percent(confidence: float) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
-def honest(confidence: float, digits: int = 4) -> str:
+def format_confidence(confidence: float, digits: int = 4) -> str:
     """A confidence to a fixed number of digits that never reads as certain.
 
-    >>> honest(1 - 9.7e-08), honest(9.7e-08), honest(0.57322)
+    >>> format_confidence(1 - 9.7e-08), format_confidence(9.7e-08), format_confidence(0.57322)
     ('0.9999', '0.0001', '0.5732')
     """
     least = 10.0**-digits

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from catordog.confidence.conformal import prediction_set
 from catordog.confidence.ood import ACCEPT
-from catordog.confidence.softmax import percent, softmax
+from catordog.confidence.softmax import format_percent, softmax
 
 NOT_SURE = "not sure"
 NEITHER = "neither"
@@ -53,14 +53,14 @@ class Prediction:
         >>> Prediction("dog", 0.9999, {}, {}, "neither").in_words()
         'neither (dog 99.99 %)'
         """
-        says = f"{self.label} {percent(self.confidence)}"
+        says = f"{self.label} {format_percent(self.confidence)}"
         return says if self.verdict == self.label else f"{self.verdict} ({says})"
 
     def _repr_html_(self) -> str:
         """The photo with bars beside it: how notebooks show a prediction."""
         rows = "".join(
             f"<tr><td>{escape(name)}</td><td style='width:10em'><div style='background:#2b6cb0;"
-            f"height:.8em;width:{100 * share:.2f}%'></div></td><td>{percent(share)}</td>"
+            f"height:.8em;width:{100 * share:.2f}%'></div></td><td>{format_percent(share)}</td>"
             f"<td style='opacity:.7'>logit {self.logits[name]:.3f}</td></tr>"
             for name, share in self.confidences.items()
         )

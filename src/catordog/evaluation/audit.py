@@ -13,7 +13,7 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.labels import Suspect
 from catordog.photos.findings import Findings
 from catordog.photos.photo import Photo
-from catordog.terminal import progress, say
+from catordog.terminal import info, progress
 
 STRANGE = 5.0
 """A photo is strange if its distance from its neighbours is this many times the usual spread above
@@ -47,7 +47,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `catordog audit --json`."""
-        found, classes = self.findings, self.findings.photo_set.classes
+        found, classes = self.findings, self.findings.dataset.classes
         return {
             **found.to_dict(),
             "model": self.model,
@@ -69,7 +69,7 @@ class Audit:
 
     def proposals(self) -> Iterator[tuple[str, str, str, str]]:
         """Photos to leave out, each once, worst first: path, label, suggested label, reason."""
-        found, classes = self.findings, self.findings.photo_set.classes
+        found, classes = self.findings, self.findings.dataset.classes
         seen: set[str] = set()
 
         def row(
@@ -111,13 +111,13 @@ def judge_labels(findings: Findings, classifier: Any, model: str) -> Audit:
     kept, features = _features(classifier, findings.photos, readable)
     labels = np.array([findings.photos[place].label for place in kept], dtype=np.int64)
     groups = [findings.groups[place] for place in kept]
-    for label, name in enumerate(findings.photo_set.classes):
+    for label, name in enumerate(findings.dataset.classes):
         if len({group for group, own in zip(groups, labels, strict=True) if own == label}) < 5:
             raise CatordogError(
-                f"--model: {findings.photo_set.name} has fewer than 5 different readable photos "
+                f"--model: {findings.dataset.name} has fewer than 5 different readable photos "
                 f"of {name}, too few to judge labels by: audit it without --model"
             )
-    say("judging labels")
+    info("judging labels")
     confidences = cross_validated(features, labels, groups)
     ranked, wrong = suspect_labels(confidences, labels)
     suspects = [replace(suspect, place=kept[suspect.place]) for suspect in ranked]

@@ -128,7 +128,7 @@ def compare(
 
     Args:
         models: paths of model files, two or more.
-        data: as `open_data` takes it.
+        data: as `open_dataset` takes it.
         split: which photos.
         exclude: a CSV file with a column `path`: photos to leave out.
         rules: what is decoded.

@@ -15,9 +15,9 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
 from catordog.evaluation.class_matching import match_classes
 from catordog.evaluation.metrics import Metrics, measure
-from catordog.evaluation.promises import Promise, check_promise
+from catordog.evaluation.promises import ErrorRateCheck, check_error_rate
 from catordog.model.classifier import Classifier, Output
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
 from catordog.photos.splits import Split
@@ -58,7 +58,7 @@ class Evaluation:
     temperature: float
     metrics: Metrics
     failures: list[PhotoError]
-    promises: list[Promise] = field(default_factory=list)
+    promises: list[ErrorRateCheck] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
 
@@ -121,7 +121,7 @@ def evaluate(
 
     Args:
         classifier: the model.
-        data: as `open_data` takes it.
+        data: as `open_dataset` takes it.
         split: which photos.
         model: what to call the model.
         exclude: a CSV file with a column `path`: photos to leave out.
@@ -131,9 +131,9 @@ def evaluate(
     Raises:
         CatordogError: the data has no such split, other classes, or no readable photo.
     """
-    photo_set = open_data(data, rules=rules, exclude=exclude)
-    place = match_classes(photo_set.classes, classifier.classes, data)
-    chosen = photo_set.split(split, classifier.model.split_fractions, excluded=True)
+    dataset = open_dataset(data, rules=rules, exclude=exclude)
+    place = match_classes(dataset.classes, classifier.classes, data)
+    chosen = dataset.split(split, classifier.model.split_fractions, excluded=True)
     photos: list[Photo] = []
     outputs: list[Output] = []
     failures: list[PhotoError] = []
@@ -154,7 +154,7 @@ def evaluate(
     labels = np.array([place[photo.label] for photo in photos], dtype=np.int64)
     stacked = np.stack([output.logits for output in outputs])
     strange = np.array([output.ood_score for output in outputs], dtype=np.float64)
-    out = np.array([photo.name in photo_set.excluded for photo in photos])
+    out = np.array([photo.name in dataset.excluded for photo in photos])
     if out.all():
         raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
     temperature = classifier.model.temperature
@@ -174,7 +174,7 @@ def evaluate(
         metrics=measure(kept, truth, classifier.classes, temperature),
         failures=failures,
         promises=[
-            check_promise(scores, error_rate, confidences, truth)
+            check_error_rate(scores, error_rate, confidences, truth)
             for error_rate in error_rates
             if scores
         ],
@@ -198,7 +198,7 @@ class Truth:
     error: float
 
 
-def against_truth(result: Evaluation) -> Truth | None:
+def compare_with_truth(result: Evaluation) -> Truth | None:
     """The true probabilities of the photos; None where nobody knows them."""
     known = [photo.probability for photo in result.photos]
     if len(result.classes) != 2 or any(probability is None for probability in known):

@@ -15,7 +15,7 @@ from catordog.photos.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
-class Neither:
+class OodResult:
     """How well a model tells photos that show none of its classes.
 
     Attributes:
@@ -39,7 +39,7 @@ def ood_unavailable() -> CatordogError:
     )
 
 
-def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[str]) -> Neither:
+def measure_ood(classifier: Classifier, result: Evaluation, paths: Sequence[str]) -> OodResult:
     """Hold the evaluated photos against photos that show none of the classes.
 
     Args:
@@ -70,7 +70,7 @@ def against_neither(classifier: Classifier, result: Evaluation, paths: Sequence[
         raise CatordogError(f"none of the photos of {', '.join(paths)} could be read")
     scores = np.concatenate([result.ood_score, strange])
     none = np.arange(len(scores)) >= len(result.ood_score)
-    return Neither(
+    return OodResult(
         len(strange),
         float(roc_auc_score(none, scores)),
         float((np.array(strange) <= ACCEPT).mean()),

@@ -13,7 +13,7 @@ from catordog.confidence.conformal import prediction_set, quantile
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class ErrorRateCheck:
     """How a promised error rate came out; all are shares of the photos, 0…1.
 
     Attributes:
@@ -33,12 +33,12 @@ class Promise:
     neither: float
 
 
-def check_promise(
+def check_error_rate(
     scores: Sequence[float],
     error_rate: float,
     confidences: npt.NDArray[np.float64],
     labels: npt.NDArray[np.integer[Any]],
-) -> Promise:
+) -> ErrorRateCheck:
     """Hold a promised error rate against photos whose labels are known.
 
     Args:
@@ -52,7 +52,7 @@ def check_promise(
     possible = prediction_set(confidences, quantile(scores, error_rate))
     missed = int((~possible[np.arange(len(labels)), labels]).sum())
     sizes = possible.sum(axis=1)
-    return Promise(
+    return ErrorRateCheck(
         error_rate=error_rate,
         missed=missed / len(labels),
         missed_ci95=wilson(missed, len(labels)),

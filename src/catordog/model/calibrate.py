@@ -18,7 +18,7 @@ from catordog.errors import CatordogError
 from catordog.model.checkpoint import rewrite
 from catordog.model.classifier import load
 from catordog.model.info import ModelInfo
-from catordog.terminal import say
+from catordog.terminal import info
 
 MOST_SCORES = 10_000
 """So many are kept in a model file; more would promise hardly finer error rates."""
@@ -80,12 +80,12 @@ def calibrate(path: Path, photos: Batches) -> Calibration:
     rewrite(path, model)
     accuracy = (logits.argmax(axis=1) == labels).mean()
     before, after = log_loss(softmax(logits), labels).mean(), log_loss(confidences, labels).mean()
-    say(
+    info(
         f"calibrated on {len(labels):,} validation photos ({accuracy:.2%} right): temperature "
         f"{temperature:.3f}, loss {before:.4f} before and {after:.4f} after"
     )
     if len(labels) < LEAST_PHOTOS:
-        say(
+        info(
             f"{len(labels)} validation photos tell little: take confidence for a rough guess, or "
             "give validation a larger share (--data.val)"
         )
@@ -96,5 +96,5 @@ def _ood(features: npt.NDArray[np.float32]) -> OodDetector | None:
     try:
         return fit_ood(features)
     except CatordogError as error:
-        say(f"no photo will be called 'neither': {error}")
+        info(f"no photo will be called 'neither': {error}")
         return None

@@ -16,7 +16,7 @@ Result = Prediction | PhotoError
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class VerdictRules:
     """How photos are read, and how verdicts are made of what the network says of them.
 
     Attributes:
@@ -42,7 +42,7 @@ class Verdicts:
 
 
 def predictions(
-    classifier: Classifier, inputs: Iterable[Input], rules: Verdicts
+    classifier: Classifier, inputs: Iterable[Input], rules: VerdictRules
 ) -> Iterator[tuple[Input, Result]]:
     """Yield each photo with its prediction, or with why it can't be read, in order."""
     side = classifier.model.preprocess.size

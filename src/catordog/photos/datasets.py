@@ -17,8 +17,7 @@ from typing import Literal
 from PIL import Image
 
 from catordog.errors import CatordogError
-from catordog.photos import shards
-from catordog.photos import synthetic as drawn
+from catordog.photos import shards, synthetic
 from catordog.photos.decode import (
     DEFAULT_RULES,
     Decoded,
@@ -49,7 +48,7 @@ _SPECIES = {"1": "cat", "2": "dog"}  # Oxford-IIIT Pet, annotations/README
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoSet:
+class PhotoDataset:
     """A data set: its classes and its labelled photos.
 
     Attributes:
@@ -154,9 +153,9 @@ class PhotoSet:
         return words
 
 
-def open_data(
+def open_dataset(
     data: str, *, rules: DecodeRules = DEFAULT_RULES, exclude: str | None = None
-) -> PhotoSet:
+) -> PhotoDataset:
     """Find the labelled photos that `--data` names. Only names and folders are read here.
 
     Args:
@@ -172,7 +171,7 @@ def open_data(
     return found if exclude is None else _without(found, Path(exclude))
 
 
-def _open(data: str, rules: DecodeRules) -> PhotoSet:
+def _open(data: str, rules: DecodeRules) -> PhotoDataset:
     name, _, settings = data.partition(":")
     path = Path(data).expanduser()
     if not path.exists():
@@ -189,15 +188,15 @@ def _open(data: str, rules: DecodeRules) -> PhotoSet:
     return _labelled(data, store, rules)
 
 
-def _packed(data: str, store: shards.Shards, rules: DecodeRules) -> PhotoSet:
+def _packed(data: str, store: shards.Shards, rules: DecodeRules) -> PhotoDataset:
     """Photos that `catordog shard` has packed: their labels and sides are known."""
     photos = Photos(_Files(store, rules), shards.Names(store), store.labels(), list(store.splits()))
     if not len(photos):
         raise CatordogError(f"--data {data}: its shards are empty; pack them again")
-    return PhotoSet(data, store.classes, photos, packed=True)
+    return PhotoDataset(data, store.classes, photos, packed=True)
 
 
-def _without(found: PhotoSet, file: Path) -> PhotoSet:
+def _without(found: PhotoDataset, file: Path) -> PhotoDataset:
     """The data set, with those photos marked that a list names."""
     listed = _listed(file)
     pictures = found.photos.pictures
@@ -270,7 +269,7 @@ class _Labels:
         self.splits.append(split)
 
 
-def _labelled(data: str, store: Store, rules: DecodeRules) -> PhotoSet:
+def _labelled(data: str, store: Store, rules: DecodeRules) -> PhotoDataset:
     photos: list[str] = []
     annotations: list[str] = []
     with progress("listing files") as done:
@@ -295,7 +294,7 @@ def _labelled(data: str, store: Store, rules: DecodeRules) -> PhotoSet:
             f"{classes[0]!r}; a classifier needs at least two"
         )
     index = {label: place for place, label in enumerate(classes)}
-    return PhotoSet(
+    return PhotoDataset(
         data,
         classes,
         Photos(
@@ -387,7 +386,7 @@ class _Drawn:
 
     def image(self, name: str, near: int | None) -> Image.Image:
         del near
-        return drawn.draw(
+        return synthetic.draw(
             _index(name),
             self.seed,
             size=self.picture_size,
@@ -414,15 +413,15 @@ class _Drawn:
     def probability(self, name: str) -> float | None:
         if not self.morph:
             return None
-        knob = drawn.label_of(_index(name), self.seed, self.morph)[1]
-        return drawn.probability_of_dog(knob)
+        knob = synthetic.label_of(_index(name), self.seed, self.morph)[1]
+        return synthetic.probability_of_dog(knob)
 
 
 def _index(name: str) -> int:
     return int(name.split(".")[-2])
 
 
-def _drawn(data: str, settings: str) -> PhotoSet:
+def _drawn(data: str, settings: str) -> PhotoDataset:
     values: dict[str, float] = {"n": 8000, "seed": 0, "size": 64, "morph": 0, "animals": 2}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
@@ -442,10 +441,10 @@ def _drawn(data: str, settings: str) -> PhotoSet:
         )
     if morph and animals == 3:
         raise CatordogError(f"--data {data}: a rabbit morphs into nothing; leave out morph")
-    labels = [drawn.label_of(index, seed, morph, animals)[0] for index in range(n)]
-    names = [f"drawn/{drawn.CLASSES[label]}.{index}.png" for index, label in enumerate(labels)]
+    labels = [synthetic.label_of(index, seed, morph, animals)[0] for index in range(n)]
+    names = [f"drawn/{synthetic.CLASSES[label]}.{index}.png" for index, label in enumerate(labels)]
     photos = Photos(_Drawn(seed, size, morph, animals), names, labels, [None] * n)
-    return PhotoSet(data, drawn.CLASSES[:animals], photos, distinct=True)
+    return PhotoDataset(data, synthetic.CLASSES[:animals], photos, distinct=True)
 
 
 def _tally(counts: Counter[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from catordog.errors import CatordogError
 from catordog.photos.data_folder import data_folder
-from catordog.terminal import progress, say
+from catordog.terminal import info, progress
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
@@ -65,8 +65,8 @@ def _microsoft() -> Path:
     if target.exists():
         _verify(target, MICROSOFT)
         return target
-    say("Microsoft's cats and dogs: 25,000 photos from Petfinder, for research only")
-    say("(Microsoft Research licence: MSR-LA - 3467.docx in the archive)")
+    info("Microsoft's cats and dogs: 25,000 photos from Petfinder, for research only")
+    info("(Microsoft Research licence: MSR-LA - 3467.docx in the archive)")
     fetch_file(MICROSOFT, target, f"put the file at {target}")
     return target
 
@@ -75,7 +75,7 @@ def _oxford_pets() -> Path:
     target = data_folder() / "oxford-pets"
     if target.exists():
         return target
-    say("Oxford-IIIT Pet: 7,349 photos of 37 breeds; CC BY-SA 4.0 (Parkhi et al. 2012)")
+    info("Oxford-IIIT Pet: 7,349 photos of 37 breeds; CC BY-SA 4.0 (Parkhi et al. 2012)")
     from torchvision.datasets import OxfordIIITPet
 
     packed = data_folder() / "oxford-iiit-pet"
@@ -92,7 +92,7 @@ def _oxford_pets() -> Path:
             inside.mkdir()
             for archive in packed.glob("*.tar.gz"):
                 _link_or_copy(archive, inside / archive.name)
-            say("unpacking")
+            info("unpacking")
             OxfordIIITPet(folder, target_types="binary-category", download=True)
             for archive in inside.glob("*.tar.gz"):
                 archive.unlink()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import PhotoError
-from catordog.photos.datasets import PhotoSet
+from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
     FLAT,
     SIDE,
@@ -67,7 +67,7 @@ class Findings:
     """What an audit has found; places are indices into `photos`.
 
     Attributes:
-        photo_set: what was audited.
+        dataset: what was audited.
         photos: all N of them, readable or not.
         looks: for each photo what it is; None if it can't be read.
         unreadable: the errors, in the order of the photos.
@@ -79,7 +79,7 @@ class Findings:
         groups: for each photo the number of its group of copies.
     """
 
-    photo_set: PhotoSet
+    dataset: PhotoDataset
     photos: Sequence[Photo]
     looks: list[Look | None]
     unreadable: list[PhotoError]
@@ -95,7 +95,7 @@ class Findings:
 
     def label(self, place: int) -> str:
         """The label of a photo, by name."""
-        return self.photo_set.classes[self.photos[place].label]
+        return self.dataset.classes[self.photos[place].label]
 
     def leak(self, fractions: SplitFractions) -> tuple[float, int]:
         """What a split photo by photo, at random, would do to the copies.
@@ -118,10 +118,10 @@ class Findings:
 
         seen = [look for look in self.looks if look]
         return {
-            "data": self.photo_set.name,
+            "data": self.dataset.name,
             "n": len(self.photos),
-            "classes": {name: counts[name] for name in self.photo_set.classes},
-            "unlabelled": self.photo_set.unlabelled,
+            "classes": {name: counts[name] for name in self.dataset.classes},
+            "unlabelled": self.dataset.unlabelled,
             "formats": dict(Counter(look.format for look in seen).most_common()),
             "modes": dict(Counter(look.mode for look in seen).most_common()),
             "width": _spread([look.width for look in seen]),
@@ -146,9 +146,9 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
     return {"min": round(low, 4), "median": round(middle, 4), "max": round(high, 4)}
 
 
-def audit(photo_set: PhotoSet) -> Findings:
+def audit(dataset: PhotoDataset) -> Findings:
     """Look at every photo of a data set once."""
-    photos = photo_set.photos
+    photos = dataset.photos
     looks: list[Look | None] = []
     unreadable: list[PhotoError] = []
     with progress("looking at photos", len(photos)) as done:
@@ -167,7 +167,7 @@ def audit(photo_set: PhotoSet) -> Findings:
     near.sort(key=lambda group: _distance(hashes, group))
     labels = photos.labels
     return Findings(
-        photo_set=photo_set,
+        dataset=dataset,
         photos=photos,
         looks=looks,
         unreadable=unreadable,

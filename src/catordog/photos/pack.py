@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from catordog.errors import PhotoError
 from catordog.files import write_bytes, write_text
-from catordog.photos.datasets import PhotoSet
+from catordog.photos.datasets import PhotoDataset
 from catordog.photos.photo import Photo
 from catordog.photos.shards import FORMAT, INDEX, ROW
 from catordog.photos.splits import SPLITS, Split, SplitFractions, content_key
 
 
 def pack(
-    photo_set: PhotoSet,
+    dataset: PhotoDataset,
     out: Path,
     photos_to_a_shard: int = 1000,
     fractions: SplitFractions = SplitFractions(),  # noqa: B008 - frozen
@@ -34,7 +34,7 @@ def pack(
     bytes stay as they are.
 
     Args:
-        photo_set: what to pack.
+        dataset: what to pack.
         out: the folder for the shards.
         photos_to_a_shard: at most.
         fractions: the shares of validation and test photos, where the data set names none.
@@ -49,12 +49,12 @@ def pack(
     failures: list[PhotoError] = []
     listed: list[tuple[str, Split, int]] = []
     done = 0
-    sides = photo_set.splits(fractions)
+    sides = dataset.splits(fractions)
     for split in SPLITS:
         chosen = [
             photo
-            for photo, side in zip(photo_set.photos, sides, strict=True)
-            if side == split and photo.name not in photo_set.excluded
+            for photo, side in zip(dataset.photos, sides, strict=True)
+            if side == split and photo.name not in dataset.excluded
         ]
         order = np.random.default_rng(len(chosen)).permutation(len(chosen)).tolist()
         for number, start in enumerate(range(0, len(order), photos_to_a_shard)):
@@ -66,7 +66,7 @@ def pack(
                 listed.append((file.name, split, len(rows)))
             done += len(photos)
             progress(done)
-    facts = {"format": FORMAT, "classes": list(photo_set.classes), "shards": listed}
+    facts = {"format": FORMAT, "classes": list(dataset.classes), "shards": listed}
     write_text(out / INDEX, json.dumps(facts))
     return failures
 

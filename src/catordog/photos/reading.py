@@ -15,7 +15,7 @@ from catordog.files import write_text
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
-from catordog.terminal import say
+from catordog.terminal import info
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,16 @@ def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
     if not failures:
         return
     for failure in failures[:_SHOWN]:
-        say(f"can't be read: {failure}")
+        info(f"can't be read: {failure}")
     if len(failures) > _SHOWN:
-        say(f"can't be read: {len(failures) - _SHOWN:,} more")
+        info(f"can't be read: {len(failures) - _SHOWN:,} more")
     photos = "photo" if len(failures) == 1 else "photos"
     try:
         write_text(file, "".join(f"{failure}\n" for failure in failures))
     except CatordogError as error:
-        say(f"{len(failures):,} {photos} could not be read; {error}")
+        info(f"{len(failures):,} {photos} could not be read; {error}")
     else:
-        say(f"{len(failures):,} {photos} could not be read; all are named in {file}")
+        info(f"{len(failures):,} {photos} could not be read; all are named in {file}")
 
 
 _SHOWN = 5

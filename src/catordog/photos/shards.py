@@ -3,7 +3,7 @@
 A folder of shards has tars in WebDataset's layout (`00000017.jpg` beside `00000017.cls`), each with
 an index beside it (`train-00000.npy`: where each photo lies, its label, its content key), and
 `shards.json`, which is written last. A shard may be a link to another disk. Photos are read by
-place, so any order is possible; `PhotoSet` and all that uses it take them as they take a folder.
+index, so any order is possible; a `PhotoDataset` takes them as it takes a folder.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.splits import content_key
-from catordog.terminal import progress, say
+from catordog.terminal import info, progress
 
 MAX_PHOTO_BYTES = 256 * 2**20
 """A larger file is no photo but a mistake or an attack; it is refused unread."""
@@ -90,44 +90,44 @@ class Zip:
         with self._open() as archive:
             infos = archive.infolist()
         self._members: dict[str, tuple[str | None, zipfile.ZipInfo]] = {}
-        for info in infos:
-            if info.is_dir() or _is_litter_path(info.filename):
+        for member in infos:
+            if member.is_dir() or _is_litter_path(member.filename):
                 continue
-            if info.filename.lower().endswith(".zip"):
-                self._add_inner(info)
+            if member.filename.lower().endswith(".zip"):
+                self._add_inner(member)
             else:
-                self._members[_safe(info.filename)] = (None, info)
+                self._members[_safe(member.filename)] = (None, member)
 
     def _add_inner(self, outer: zipfile.ZipInfo) -> None:
         prefix = _safe(outer.filename)[: -len(".zip")] + "/"
-        for info in self._archive(outer.filename).infolist():
-            if not info.is_dir() and not _is_litter_path(info.filename):
-                name = _safe(info.filename)  # Kaggle's train.zip holds train/: once is enough
+        for member in self._archive(outer.filename).infolist():
+            if not member.is_dir() and not _is_litter_path(member.filename):
+                name = _safe(member.filename)  # Kaggle's train.zip holds train/: once is enough
                 name = name if name.startswith(prefix) else prefix + name
-                self._members[name] = (outer.filename, info)
+                self._members[name] = (outer.filename, member)
 
     def names(self) -> Iterator[str]:  # noqa: D102
         return iter(sorted(self._members))
 
     def read(self, name: str) -> bytes:  # noqa: D102
-        inner, info = self._members[name]
-        if info.file_size > MAX_PHOTO_BYTES:
-            raise PhotoError(self.path(name), f"{info.file_size / 2**20:.0f} MiB is no photo")
-        if info.flag_bits & 0x1:
+        inner, member = self._members[name]
+        if member.file_size > MAX_PHOTO_BYTES:
+            raise PhotoError(self.path(name), f"{member.file_size / 2**20:.0f} MiB is no photo")
+        if member.flag_bits & 0x1:
             raise PhotoError(self.path(name), "encrypted: unpack the archive with its password")
         try:
-            with self._archive(inner).open(info) as file:
+            with self._archive(inner).open(member) as file:
                 # A bomb may lie about its size: never read further than it says.
-                data = file.read(info.file_size + 1)
+                data = file.read(member.file_size + 1)
         except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
             raise PhotoError(self.path(name), f"damaged in its archive ({error})") from None
-        if len(data) != info.file_size:
+        if len(data) != member.file_size:
             raise PhotoError(self.path(name), "damaged in its archive (wrong length)")
         return data
 
     def key(self, name: str) -> int:  # noqa: D102
-        _, info = self._members[name]
-        return content_key(info.CRC, info.file_size)
+        _, member = self._members[name]
+        return content_key(member.CRC, member.file_size)
 
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
@@ -193,9 +193,13 @@ class Tar:
         self._members: dict[str, tuple[int, int]] = {}
         try:
             with tarfile.open(self._tar, "r:") as archive:
-                for info in archive:
-                    if info.isreg() and not info.issparse() and not _is_litter_path(info.name):
-                        self._members[_safe(info.name)] = (info.offset_data, info.size)
+                for member in archive:
+                    if (
+                        member.isreg()
+                        and not member.issparse()
+                        and not _is_litter_path(member.name)
+                    ):
+                        self._members[_safe(member.name)] = (member.offset_data, member.size)
                     archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each
         except (tarfile.TarError, EOFError, OSError) as error:
             raise CatordogError(
@@ -330,7 +334,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                 if not is_litter(entry.name):
                     (folders if entry.is_dir() else files).append(entry.name)
     except OSError as error:
-        say(f"passed over: {folder}: {error.strerror or error}")
+        info(f"passed over: {folder}: {error.strerror or error}")
     return sorted(folders), sorted(files)
 
 

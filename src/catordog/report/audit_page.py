@@ -43,9 +43,9 @@ def audit_page(result: Audit) -> str:
         f'<a href="#{anchor}">{title}: {count:,}</a>' for anchor, title, count, _ in sections
     )
     return page(
-        f"Audit of {found.photo_set.name}",
+        f"Audit of {found.dataset.name}",
         [
-            f"<p>{escape(found.photo_set.summary())}. <b>{verdict}</b> {leak}</p>",
+            f"<p>{escape(found.dataset.summary())}. <b>{verdict}</b> {leak}</p>",
             f"<nav>{links}</nav>",
             *(text for _, _, _, text in sections),
             _facts(found),
@@ -55,7 +55,7 @@ def audit_page(result: Audit) -> str:
 
 def _sections(result: Audit) -> list[tuple[str, str, int, str, list[str]]]:
     """Anchor, title, count, how to read it, and what it shows."""
-    found, classes = result.findings, result.findings.photo_set.classes
+    found, classes = result.findings, result.findings.dataset.classes
     return [
         ("contradictions", "Contradictions", len(found.contradictions),
          "One picture under several labels. At most one of them can be right.",
@@ -113,7 +113,7 @@ def _photo(found: Findings, place: int, *words: str) -> str:
 def _facts(found: Findings) -> str:
     seen = [one for one in found.looks if one]
     counts = Counter(found.label(place) for place in range(len(found.photos)))
-    classes = [["class", "photos"], *([x, f"{counts[x]:,}"] for x in found.photo_set.classes)]
+    classes = [["class", "photos"], *([x, f"{counts[x]:,}"] for x in found.dataset.classes)]
     body = [table(classes, frozenset({1}))]
     if seen:
         facts = found.to_dict()

@@ -29,7 +29,7 @@ def report(result: Audit) -> str:
     """The audit for people to read."""
     found = result.findings
     seen = [one for one in found.looks if one]
-    parts = [found.photo_set.summary()]
+    parts = [found.dataset.summary()]
     if seen:
         facts = found.to_dict()
         rows = [["", "least", "median", "most"]]
@@ -48,7 +48,7 @@ def report(result: Audit) -> str:
          f"worth a look, the first {result.wrong:,} above all (the model agrees with "
          f"{100 * result.agreement:.1f} % of the labels)",
          [f"{found.photos[x.place].name}: labelled {found.label(x.place)}, looks like "
-          f"{found.photo_set.classes[x.suggested]} ({x.score:.3f})" for x in result.suspects]),
+          f"{found.dataset.classes[x.suggested]} ({x.score:.3f})" for x in result.suspects]),
         ("neither", len(result.neither), "photos that seem to show no class",
          [f"{found.photos[place].name} ({score:.1f})" for place, score in result.neither]),
         ("unreadable", len(found.unreadable), "files that can't be read",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from catordog.confidence.softmax import honest
+from catordog.confidence.softmax import format_confidence
 from catordog.evaluation.compare import Comparison, Pair
 from catordog.evaluation.evaluate import Evaluation
 from catordog.terminal import table
@@ -52,7 +52,7 @@ def summary(result: Comparison, names: Sequence[str]) -> tuple[list[list[str]], 
 def answer(one: Evaluation, place: int) -> str:
     """What a model says of one photo, and how confidently."""
     said = one.classes[int(one.logits[place].argmax())]
-    return f"{said} {honest(float(one.confidences_of(place).max()))}"
+    return f"{said} {format_confidence(float(one.confidences_of(place).max()))}"
 
 
 def _figures(one: Evaluation) -> list[str]:

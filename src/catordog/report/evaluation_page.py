@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catordog.confidence.softmax import honest
+from catordog.confidence.softmax import format_confidence
 from catordog.errors import PhotoError
 from catordog.photos.preprocess import thumbnail
 from catordog.report.figures import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from catordog.evaluation.evaluate import Evaluation, Truth
-    from catordog.evaluation.ood import Neither
+    from catordog.evaluation.ood import OodResult
     from catordog.evaluation.robustness import Robustness
     from catordog.photos.photo import Photo
 
@@ -45,7 +45,7 @@ def evaluation_page(
     threshold: float,
     damage: Robustness | None = None,
     truth: Truth | None = None,
-    neither: Neither | None = None,
+    neither: OodResult | None = None,
     looked: Callable[[Photo, int], Image] | None = None,
 ) -> str:
     """The whole page.
@@ -112,7 +112,7 @@ def _sections(
     result: Evaluation,
     damage: Robustness | None,
     truth: Truth | None,
-    neither: Neither | None,
+    neither: OodResult | None,
     looked: Callable[[Photo, int], Image] | None,
 ) -> list[tuple[str, str, str, list[str]]]:
     """Anchor, title, how to read it, and what it shows."""
@@ -240,7 +240,7 @@ def _photos(
                 thumbnail_of(photo),
                 f"a photo of class {true}, taken for {said}",
                 [
-                    f"{said} {honest(float(confidence[place]))}",
+                    f"{said} {format_confidence(float(confidence[place]))}",
                     f"label {true}",
                     f"logits {logits}",
                     photo.name,

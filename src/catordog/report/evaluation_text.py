@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.ood import ACCEPT
-from catordog.confidence.softmax import honest
+from catordog.confidence.softmax import format_confidence
 from catordog.evaluation.evaluate import Evaluation, Truth
-from catordog.evaluation.ood import Neither
+from catordog.evaluation.ood import OodResult
 from catordog.files import path_cell, text_cell
 from catordog.terminal import table
 
@@ -21,7 +21,9 @@ SHOWN = 8
 """How many mistakes, and how many unsure photos, are listed."""
 
 
-def report(result: Evaluation, truth: Truth | None = None, strangers: Neither | None = None) -> str:
+def report(
+    result: Evaluation, truth: Truth | None = None, strangers: OodResult | None = None
+) -> str:
     """The evaluation for people to read."""
     metrics, classes = result.metrics, result.classes
     counts = [int((result.labels == label).sum()) for label in range(len(classes))]
@@ -123,7 +125,7 @@ def _photo_table(
             [
                 f"  {classes[said]}",
                 classes[int(result.labels[index])],
-                honest(float(confidence[index])),
+                format_confidence(float(confidence[index])),
                 *(f"{logit:.3f}" for logit in result.logits[index].tolist()),
                 result.photos[index].path,
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from catordog.confidence.softmax import percent
+from catordog.confidence.softmax import format_percent
 from catordog.evaluation.explain import Explanation, Floats
 from catordog.photos.preprocess import Preprocess
 
@@ -35,7 +35,9 @@ def draw(image: Image.Image, explanation: Explanation, preprocess: Preprocess) -
     panels = [(photo, said.in_words(), "orange: speaks for it; purple: against")]
     for name in ranked:
         shown = heat(photo, explanation.maps[name] / strongest, preprocess)
-        words = f"logit {said.logits[name]:.3f}, confidence {percent(said.confidences[name])}"
+        words = (
+            f"logit {said.logits[name]:.3f}, confidence {format_percent(said.confidences[name])}"
+        )
         panels.append((shown, f"for {name}", words))
     for place, (picture, title, words) in enumerate(panels):
         left = gap + place * (width + gap)

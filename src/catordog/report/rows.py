@@ -15,9 +15,9 @@ from typing import IO, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.softmax import honest
+from catordog.confidence.softmax import format_confidence
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import partial_of, path_cell, text_cell, written_whole
+from catordog.files import atomic_writer, partial_of, path_cell, text_cell
 from catordog.model.predict import Result
 
 Format = Literal["table", "jsonl", "csv"]
@@ -78,7 +78,7 @@ class Rows:
         self._style, self._classes = style, classes
         if resume:
             self._go_on()
-        self._whole = written_whole(path, append=resume)
+        self._whole = atomic_writer(path, append=resume)
 
     def __enter__(self) -> Self:
         file = self._whole.__enter__()
@@ -175,7 +175,7 @@ def _table(file: IO[str], classes: tuple[str, ...], begin: bool) -> Writer:
         if isinstance(result, PhotoError):
             line("can't be read", blank, blank, f"{path}: {result.reason}")
             return
-        confidences = [honest(value) for value in result.confidences.values()]
+        confidences = [format_confidence(value) for value in result.confidences.values()]
         logits = [f"{value:.3f}" for value in result.logits.values()]
         line(result.in_words(), confidences, logits, path)
 

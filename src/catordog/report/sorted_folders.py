@@ -29,7 +29,7 @@ class Sortable(Protocol):
         """Its bytes."""
 
 
-class Shelves:
+class SortedFolders:
     """Folders by verdict, under one root.
 
     Args:

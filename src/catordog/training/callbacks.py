@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from torch import Tensor
 
 from catordog.errors import CatordogError
-from catordog.terminal import say
+from catordog.terminal import info
 from catordog.training.runs import LAST
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class EpochLines(L.Callback):
             )
             if name in metrics
         ]
-        say("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
+        info("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
 
 
 class LastCheckpoint(Checkpoint):
@@ -109,7 +109,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.asked = number
         again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
-        say(f"\nstopping after this step; {again} stops at once and loses what came after {LAST}")
+        info(f"\nstopping after this step; {again} stops at once and loses what came after {LAST}")
 
     def on_train_batch_end(
         self,

@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.cache import cached_pixels
-from catordog.photos.datasets import open_data
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.photo import Photo, keys_of
 from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, decoded_one, none_read, read_pixels
 from catordog.photos.splits import Split, SplitFractions
-from catordog.terminal import progress, say
+from catordog.terminal import info, progress
 from catordog.training.augment import Augment
 
 Batch = tuple[Tensor, Tensor]
@@ -119,8 +119,8 @@ class PhotosDataModule(L.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
-        self.photo_set = open_data(source, rules=self.rules, exclude=exclude)
-        self.cache = cache if cache is not None else not self.photo_set.packed
+        self.dataset = open_dataset(source, rules=self.rules, exclude=exclude)
+        self.cache = cache if cache is not None else not self.dataset.packed
         self.workers = workers
         self.balance = balance
         self.exclude = exclude
@@ -132,30 +132,30 @@ class PhotosDataModule(L.LightningDataModule):
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
-        return list(self.photo_set.classes)
+        return list(self.dataset.classes)
 
     def setup(self, stage: str) -> None:
         """Decode the training and validation photos, once; or find out which they are."""
         if stage != "fit" or self._train:
             return
-        say(self.photo_set.summary())
+        info(self.dataset.summary())
         larger = replace(self.preprocess, size=self.decode_size)
         self._train = self._dataset("train", larger)
         self._val = self._dataset("val", self.preprocess)
         if self.balance == "loss":
-            say("photos weigh: " + self._weights_in_words())
+            info("photos weigh: " + self._weights_in_words())
 
     def _dataset(self, split: Split, preprocess: Preprocess) -> _Decoded | _Streamed:
-        if not self.cache and not self.photo_set.distinct:
-            return _Streamed(self.photo_set.split(split, self.split_fractions), preprocess)
+        if not self.cache and not self.dataset.distinct:
+            return _Streamed(self.dataset.split(split, self.split_fractions), preprocess)
         read = self._read(split, preprocess)
         self.failures += read.failures
         return _Decoded(read)
 
     def _read(self, split: Split, preprocess: Preprocess, *, excluded: bool = False) -> Pixels:
-        photos = self.photo_set.split(split, self.split_fractions, excluded=excluded)
+        photos = self.dataset.split(split, self.split_fractions, excluded=excluded)
         with progress(f"reading {split} photos", len(photos)) as done:
-            if self.cache and not self.photo_set.distinct:  # drawn pictures have no files
+            if self.cache and not self.dataset.distinct:  # drawn pictures have no files
                 pixels = cached_pixels(photos, preprocess, self.rules, done)
             else:
                 pixels = read_pixels(photos, preprocess, done)
@@ -224,7 +224,7 @@ class PhotosDataModule(L.LightningDataModule):
         kept = [
             good
             for good, photo in zip(right, read.photos, strict=True)
-            if photo.name not in self.photo_set.excluded
+            if photo.name not in self.dataset.excluded
         ]
         return sum(kept) / len(kept), sum(right) / len(right)
 
@@ -241,7 +241,7 @@ class PhotosDataModule(L.LightningDataModule):
             raise CatordogError(f"{self.source}: {n} train photos for {ranks} processes")
         each = min(self.batch_size, n) // ranks  # of a batch, to each process
         order = _Shuffle(n, self.seed)
-        if isinstance(self._train, _Streamed) and self.photo_set.packed:
+        if isinstance(self._train, _Streamed) and self.dataset.packed:
             shards = [photo.name.partition("/")[0] for photo in self._train.photos]
             order = _ByShard(shards, self.seed)
         if self.balance == "sampler":
@@ -297,7 +297,7 @@ class PhotosDataModule(L.LightningDataModule):
                 f"{', '.join(state_dict['classes'])}: start a new one, without --ckpt_path"
             )
         if state_dict["digest"] != self._digest():
-            say(
+            info(
                 f"the photos have changed since this run began: {state_dict['photos']:,} to train "
                 f"on then, {len(self._train):,} now; it goes on with those of now, and is not the "
                 "run that it would have been"
@@ -306,7 +306,7 @@ class PhotosDataModule(L.LightningDataModule):
     def _digest(self) -> str:
         """Another one for other photos, other labels, or another split."""
         if self._known is None:
-            photos = self.photo_set.split("train", self.split_fractions)
+            photos = self.dataset.split("train", self.split_fractions)
             digest = hashlib.blake2b(digest_size=16)
             for key, photo in zip(keys_of(photos), photos, strict=True):
                 digest.update(f"{key} {photo.label}\n".encode())

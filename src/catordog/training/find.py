@@ -12,7 +12,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
-from catordog.terminal import say
+from catordog.terminal import info
 
 Setting = Literal["lr", "batch_size"]
 
@@ -63,8 +63,8 @@ def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
         )
     picture = folder / "lr.png"
     _draw(finder.results, found, picture)
-    say(f"learning rates from 1e-4, {steps} steps: the loss falls fastest at {found:.3g}")
-    say(f"the curve: {picture}")
+    info(f"learning rates from 1e-4, {steps} steps: the loss falls fastest at {found:.3g}")
+    info(f"the curve: {picture}")
     return f"--model.lr {found:.3g}"
 
 
@@ -79,7 +79,7 @@ def _batch_size(trainer: L.Trainer, module: Any, data: Any) -> str:
         module, datamodule=data, steps_per_trial=3, init_val=2, max_val=untried
     )
     found = min(found or most, most)
-    say(
+    info(
         f"batches of {found} fit into memory; large ones learn less from each photo, so raise "
         "--model.lr with them"
     )

@@ -25,7 +25,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from catordog.errors import CatordogError
 from catordog.model.checkpoint import load_checkpoint
 from catordog.photos.reading import report_failures
-from catordog.terminal import be_quiet, say
+from catordog.terminal import info, silence
 from catordog.training.callbacks import (
     STOPS,
     EpochLines,
@@ -37,7 +37,7 @@ from catordog.training.datamodule import PhotosDataModule
 from catordog.training.find import Setting, find_setting
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import has_bfloat16
-from catordog.training.runs import LAST, RunFolder, WholeFiles, find_checkpoint
+from catordog.training.runs import LAST, AtomicCheckpointIO, RunFolder, find_checkpoint
 from catordog.training.tensorboard import TensorBoardFigures, log_hyperparameters
 
 INTERRUPTED = 130  # what shells call a program that Ctrl-C has ended
@@ -109,7 +109,7 @@ class TrainCLI(LightningCLI):
         checkpoint, self.old_run = find_checkpoint(config.ckpt_path, runs)
         config.ckpt_path = checkpoint and str(checkpoint)
         if checkpoint:
-            say(f"going on from {_shown(checkpoint)}")
+            info(f"going on from {_shown(checkpoint)}")
         gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
         _count_processes(trainer, gpu=gpu)
         if trainer.strategy == "auto" and _ranks() > 1 and _freezes(config.model.transfer):
@@ -153,7 +153,7 @@ class TrainCLI(LightningCLI):
         plugins = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, WholeFiles()]
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
 
@@ -173,7 +173,7 @@ def train(argv: Sequence[str], finish: Callable[[Path, Any], object] = lambda *_
     start = time.monotonic()
     _calm()
     if _rank() > 0:
-        be_quiet()  # the first process speaks for all
+        silence()  # the first process speaks for all
     cli = _parse(argv)
     try:
         return _train(cli, argv, finish, start)
@@ -218,18 +218,18 @@ def _train(
     log_hyperparameters(cli)
     best = folder / "best.ckpt"
     finish(best, data.validation())
-    say(f"done in {time.monotonic() - start:.0f} s; checkpoint {_shown(best)}")
+    info(f"done in {time.monotonic() - start:.0f} s; checkpoint {_shown(best)}")
     if trainer.logger and trainer.logger.save_dir:
-        say(f"TensorBoard: tensorboard --logdir {_shown(Path(trainer.logger.save_dir))}")
-    if data.photo_set.excluded:
+        info(f"TensorBoard: tensorboard --logdir {_shown(Path(trainer.logger.save_dir))}")
+    if data.dataset.excluded:
         cli.model.load_state_dict(load_checkpoint(best).state)
         without, with_them = data.accuracies(cli.model.eval().cpu().final_logits)
-        say(
+        info(
             f"accuracy on validation photos: {without:.4f} without the excluded ones, "
             f"{with_them:.4f} with them"
         )
     report_failures(data.failures, Path(_shown(folder.parent / "unreadable.txt")))
-    say("evaluate it on the held-out photos:")
+    info("evaluate it on the held-out photos:")
     words = ["catordog", "evaluate", _shown(best), "--data", data.source, "--split", "test"]
     words += ["--exclude", data.exclude] if data.exclude else []
     print(shlex.join(words), flush=True)
@@ -398,7 +398,7 @@ def _precision(*, gpu: bool, compiled: bool) -> str:
             f"CPU, {torch.get_num_threads()} threads",
         )
     words = "bfloat16, which it has in hardware" if fast else "float32"
-    say(f"{where}: {words}, channels last{', compiled' if compiled else ''}")
+    info(f"{where}: {words}, channels last{', compiled' if compiled else ''}")
     return "bf16-mixed" if fast else "32-true"
 
 
@@ -424,9 +424,9 @@ def _say_how_to_resume(cli: TrainCLI, argv: Sequence[str]) -> int:
     last = checkpoint_folder(cli.trainer) / LAST
     words = _without_option(argv, "--ckpt_path")
     if last.is_file():
-        say(f"stopped; checkpoint {_shown(last)}; go on with:")
+        info(f"stopped; checkpoint {_shown(last)}; go on with:")
     else:
-        say("stopped before the first checkpoint; begin again with:")
+        info("stopped before the first checkpoint; begin again with:")
     print(shlex.join(["catordog", "train", *words, "--ckpt_path", "last"]), flush=True)
     return code
 

@@ -18,13 +18,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
 from catordog.model.checkpoint import load_checkpoint
-from catordog.terminal import say
+from catordog.terminal import info
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _LOCK = ".lock"
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints so that at every moment a whole one is there.
 
     Lightning's own writes to the system's temporary folder and moves the file, which copies it
@@ -149,7 +149,9 @@ def find_checkpoint(ckpt_path: str | None, runs: Path) -> tuple[Path | None, Pat
     folder = (newest or runs) / "checkpoints"
     last, previous = folder / LAST, folder / PREVIOUS
     if not (last.is_file() or previous.is_file()):
-        say(f"--ckpt_path last: no checkpoint in {newest or runs} yet; starting from the beginning")
+        info(
+            f"--ckpt_path last: no checkpoint in {newest or runs} yet; starting from the beginning"
+        )
         return None, newest
     try:
         load_checkpoint(last)
@@ -157,7 +159,7 @@ def find_checkpoint(ckpt_path: str | None, runs: Path) -> tuple[Path | None, Pat
         if not previous.is_file():
             raise
         load_checkpoint(previous)
-        say(f"{error}; going on from the one before")
+        info(f"{error}; going on from the one before")
         return previous, newest
     return last, newest
 

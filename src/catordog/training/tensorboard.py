@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from catordog.terminal import say
+from catordog.terminal import info
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ class TensorBoardFigures(L.Callback):
                 assert isinstance(example, torch.Tensor)
                 board.add_graph(pl_module.eval(), example.to(pl_module.device))
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-            say(f"TensorBoard gets no graph of this network ({str(error).splitlines()[0]})")
+            info(f"TensorBoard gets no graph of this network ({str(error).splitlines()[0]})")
         finally:
             pl_module.train(training)
 
