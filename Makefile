@@ -1,5 +1,6 @@
 # make demo   the whole job on drawn pictures: train, evaluate, predict
-# make test   the tests, as many at once as there are cores
+# make test   the tests, as many at once as there are cores; the slow ones are left out
+# make test-all   all tests
 # Both create .venv and install into it when needed, with uv where it is and with pip elsewhere.
 
 VENV ?= .venv
@@ -9,7 +10,7 @@ READY := $(VENV)/.installed
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test shuffle lint audit coverage mutate format clean
+.PHONY: help demo test test-all test-slow shuffle lint audit coverage mutate format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -18,7 +19,13 @@ demo: $(READY)
 	@$(BIN)/catordog demo
 
 test: $(READY)
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
 	$(PYTEST)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
 
 # Does a test need what another one leaves behind? RUNS times over, each in an order of its own.
 RUNS ?= 20

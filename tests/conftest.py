@@ -65,6 +65,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each on a core of its own
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep downloads, caches and relative paths out of the checkout, also for child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATORDOG_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker begin with the drawn run, and the others with what doesn't wait for it."""
     waiting = {item.path for item in items if "drawn_run" in getattr(item, "fixturenames", ())}
