@@ -190,7 +190,6 @@ def predicting(args: argparse.Namespace) -> None:
         )
     import catordog
     from catordog.model.predict import VerdictRules, predictions
-    from catordog.photos.decode import decode
     from catordog.photos.inputs import Inputs
     from catordog.photos.parallel import in_parallel
 
@@ -209,10 +208,7 @@ def predicting(args: argparse.Namespace) -> None:
                 pass
 
         def theirs() -> None:
-            def read(item: Any) -> Any:
-                return preprocess.pixels(decode(item.read(), item.path, near=preprocess.size))
-
-            for _ in in_parallel(read, inputs):
+            for _ in in_parallel(preprocess.load, inputs):
                 pass
 
         show("predict", inputs.count(), *side_by_side(ours, theirs, args.rounds))
@@ -312,10 +308,9 @@ def write_splits(data: str, folder: Path) -> None:
     found = open_dataset(data)
     for split in SPLITS:
         for number, photo in enumerate(found.split(split, SplitFractions(0.1, 0.2))):
-            packed, suffix = photo.data()
-            file = folder / split / found.classes[photo.label] / f"{number:06}{suffix}"
+            file = folder / split / found.classes[photo.label] / f"{number:06}{photo.suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(packed)
+            file.write_bytes(photo.read())
 
 
 def contend(name: str, folder: Path, **options: Any) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from sklearn.metrics import roc_auc_score
 import catordog
 from catordog.confidence.ood import fit_ood
 from catordog.photos.datasets import open_dataset
-from catordog.photos.decode import decode
 from catordog.photos.inputs import Inputs
 from catordog.photos.reading import read_pixels
 from catordog.photos.synthetic import draw
@@ -75,7 +74,7 @@ def strangers(side: int, folder: str) -> dict[str, list[Image.Image]]:
         return Image.new("RGB", (side, side), tuple(generator.integers(0, 256, 3).tolist()))
 
     return {
-        "photos": [decode(item.read(), item.path, near=side) for item in Inputs([folder])],
+        "photos": [photo.image(near=side) for photo in Inputs([folder])],
         "drawn": [draw(index, 3, size=side).image for index in range(100)],
         "noise": [noise() for _ in range(100)],
         "texture": [texture() for _ in range(100)],

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from catordog.cli import main
+from catordog.photos.photo import Photo
 from catordog.report.sorted_folders import SortedFolders
 from conftest import jpeg, named, write_folder, write_zip
 
@@ -136,7 +137,7 @@ class TestSorting:
         shelf = tmp_path / "s" / "cat"
         write_folder(shelf, {"a.jpg": b"mine"})
         source = write_folder(tmp_path, {"a.jpg": jpeg(0)}) / "a.jpg"
-        photo = Photo(source)
+        photo = Photo.from_file(source)
         assert SortedFolders(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
         assert SortedFolders(tmp_path / "s").put(photo, "cat") == shelf / "a (2).jpg"
         assert (shelf / "a.jpg").read_bytes() == b"mine"
@@ -144,7 +145,7 @@ class TestSorting:
     def test_no_verdict_leads_out_of_the_folder(self, tmp_path):
         source = write_folder(tmp_path, {"a.jpg": jpeg(0)}) / "a.jpg"
         for verdict in ("../../etc", "/etc", "..", "a/b"):
-            placed = SortedFolders(tmp_path / "s").put(Photo(source), verdict)
+            placed = SortedFolders(tmp_path / "s").put(Photo.from_file(source), verdict)
             assert placed.resolve().parent.parent == (tmp_path / "s").resolve()
 
     def test_a_folder_that_cant_be_made_is_one_line(self, photos, tmp_path, capsys):
@@ -152,16 +153,6 @@ class TestSorting:
         code = main(["predict", str(photos), "--sort-into", str(tmp_path / "file" / "s")])
         assert code == 2
         assert "can't put" in capsys.readouterr().err
-
-
-class Photo:
-    """A photo that can be sorted."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.path = file, str(file)
-
-    def read(self) -> bytes:
-        return self.file.read_bytes()
 
 
 class TestWatching:

@@ -252,8 +252,8 @@ def test_what_is_no_data_set_says_why_and_what_would_be(tmp_path, files, words):
     ("name", "words"),
     [
         ("nowhere", "no such file or folder"),
-        ("drawn:n=x", "no setting"),
-        ("drawn:colour=1", "no setting"),
+        ("drawn:n=x", "unusable setting"),
+        ("drawn:colour=1", "unusable setting"),
         ("drawn:n=0", "n > 0"),
     ],
 )

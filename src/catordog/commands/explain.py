@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.evaluation.explain import explain
     from catordog.files import write_bytes
     from catordog.model.classifier import load
-    from catordog.photos.decode import decode
-    from catordog.photos.stores import read_file
+    from catordog.photos.photo import Photo
     from catordog.report.explanation import draw
     from catordog.terminal import info
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise CatordogError(f"--out {args.out}: the picture is a PNG file")
     classifier = load(args.model)
     size = classifier.model.preprocess.size
-    image = decode(read_file(Path(photo)), photo, near=size, rules=decode_rules(args))
+    image = Photo.from_file(photo, decode_rules(args)).image(near=size)
     explanation = explain(classifier, image)
     packed = io.BytesIO()
     draw(image, explanation, classifier.model.preprocess).save(packed, "PNG")

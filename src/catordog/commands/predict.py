@@ -12,7 +12,8 @@ from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules
 
 if TYPE_CHECKING:
     from catordog.model.predict import VerdictRules
-    from catordog.photos.inputs import Input, Inputs
+    from catordog.photos.inputs import Inputs
+    from catordog.photos.photo import Photo
 
 DESCRIPTION = """Say what is on photos: raw logits, confidences, and a verdict: one of the classes,
 'not sure', or 'neither'."""
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.errors import CatordogError
     from catordog.model.predict import VerdictRules
 
-    rules = VerdictRules(args.threshold, args.error_rate, args.accept, decode_rules(args))
+    rules = VerdictRules(args.threshold, args.error_rate, args.accept)
     if args.backend == "ray":
         from catordog.commands import predict_ray
 
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             if getattr(args, name):
                 option = name.replace("_", "-")
                 raise CatordogError(f"--{option} and --backend ray exclude each other")
-        return predict_ray.predict(args.paths, args.model, args.out, rules)
+        return predict_ray.predict(args.paths, args.model, args.out, rules, decode_rules(args))
     return _predict(args, rules)
 
 
@@ -113,7 +114,7 @@ def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
         raise CatordogError("--resume needs --out, and --format jsonl or csv")
     if args.watch and not all(Path(path).is_dir() for path in args.paths):
         raise CatordogError("--watch waits for new photos in a folder: name folders only")
-    inputs = Inputs(args.paths)
+    inputs = Inputs(args.paths, decode_rules(args))
     total = None if args.watch else inputs.count()
     classifier = load(args.model)
     if rules.error_rate is not None:
@@ -151,7 +152,7 @@ _PAUSE = 1.0
 """Seconds between two scans of a watched folder."""
 
 
-def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Input]]:
+def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Photo]]:
     """Yield photos as they arrive, once they have stopped growing.
 
     It ends with Ctrl-C, after the photos that are being predicted.

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from catordog.errors import CatordogError, PhotoError, missing_package
+from catordog.errors import CatordogError, missing_package
 from catordog.files import atomic_path
 from catordog.model.classifier import load
 from catordog.model.predict import VerdictRules, predictions
-from catordog.photos.inputs import Input, Inputs
-from catordog.photos.stores import Store, open_store, read_file
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.inputs import Inputs, PhotosByLocation
 from catordog.report.rows import heads, values
 from catordog.terminal import info, progress
 
@@ -29,7 +29,13 @@ _BATCH = 256
 """Photos to a worker at a time: what has to be done again when one is lost."""
 
 
-def predict(paths: Sequence[str], model: str | None, out: str, rules: VerdictRules) -> int:
+def predict(
+    paths: Sequence[str],
+    model: str | None,
+    out: str,
+    rules: VerdictRules,
+    decode_rules: DecodeRules = DEFAULT_RULES,
+) -> int:
     """Predict on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine.
 
     Args:
@@ -37,6 +43,7 @@ def predict(paths: Sequence[str], model: str | None, out: str, rules: VerdictRul
         model: see `load`; likewise.
         out: a Parquet file, with the columns of `--format csv`.
         rules: see `VerdictRules`.
+        decode_rules: see `DecodeRules`.
 
     Returns:
         1 if a photo could not be read, else 0.
@@ -59,7 +66,7 @@ def predict(paths: Sequence[str], model: str | None, out: str, rules: VerdictRul
         info(f"{total:,} photos, {processors} workers")
         found = ray.data.from_arrow(list(_tables(inputs))).map_batches(
             Worker,
-            fn_constructor_args=(model, rules),
+            fn_constructor_args=(model, rules, decode_rules),
             batch_size=_BATCH,
             num_cpus=1,
             concurrency=(1, processors),
@@ -81,39 +88,29 @@ class Worker:
     Args:
         model: see `load`.
         rules: see `VerdictRules`.
+        decode_rules: see `DecodeRules`.
     """
 
-    def __init__(self, model: str | None, rules: VerdictRules) -> None:
+    def __init__(
+        self, model: str | None, rules: VerdictRules, decode_rules: DecodeRules = DEFAULT_RULES
+    ) -> None:
         os.environ["CATORDOG_THREADS"] = "1"  # there is a worker for every processor
         self._classifier = load(model)
         self._rules = rules
-        self._stores: dict[str, Store] = {}
+        self._photos = PhotosByLocation(decode_rules)
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Any:
         """From photos to a table of rows, in their order."""
         import pyarrow
 
-        places = zip(*(batch[name].tolist() for name in ("path", "root", "name")), strict=True)
-        inputs = [self._input(*place) for place in places]
+        photos = map(self._photos.photo, batch["root"].tolist(), batch["name"].tolist())
+        results = predictions(self._classifier, photos, self._rules)
         found: dict[str, list[Any]] = {name: [] for name in heads(self._classifier.classes)}
-        for item, result in predictions(self._classifier, inputs, self._rules):
-            row = values(item.path, result, len(self._classifier.classes))
+        for path, (_, result) in zip(batch["path"].tolist(), results, strict=True):
+            row = values(path, result, len(self._classifier.classes))
             for column, value in zip(found.values(), row, strict=True):
                 column.append(value)
         return pyarrow.table(found, _schema(list(found)))
-
-    def _input(self, path: str, root: str, name: str) -> Input:
-        def read() -> bytes:
-            if not name:
-                return read_file(Path(root))
-            if root not in self._stores:
-                store = open_store(Path(root))
-                if store is None:
-                    raise PhotoError(path, f"{root} is gone")
-                self._stores[root] = store
-            return self._stores[root].read(name)
-
-        return Input(path, read)
 
 
 _TEXT = frozenset({"path", "label", "verdict", "error"})
@@ -131,7 +128,7 @@ def _tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
     import pyarrow
 
     columns: dict[str, list[str]] = {"path": [], "root": [], "name": []}
-    for root, name, path in inputs.places():
+    for root, name, path in inputs.locations():
         place = (path, str(Path(root).absolute()), name)  # workers run elsewhere
         for column, value in zip(columns.values(), place, strict=True):
             column.append(value)

@@ -137,9 +137,8 @@ def evaluate(
     photos: list[Photo] = []
     outputs: list[Output] = []
     failures: list[PhotoError] = []
-    side = classifier.model.preprocess.size
     with progress(f"evaluating {split} photos", len(chosen)) as done:
-        stream = classifier.stream(chosen, lambda photo: photo.image(near=side))
+        stream = classifier.stream(chosen, classifier.model.preprocess.load)
         for count, (photo, result) in enumerate(stream, 1):
             if isinstance(result, PhotoError):
                 failures.append(result)
@@ -151,7 +150,7 @@ def evaluate(
         raise CatordogError(
             f"none of the {len(chosen):,} photos of {data} could be read: {failures[0]}"
         )
-    labels = np.array([place[photo.label] for photo in photos], dtype=np.int64)
+    labels = np.array([place[p.label] for p in photos if p.label is not None], dtype=np.int64)
     stacked = np.stack([output.logits for output in outputs])
     strange = np.array([output.ood_score for output in outputs], dtype=np.float64)
     out = np.array([photo.name in dataset.excluded for photo in photos])

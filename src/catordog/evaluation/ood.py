@@ -11,7 +11,6 @@ from catordog.confidence.ood import ACCEPT, LEAST_PHOTOS
 from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import Evaluation
 from catordog.model.classifier import Classifier, Output
-from catordog.photos.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +55,11 @@ def measure_ood(classifier: Classifier, result: Evaluation, paths: Sequence[str]
 
     if result.ood_score is None:
         raise ood_unavailable()
-    side = classifier.model.preprocess.size
     inputs = Inputs(paths)
     inputs.count()  # says so where there are none
     strange = [
         output.ood_score
-        for _, output in classifier.stream(
-            inputs, lambda item: decode(item.read(), item.path, near=side)
-        )
+        for _, output in classifier.stream(inputs, classifier.model.preprocess.load)
         if isinstance(output, Output) and output.ood_score is not None
     ]
     if not strange:

@@ -53,10 +53,7 @@ def robustness(classifier: Classifier, result: Evaluation, most: int = 400) -> R
     """
     places = np.unique(np.linspace(0, len(result.photos) - 1, most).astype(int))
     labels = result.labels[places]
-    preprocess = classifier.model.preprocess
-    whole = [
-        preprocess.pixels(result.photos[place].image(near=preprocess.size)) for place in places
-    ]
+    whole = [classifier.model.preprocess.load(result.photos[place]) for place in places]
     shape = (len(CORRUPTIONS), len(SEVERITIES) + 1)
     accuracy, ece = np.empty(shape), np.empty(shape)
     with progress("damaging photos", len(CORRUPTIONS) * len(SEVERITIES)) as done:

@@ -24,8 +24,8 @@ from catordog.model.checkpoint import load_checkpoint
 from catordog.model.info import ModelInfo
 from catordog.photos.decode import decode
 from catordog.photos.parallel import in_parallel
+from catordog.photos.photo import Photo
 from catordog.photos.preprocess import thumbnail
-from catordog.photos.stores import read_file
 
 PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 
@@ -135,7 +135,7 @@ class Classifier:
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(photos, self._image):
+        for _, output in self.stream(photos, self._load):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -228,13 +228,14 @@ class Classifier:
         return self.backend.has_features
 
     def stream(
-        self, items: Iterable[Item], read: Callable[[Item], Image.Image]
+        self, items: Iterable[Item], load: Callable[[Item], npt.NDArray[np.uint8]]
     ) -> Iterator[tuple[Item, Output | PhotoError]]:
         """What the network says of any number of photos, in order and in bounded memory.
 
         Args:
-            items: whatever `read` makes an RGB image from; it runs in several threads.
-            read: raises `PhotoError` for a photo that can't be read.
+            items: photos, or anything else that `load` takes.
+            load: gives pixels `uint8 [S, S, 3]`, as `Preprocess.load` does, or raises `PhotoError`;
+                called from several threads.
 
         Yields:
             each item with what the network says, or with the error that kept it from being read.
@@ -242,7 +243,7 @@ class Classifier:
 
         def pixels(item: Item) -> tuple[Item, npt.NDArray[np.uint8] | PhotoError]:
             try:
-                return item, self.model.preprocess.pixels(read(item))
+                return item, load(item)
             except PhotoError as error:
                 return item, error
 
@@ -253,7 +254,10 @@ class Classifier:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
 
     def _pixels(self, photos: PhotoLike | Iterable[PhotoLike]) -> list[npt.NDArray[np.uint8]]:
-        return [self.model.preprocess.pixels(self._image(photo)) for photo in _several(photos)]
+        return [self._load(photo) for photo in _several(photos)]
+
+    def _load(self, photo: PhotoLike) -> npt.NDArray[np.uint8]:
+        return self.model.preprocess.pixels(self._image(photo))
 
     def _image(self, photo: PhotoLike) -> Image.Image:
         side = self.model.preprocess.size
@@ -269,8 +273,8 @@ class Classifier:
                 )
             return Image.fromarray(photo)
         if isinstance(photo, (str, PathLike)):
-            return decode(read_file(Path(photo)), str(photo), near=side)
-        return decode(photo.read(), getattr(photo, "name", "photo"), near=side)
+            return Photo.from_file(photo).image(near=side)
+        return Photo.from_bytes(photo.read(), getattr(photo, "name", "photo")).image(near=side)
 
 
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:

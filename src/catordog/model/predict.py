@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
 from catordog.model.classifier import Classifier
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decode
-from catordog.photos.inputs import Input
+from catordog.photos.photo import Photo
 
 Result = Prediction | PhotoError
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictRules:
-    """How photos are read, and how verdicts are made of what the network says of them.
+    """How verdicts are made of what the network says of photos.
 
     Attributes:
         threshold, error_rate, accept: as in `Classifier.judge`.
-        decode: which photos can be read.
 
     Raises:
         CatordogError: a value is out of its range.
@@ -30,7 +27,6 @@ class VerdictRules:
     threshold: float | None = None
     error_rate: float | None = None
     accept: float | None = None
-    decode: DecodeRules = DEFAULT_RULES
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -42,16 +38,11 @@ class VerdictRules:
 
 
 def predictions(
-    classifier: Classifier, inputs: Iterable[Input], rules: VerdictRules
-) -> Iterator[tuple[Input, Result]]:
+    classifier: Classifier, photos: Iterable[Photo], rules: VerdictRules
+) -> Iterator[tuple[Photo, Result]]:
     """Yield each photo with its prediction, or with why it can't be read, in order."""
-    side = classifier.model.preprocess.size
-
-    def read(item: Input) -> Any:
-        return decode(item.read(), item.path, near=side, rules=rules.decode)
-
-    for item, result in classifier.stream(inputs, read):
+    for photo, result in classifier.stream(photos, classifier.model.preprocess.load):
         if isinstance(result, PhotoError):
-            yield item, result
+            yield photo, result
         else:
-            yield item, classifier.judge(result, rules.threshold, rules.error_rate, rules.accept)
+            yield photo, classifier.judge(result, rules.threshold, rules.error_rate, rules.accept)

@@ -48,7 +48,6 @@ class Look:
     Attributes:
         format, mode: as its file says.
         width, height: in pixels, as stored.
-        file_size: in bytes.
         digest: of the file: equal for byte copies only.
         thumbnail: grey, `uint8 [32, 32]`.
     """
@@ -57,7 +56,6 @@ class Look:
     mode: str
     width: int
     height: int
-    file_size: int
     digest: bytes
     thumbnail: npt.NDArray[np.uint8]
 
@@ -95,7 +93,7 @@ class Findings:
 
     def label(self, place: int) -> str:
         """The label of a photo, by name."""
-        return self.dataset.classes[self.photos[place].label]
+        return self.dataset.classes[self.dataset.photos.labels[place]]
 
     def leak(self, fractions: SplitFractions) -> tuple[float, int]:
         """What a split photo by photo, at random, would do to the copies.
@@ -185,12 +183,10 @@ def audit(dataset: PhotoDataset) -> Findings:
 
 def _look(photo: Photo) -> Look | PhotoError:
     try:
-        seen, size, digest = photo.examine(near=SIDE)
+        seen, digest = photo.examine(near=SIDE)
     except PhotoError as error:
         return error
-    return Look(
-        seen.format, seen.mode, seen.width, seen.height, size, digest, thumbnail(seen.image)
-    )
+    return Look(seen.format, seen.mode, seen.width, seen.height, digest, thumbnail(seen.image))
 
 
 def _hashes(looks: Sequence[Look | None]) -> Hashes:

@@ -1,48 +1,34 @@
-"""The photos that paths name: files, folders, archives and glob patterns."""
+"""The unlabelled photos that paths name: files, folders, archives and glob patterns."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.photos.decode import is_photo_name
-from catordog.photos.stores import Folder, Store, open_store, read_file
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One photo to predict.
-
-    Attributes:
-        path: what it is called.
-        read: gives its bytes.
-        file: where it lies; None where it is in an archive.
-    """
-
-    path: str
-    read: Callable[[], bytes]
-    file: Path | None = None
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules, is_photo_name
+from catordog.photos.photo import Photo, StoreSource
+from catordog.photos.stores import SingleFile, Store, open_store
 
 
 class Inputs:
-    """The photos that files, folders (at any depth), zips and glob patterns name, in that order.
+    """The photos that files, folders (at any depth), archives and glob patterns name, in order.
 
-    A file that is named itself is always taken; in folders and zips, names decide. They are listed
-    anew each time they are asked for, so that a million of them take no memory.
+    A file that is named itself is always taken; in folders and archives, suffixes decide. Photos
+    are listed anew by each iteration, so a million of them take no memory.
 
     Args:
-        paths: files, folders, zips and patterns.
+        paths: files, folders, archives and patterns.
+        rules: how they are decoded.
 
     Raises:
         CatordogError: a path does not exist.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._places: list[tuple[str, Store | None]] = []
+    def __init__(self, paths: Sequence[str], rules: DecodeRules = DEFAULT_RULES) -> None:
+        self.rules = rules
+        self._stores: list[tuple[str, Store]] = []
         for path in paths:
             # A name with brackets in it is a name if there is such a file. Path.glob takes no
             # absolute patterns.
@@ -51,37 +37,57 @@ class Inputs:
             if not matches:
                 kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
                 raise CatordogError(f"{path}: {kind}")
-            self._places += [(match, open_store(Path(match))) for match in matches]
+            self._stores += [(match, _store_at(match)) for match in matches]
 
-    def __iter__(self) -> Iterator[Input]:
-        for path, store in self._places:
-            if store is None:
-                file = Path(path)
-                yield Input(str(file), partial(read_file, file), file)
-                continue
-            folder = store.root if isinstance(store, Folder) else None
-            for name in filter(is_photo_name, store.names()):
-                yield Input(store.path(name), partial(store.read, name), folder and folder / name)
+    def __iter__(self) -> Iterator[Photo]:
+        for _, store in self._stores:
+            source = StoreSource(store, self.rules)
+            for name in _photo_names(store):
+                yield Photo(name, None, None, source)
 
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        """Where each lies, and its path: a file and "", or a folder or archive and a name in it."""
-        for path, store in self._places:
-            if store is None:
-                yield path, "", str(Path(path))
-                continue
-            for name in filter(is_photo_name, store.names()):
-                yield path, name, store.path(name)
+    def locations(self) -> Iterator[tuple[str, str, str]]:
+        """Yield `root, name, path` of each photo; `PhotosByLocation` opens it elsewhere."""
+        for root, store in self._stores:
+            for name in _photo_names(store):
+                yield root, name, store.path(name)
 
     def count(self) -> int:
-        """How many there are.
+        """Return how many there are.
 
         Raises:
-            CatordogError: a folder or zip has no photo.
+            CatordogError: a folder or archive has no photo.
         """
         total = 0
-        for path, store in self._places:
-            here = 1 if store is None else sum(map(is_photo_name, store.names()))
+        for path, store in self._stores:
+            here = sum(1 for _ in _photo_names(store))
             if not here:
                 raise CatordogError(f"{path}: no photos in it")
             total += here
         return total
+
+
+class PhotosByLocation:
+    """Opens the photos that `Inputs.locations` lists, in another process.
+
+    Args:
+        rules: how they are decoded.
+    """
+
+    def __init__(self, rules: DecodeRules = DEFAULT_RULES) -> None:
+        self._rules = rules
+        self._sources: dict[str, StoreSource] = {}
+
+    def photo(self, root: str, name: str) -> Photo:
+        """Return the photo of that name in a folder or archive, or the file `root` itself."""
+        if root not in self._sources:
+            self._sources[root] = StoreSource(_store_at(root), self._rules)
+        return Photo(name, None, None, self._sources[root])
+
+
+def _store_at(path: str) -> Store:
+    return open_store(Path(path)) or SingleFile(Path(path))
+
+
+def _photo_names(store: Store) -> Iterator[str]:
+    names = store.names()
+    return names if isinstance(store, SingleFile) else filter(is_photo_name, names)

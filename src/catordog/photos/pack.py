@@ -87,14 +87,15 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for photo, _ in read:
             try:
-                data, suffix = photo.data()
+                data = photo.read()
             except PhotoError as error:
                 failures.append(error)
                 continue
             stem = f"{len(rows):08d}"
-            _add(tar, stem + suffix, data)
-            place = packed.tell() - len(data) - (-len(data) % tarfile.BLOCKSIZE)
-            rows.append((place, len(data), photo.label, content_key(zlib.crc32(data), len(data))))
+            _add(tar, stem + photo.suffix, data)
+            offset = packed.tell() - len(data) - (-len(data) % tarfile.BLOCKSIZE)
+            assert photo.label is not None  # a dataset's photos have labels
+            rows.append((offset, len(data), photo.label, content_key(zlib.crc32(data), len(data))))
             _add(tar, f"{stem}.cls", str(photo.label).encode())
     made = np.array(rows, ROW)
     if rows:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from catordog.errors import CatordogError
+from catordog.photos.photo import Photo
 
 Resize = Literal["squash", "crop", "pad"]
 
@@ -47,6 +48,14 @@ class Preprocess:
             )
         if any(len(values) != 3 for values in (self.mean, self.std)) or min(self.std) <= 0:
             raise CatordogError("mean and std take three numbers each, and std only positive ones")
+
+    def load(self, photo: Photo) -> npt.NDArray[np.uint8]:
+        """Read a photo, decode it near this size, and resize it to `uint8 [S, S, 3]`.
+
+        Raises:
+            PhotoError: it can't be read.
+        """
+        return self.pixels(photo.image(near=self.size))
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize an RGB image of any size to `uint8 [S, S, 3]`."""

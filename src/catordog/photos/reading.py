@@ -75,7 +75,7 @@ def decoded(
 def decoded_one(photo: Photo, preprocess: Preprocess) -> npt.NDArray[np.uint8] | PhotoError:
     """A photo as `uint8 [S, S, 3]`, or why it can't be read."""
     try:
-        return preprocess.pixels(photo.image(near=preprocess.size))
+        return preprocess.load(photo)
     except PhotoError as error:
         return error
 

@@ -139,6 +139,10 @@ class Shards:
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
 
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        del name
+        return None
+
 
 def _read_at(file: Path, offset: int, size: int) -> bytes:
     if not hasattr(os, "pread"):  # Windows

@@ -45,6 +45,9 @@ class Store(Protocol):
     def path(self, name: str) -> str:
         """What its owner calls the file."""
 
+    def file(self, name: str) -> Path | None:
+        """Return the file on disk; None if it is in an archive or in memory."""
+
 
 class Folder:
     """Files under a folder, at any depth; links to folders are followed, once each."""
@@ -74,6 +77,60 @@ class Folder:
 
     def path(self, name: str) -> str:  # noqa: D102
         return str(self.root / name)
+
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        return self.root / name
+
+
+class SingleFile:
+    """One file, whatever it is called."""
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self.name = path.name
+
+    def names(self) -> Iterator[str]:  # noqa: D102
+        yield self.name
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        del name
+        return read_file(self.root)
+
+    def key(self, name: str) -> int:  # noqa: D102
+        return _key_of(self.read(name))
+
+    def path(self, name: str) -> str:  # noqa: D102
+        del name
+        return str(self.root)
+
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        del name
+        return self.root
+
+
+class InMemory:
+    """One file whose bytes are in memory."""
+
+    def __init__(self, data: bytes, path: str) -> None:
+        self._data, self._path = data, path
+
+    def names(self) -> Iterator[str]:  # noqa: D102
+        yield self._path
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        del name
+        return self._data
+
+    def key(self, name: str) -> int:  # noqa: D102
+        return _key_of(self.read(name))
+
+    def path(self, name: str) -> str:  # noqa: D102
+        del name
+        return self._path
+
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        del name
+        return None
 
 
 class Zip:
@@ -131,6 +188,10 @@ class Zip:
 
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
+
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        del name
+        return None
 
     def _archive(self, inner: str | None) -> zipfile.ZipFile:
         """This thread's handle of the archive, or of an archive inside it."""
@@ -228,6 +289,10 @@ class Tar:
 
     def path(self, name: str) -> str:  # noqa: D102
         return f"{self.root}/{name}"
+
+    def file(self, name: str) -> Path | None:  # noqa: D102
+        del name
+        return None
 
 
 def open_store(path: Path) -> Store | None:

@@ -9,24 +9,9 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Protocol
 
 from catordog.errors import CatordogError, PhotoError
-
-
-class Sortable(Protocol):
-    """A photo that can be copied."""
-
-    @property
-    def path(self) -> str:
-        """What it is called."""
-
-    @property
-    def file(self) -> Path | None:
-        """Where it lies; None where it is in an archive."""
-
-    def read(self) -> bytes:
-        """Its bytes."""
+from catordog.photos.photo import Photo
 
 
 class SortedFolders:
@@ -40,7 +25,7 @@ class SortedFolders:
     def __init__(self, root: Path, *, link: bool = False) -> None:
         self.root, self._link = root, link
 
-    def put(self, photo: Sortable, verdict: str) -> Path:
+    def put(self, photo: Photo, verdict: str) -> Path:
         """Put a photo on its shelf. What is there stays: another photo of its name gets a number.
 
         Returns:
@@ -81,7 +66,7 @@ class SortedFolders:
             return place
         raise AssertionError
 
-    def _copied(self, photo: Sortable, shelf: Path, name: str) -> Path:
+    def _copied(self, photo: Photo, shelf: Path, name: str) -> Path:
         handle, made = tempfile.mkstemp(dir=shelf, prefix=".copying-")
         fresh = Path(made)
         try:

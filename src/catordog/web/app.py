@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
-from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -29,7 +28,8 @@ from catordog import __version__
 from catordog.errors import PhotoError
 from catordog.evaluation.explain import explain
 from catordog.model.classifier import BATCH, Classifier, Output
-from catordog.photos.decode import DecodeRules, decode
+from catordog.photos.decode import DecodeRules
+from catordog.photos.photo import Photo
 from catordog.report.explanation import heat
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
@@ -202,15 +202,14 @@ class Service:
     async def _thread(self, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
-    def _image(self, upload: Upload) -> Image.Image:
-        side = self.classifier.model.preprocess.size
-        return decode(upload.data, upload.name, near=side, rules=self._rules)
+    def _photo(self, upload: Upload) -> Photo:
+        return Photo.from_bytes(upload.data, upload.name, self._rules)
 
     def _pixels(self, upload: Upload) -> Pixels:
-        return self.classifier.model.preprocess.pixels(self._image(upload))
+        return self.classifier.model.preprocess.load(self._photo(upload))
 
     def _drawn(self, upload: Upload, name: str | None) -> bytes:
-        image = self._image(upload)
+        image = self._photo(upload).image(near=self.classifier.model.preprocess.size)
         found = explain(self.classifier, image)
         values = found.maps[name or found.prediction.label]
         image.thumbnail((800, 800))
