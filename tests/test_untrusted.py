@@ -113,5 +113,5 @@ class TestArchives:
         files = {"cat.0.jpg": bytes(300_000_000), "dog.0.jpg": jpeg(1)}
         path = write_zip(tmp_path / "bomb.zip", files, zipfile.ZIP_DEFLATED)
         photo = next(p for p in open_dataset(str(path)).photos if "cat" in p.path)
-        with pytest.raises(PhotoError, match="MiB is no photo"):
+        with pytest.raises(PhotoError, match="MiB is too large for a photo"):
             photo.image()

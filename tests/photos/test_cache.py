@@ -1,4 +1,4 @@
-"""The cache of decoded photos: built once, resumed, and never trusted when it is damaged."""
+"""The cache of decoded photos is built once, resumed, and rebuilt when it is damaged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def files_of(tmp_path, suffix=".u8"):
     return sorted((tmp_path / "data/cache").glob(f"*{suffix}"))
 
 
-def test_it_holds_what_decoding_into_memory_gives(pets, tmp_path):
+def test_it_gives_the_same_pixels_as_decoding_into_memory(pets, tmp_path):
     photos = photos_of(pets)
     memory, first, again = (
         read_pixels(photos, PREPROCESS),
@@ -58,7 +58,7 @@ def test_it_holds_what_decoding_into_memory_gives(pets, tmp_path):
 def test_nothing_is_decoded_twice(pets, monkeypatch):
     photos = photos_of(pets)
     cached_pixels(photos, PREPROCESS)
-    monkeypatch.setattr(Preprocess, "pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(Preprocess, "load", lambda *_: pytest.fail("decoded again"))
     cached_pixels(photos, PREPROCESS)
 
 
@@ -70,7 +70,7 @@ def test_moved_photos_find_their_cache_again(pets, tmp_path):
     assert all("elsewhere" in failure.path for failure in moved.failures)
 
 
-def test_other_contents_sizes_and_rules_are_other_caches(pets, tmp_path):
+def test_other_contents_sizes_and_rules_make_other_caches(pets, tmp_path):
     cached_pixels(photos_of(pets), PREPROCESS)
     cached_pixels(photos_of(pets), replace(PREPROCESS, size=40))
     cached_pixels(photos_of(pets), replace(PREPROCESS, resize="crop"))
@@ -81,15 +81,15 @@ def test_other_contents_sizes_and_rules_are_other_caches(pets, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 7, 30, 41])
-def test_a_build_that_broke_off_goes_on_where_it_stopped(pets, tmp_path, stop):
+def test_an_interrupted_build_is_resumed_where_it_stopped(pets, tmp_path, stop):
     photos = photos_of(pets)
 
-    def break_off(done):
+    def interrupt(done):
         if done == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached_pixels(photos, PREPROCESS, progress=break_off)
+        cached_pixels(photos, PREPROCESS, progress=interrupt)
     assert not files_of(tmp_path)
     seen: list[int] = []
     found = cached_pixels(photos, PREPROCESS, progress=seen.append)
@@ -99,15 +99,15 @@ def test_a_build_that_broke_off_goes_on_where_it_stopped(pets, tmp_path, stop):
     assert list(map(str, found.failures)) == list(map(str, memory.failures))
 
 
-def test_a_row_that_was_half_written_is_decoded_again(pets, tmp_path):
+def test_a_half_written_row_is_decoded_again(pets, tmp_path):
     photos = photos_of(pets)
 
-    def break_off(done):
+    def interrupt(done):
         if done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached_pixels(photos, PREPROCESS, progress=break_off)
+        cached_pixels(photos, PREPROCESS, progress=interrupt)
     (partial,) = files_of(tmp_path, ".partial")
     partial.write_bytes(partial.read_bytes()[:-100])
     found = cached_pixels(photos, PREPROCESS)
@@ -115,9 +115,9 @@ def test_a_row_that_was_half_written_is_decoded_again(pets, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["short", "no facts", "wrong facts"])
-def test_a_damaged_cache_is_built_anew(pets, tmp_path, damage):
+def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
     photos = photos_of(pets)
-    whole = np.array(cached_pixels(photos, PREPROCESS).pixels)
+    complete = np.array(cached_pixels(photos, PREPROCESS).pixels)
     (rows,), (facts,) = files_of(tmp_path), files_of(tmp_path, ".json")
     if damage == "short":
         rows.write_bytes(rows.read_bytes()[:-1])
@@ -125,12 +125,13 @@ def test_a_damaged_cache_is_built_anew(pets, tmp_path, damage):
         facts.unlink()
     else:
         facts.write_text('{"failures": [[0, "x"]]}')
-    assert np.array_equal(cached_pixels(photos, PREPROCESS).pixels, whole)
+    assert np.array_equal(cached_pixels(photos, PREPROCESS).pixels, complete)
 
 
-def test_a_disk_without_room_is_said_before_anything_is_decoded(pets, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_decoded(pets, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(Preprocess, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(CatordogError, match=r"GiB left: make room, .*--data\.cache false"):
         cached_pixels(photos_of(pets), PREPROCESS)
 
@@ -142,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_named(pets, tmp_path, monkeypatch):
         cached_pixels(photos_of(pets), PREPROCESS)
 
 
-def test_if_no_photo_can_be_read_nothing_is_left_behind(tmp_path, monkeypatch):
+def test_no_file_is_left_behind_if_no_photo_is_readable(tmp_path, monkeypatch):
     monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
     write_folder(tmp_path / "pets", {"cat.1.jpg": b"no", "dog.1.jpg": b"photo"})
     with pytest.raises(CatordogError, match="none of the 2 photos"):

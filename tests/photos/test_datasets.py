@@ -20,7 +20,7 @@ from catordog.photos.datasets import open_dataset
 from catordog.photos.splits import SplitFractions
 from conftest import jpeg, named, save, write_folder, write_zip
 
-SHARES = SplitFractions(0.25, 0.25)
+FRACTIONS = SplitFractions(0.25, 0.25)
 
 
 def tally(found) -> dict[str, int]:
@@ -45,7 +45,7 @@ def test_a_folder_for_each_class(tmp_path):
     assert tally(found) == {"cat": 3, "dog": 3}
 
 
-def test_class_folders_inside_others(tmp_path):
+def test_class_folders_inside_wrapper_folders(tmp_path):
     root = write_folder(tmp_path, by_folder(6, "download/PetImages/"))
     assert open_dataset(str(root)).classes == ("cat", "dog")
 
@@ -55,7 +55,7 @@ def test_photos_deep_below_a_class_folder_belong_to_the_class(tmp_path):
     assert tally(open_dataset(str(write_folder(tmp_path, files)))) == {"cat": 2, "dog": 1}
 
 
-def test_more_classes_than_two_and_names_in_any_script(tmp_path):
+def test_more_than_two_classes_with_names_in_any_script(tmp_path):
     files = {f"{name}/{i}.jpg": jpeg(i) for name in ("猫", "Hund", "хомяк") for i in range(2)}
     found = open_dataset(str(write_folder(tmp_path, files)))
     assert set(found.classes) == {"猫", "hund", "хомяк"}
@@ -67,40 +67,40 @@ def test_a_flat_folder_of_cat_n_and_dog_n(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "TEST")])
-def test_the_data_sets_own_split_wins(tmp_path, names):
+def test_the_split_of_a_dataset_wins(tmp_path, names):
     files = {}
-    for place, name in enumerate(names):
-        files |= {f"{name}/{('cats', 'dogs')[i % 2]}/{i}.jpg": jpeg(10 * place + i) for i in
-                  range(2 * (3 - place))}  # fmt: skip
+    for number, name in enumerate(names):
+        files |= {f"{name}/{('cats', 'dogs')[i % 2]}/{i}.jpg": jpeg(10 * number + i) for i in
+                  range(2 * (3 - number))}  # fmt: skip
     found = open_dataset(str(write_folder(tmp_path, files)))
-    sizes = [len(found.split(side, SHARES)) for side in ("train", "val", "test")]
+    sizes = [len(found.split(split, FRACTIONS)) for split in ("train", "val", "test")]
     assert sizes == [6, 4, 2]
-    assert len(found.split("all", SHARES)) == 12
+    assert len(found.split("all", FRACTIONS)) == 12
 
 
-def test_validation_is_cut_from_training_photos_where_there_is_none(tmp_path):
+def test_missing_validation_photos_are_taken_from_the_training_photos(tmp_path):
     files = {f"train/{name}": data for name, data in named(60).items()}
     files |= {f"test/{name}": data for name, data in named(64).items() if name not in named(60)}
     found = open_dataset(str(write_folder(tmp_path, files)))
-    sides = Counter(found.splits(SHARES))
-    assert sides["test"] == 4
-    assert sides["val"] > 5
-    assert sides["train"] > sides["val"]
+    sizes = Counter(found.splits(FRACTIONS))
+    assert sizes["test"] == 4
+    assert sizes["val"] > 5
+    assert sizes["train"] > sizes["val"]
 
 
-def test_a_zip_is_read_in_place_and_means_what_its_folder_means(tmp_path):
+def test_a_zip_is_read_in_place_and_equals_its_folder(tmp_path):
     folder = open_dataset(str(write_folder(tmp_path / "photos", named(8))))
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = write_zip(tmp_path / f"{method}.zip", named(8), method)
         before = sorted(tmp_path.iterdir())
         archive = open_dataset(str(path))
         assert shown_by_class(archive) == shown_by_class(folder)
-        assert archive.splits(SHARES) == folder.splits(SHARES)
+        assert archive.splits(FRACTIONS) == folder.splits(FRACTIONS)
         assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_kaggles_zip_of_zips(tmp_path, method):
+def test_the_zip_of_zips_from_kaggle(tmp_path, method):
     train = io.BytesIO()
     with zipfile.ZipFile(train, "w") as archive:
         for name, data in named(8).items():
@@ -130,12 +130,12 @@ def test_the_official_oxford_pet_layout(tmp_path):
     files["annotations/trimaps/beagle_1.png"] = jpeg(9)
     found = open_dataset(str(write_folder(tmp_path, files)))
     assert tally(found) == {"cat": 2, "dog": 2}
-    assert [Path(photo.path).stem for photo in found.split("test", SHARES)] == [
+    assert [Path(photo.path).stem for photo in found.split("test", FRACTIONS)] == [
         "Abyssinian_2", "beagle_2",
     ]  # fmt: skip
 
 
-def test_microsofts_archive(tmp_path):
+def test_the_archive_from_microsoft(tmp_path):
     files = {f"PetImages/{name}": data for name, data in by_folder(6).items()}
     files |= {"readme[1].txt": b"read me", "MSR-LA - 3467.docx": b"licence"}
     files |= {"PetImages/Cat/Thumbs.db": b"litter", "PetImages/Cat/666.jpg": b""}
@@ -146,14 +146,14 @@ def test_microsofts_archive(tmp_path):
         broken.image()
 
 
-def test_drawn_pictures_by_name():
+def test_the_synthetic_dataset_by_name():
     found = open_dataset("drawn:n=40,seed=3,size=32")
     assert tally(found) == {"cat": 20, "dog": 20}
     assert found.photos[0].image().size == (32, 32)
     assert len(open_dataset("drawn").photos) == 8000
 
 
-def test_litter_and_hidden_files_are_no_photos(tmp_path):
+def test_hidden_files_and_litter_are_skipped(tmp_path):
     files = named(6) | {
         "__MACOSX/._cat.0.jpg": b"x",
         ".hidden/cat.9.jpg": jpeg(0),
@@ -165,24 +165,24 @@ def test_litter_and_hidden_files_are_no_photos(tmp_path):
         assert len(open_dataset(str(path)).photos) == 6
 
 
-def test_copies_fall_on_the_same_side(tmp_path):
+def test_copies_are_in_the_same_split(tmp_path):
     files = named(40)
     files |= {f"{name.split('.')[0]}.{900 + i}.jpg": data for i, (name, data) in
               enumerate(named(40).items())}  # fmt: skip
     found = open_dataset(str(write_folder(tmp_path, files)))
-    sides: dict[bytes, set[str]] = {}
-    for photo, side in zip(found.photos, found.splits(SHARES), strict=True):
-        sides.setdefault(Path(photo.path).read_bytes(), set()).add(side)
-    assert len(sides) == 40
-    assert all(len(side) == 1 for side in sides.values())
-    assert set.union(*sides.values()) == {"train", "val", "test"}
+    splits: dict[bytes, set[str]] = {}
+    for photo, split in zip(found.photos, found.splits(FRACTIONS), strict=True):
+        splits.setdefault(photo.read(), set()).add(split)
+    assert len(splits) == 40
+    assert all(len(split) == 1 for split in splits.values())
+    assert set.union(*splits.values()) == {"train", "val", "test"}
 
 
 def test_new_photos_move_none_of_the_old_ones(tmp_path):
     before = open_dataset(str(write_folder(tmp_path, named(40))))
-    old = dict(zip((p.path for p in before.photos), before.splits(SHARES), strict=True))
+    old = dict(zip((p.path for p in before.photos), before.splits(FRACTIONS), strict=True))
     after = open_dataset(str(write_folder(tmp_path, named(60))))
-    new = dict(zip((p.path for p in after.photos), after.splits(SHARES), strict=True))
+    new = dict(zip((p.path for p in after.photos), after.splits(FRACTIONS), strict=True))
     assert {path: new[path] for path in old} == old
 
 
@@ -195,7 +195,7 @@ def test_a_path_in_an_archive_never_leaves_its_folder(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_in_a_loop(tmp_path):
     root = write_folder(tmp_path / "pets", by_folder(4))
     write_folder(tmp_path / "elsewhere", {"far.jpg": jpeg(8)})
     (root / "Cat" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -219,8 +219,8 @@ def test_a_zip_can_be_read_by_another_process(tmp_path):
 def test_a_damaged_photo_in_a_zip_is_named(tmp_path):
     path = write_zip(tmp_path / "a.zip", named(4))
     data = bytearray(path.read_bytes())
-    place = data.find(jpeg(0)) + 200
-    data[place : place + 20] = bytes(20)
+    start = data.find(jpeg(0)) + 200
+    data[start : start + 20] = bytes(20)
     path.write_bytes(data)
     found = open_dataset(str(path))
     bad = [photo for photo in found.photos if photo.path.endswith("cat.0.jpg")]
@@ -239,7 +239,7 @@ def test_a_damaged_photo_in_a_zip_is_named(tmp_path):
         ({"img1.jpg": b"x", "img2.jpg": b"x"}, "no labels"),
     ],
 )
-def test_what_is_no_data_set_says_why_and_what_would_be(tmp_path, files, words):
+def test_a_folder_that_is_no_dataset_is_refused_with_the_reason(tmp_path, files, words):
     (tmp_path / "data").mkdir()
     root = write_folder(tmp_path / "data", files)
     with pytest.raises(CatordogError, match=words) as caught:
@@ -257,15 +257,15 @@ def test_what_is_no_data_set_says_why_and_what_would_be(tmp_path, files, words):
         ("drawn:n=0", "n > 0"),
     ],
 )
-def test_a_name_that_is_none_is_refused(name, words):
+def test_an_unknown_name_or_setting_is_refused(name, words):
     with pytest.raises(CatordogError, match=words):
         open_dataset(name)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
+def test_an_incomplete_archive_and_a_file_that_is_none_are_refused(tmp_path):
     (tmp_path / "half.zip").write_bytes(write_zip(tmp_path / "a.zip", named(4)).read_bytes()[:900])
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(CatordogError, match="not a whole zip"):
+    with pytest.raises(CatordogError, match="not a complete zip"):
         open_dataset(str(tmp_path / "half.zip"))
     with pytest.raises(CatordogError, match="neither a folder nor an archive"):
         open_dataset(str(tmp_path / "notes.txt"))
@@ -275,26 +275,26 @@ def test_a_split_without_a_class_is_refused(tmp_path):
     files = {"train/cat/1.jpg": jpeg(0), "train/dog/1.jpg": jpeg(1), "test/cat/2.jpg": jpeg(2)}
     found = open_dataset(str(write_folder(tmp_path, files)))
     with pytest.raises(CatordogError, match="test split has no photo of dog"):
-        found.split("test", SHARES)
+        found.split("test", FRACTIONS)
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+def test_the_error_for_a_missing_split_lists_the_existing_ones(tmp_path):
     files = {f"train/{name}": data for name, data in named(4).items()}
     files |= {f"val/{name}": jpeg(90 + i) for i, name in enumerate(named(4))}
     found = open_dataset(str(write_folder(tmp_path, files)))
     with pytest.raises(CatordogError, match="no test photos; it has train, val"):
-        found.split("test", SHARES)
+        found.split("test", FRACTIONS)
 
 
-def test_the_real_zip_is_split_as_promised(shared_photos):
+def test_the_real_zip_is_split_by_the_fractions(shared_photos):
     found = open_dataset(str(shared_photos / "dogs-vs-cats-200px.zip"))
-    sides = Counter(found.splits(SplitFractions(0.1, 0.2)))
+    sizes = Counter(found.splits(SplitFractions(0.1, 0.2)))
     assert len(found.photos) == 20_000
-    assert sides["val"] / 20_000 == pytest.approx(0.1, abs=0.01)
-    assert sides["test"] / 20_000 == pytest.approx(0.2, abs=0.01)
+    assert sizes["val"] / 20_000 == pytest.approx(0.1, abs=0.01)
+    assert sizes["test"] / 20_000 == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_real_folders_are_understood(shared_photos):
+def test_the_real_folders_are_read(shared_photos):
     original = open_dataset(str(shared_photos / "dogs-vs-cats-original-600"))
     assert original.classes == ("cat", "dog")
     assert len(original.photos) == 600
@@ -304,16 +304,16 @@ def test_the_real_folders_are_understood(shared_photos):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_a_tar_is_read_as_its_folder_would_be(tmp_path, mode):
+def test_a_tar_equals_its_folder(tmp_path, mode):
     folder = open_dataset(str(write_folder(tmp_path / "photos", named(8))))
-    path = tmp_path / "photos.archive"  # its content says what it is, not its name
+    path = tmp_path / "photos.archive"  # recognised by content, not by name
     write_tar(path, named(8), mode)
     archive = open_dataset(str(path))
     assert shown_by_class(archive) == shown_by_class(folder)
-    assert archive.splits(SHARES) == folder.splits(SHARES)
+    assert archive.splits(FRACTIONS) == folder.splits(FRACTIONS)
 
 
-def test_a_tar_is_untrusted(tmp_path):
+def test_only_regular_files_of_a_tar_are_read_and_a_truncated_tar_is_refused(tmp_path):
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w") as archive:
         for name, data in {"../../cat.1.jpg": jpeg(0), "/dog.1.jpg": jpeg(1)}.items():
@@ -326,11 +326,11 @@ def test_a_tar_is_untrusted(tmp_path):
             archive.addfile(info)
     found = open_dataset(str(path))
     assert sorted(photo.name for photo in found.photos) == ["cat.1.jpg", "dog.1.jpg"]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(jpeg(0)) // 2])
-    with pytest.raises(CatordogError, match=r"not a whole tar|no photos|neither|one class"):
+    complete = path.read_bytes()
+    path.write_bytes(complete[: len(jpeg(0)) // 2])
+    with pytest.raises(CatordogError, match="not a complete tar"):
         open_dataset(str(path))
-    (tmp_path / "half.tar.gz").write_bytes(gzip.compress(whole)[:900])
+    (tmp_path / "half.tar.gz").write_bytes(gzip.compress(complete)[:900])
     with pytest.raises(CatordogError, match="can't be unpacked"):
         open_dataset(str(tmp_path / "half.tar.gz"))
 
@@ -343,7 +343,7 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str) -> None:
             archive.addfile(info, io.BytesIO(data))
 
 
-def test_folders_nested_deeper_than_pythons_stack_and_thousands_of_them(tmp_path):
+def test_photos_are_found_below_1500_nested_and_3000_adjacent_folders(tmp_path):
     root = write_folder(tmp_path, {"dog/1.jpg": jpeg(1), "cat/0.jpg": jpeg(0)})
     deep = str(root / "dog")
     made = 0
@@ -361,24 +361,24 @@ def test_folders_nested_deeper_than_pythons_stack_and_thousands_of_them(tmp_path
     assert made > 200
     counted = tally(open_dataset(str(root)))
     Path(deep, "x.jpg").unlink()
-    for _ in range(made):  # deeper than what pytest tidies up with
+    for _ in range(made):  # too deep for pytest's own clean-up
         Path(deep).rmdir()
         deep = deep.removesuffix("/d")
     assert counted == {"cat": 2, "dog": 2}
 
 
-def test_names_that_differ_by_case_or_are_in_no_encoding_are_two_photos(tmp_path):
+def test_names_may_differ_by_case_alone_or_be_no_valid_unicode(tmp_path):
     root = write_folder(tmp_path, by_folder(4))
     (root / "Cat" / "a.jpg").write_bytes(jpeg(10))
     (root / "Cat" / "A.JPG").write_bytes(jpeg(12))
-    same_file = (root / "Cat" / "a.jpg").read_bytes() == jpeg(12)  # a system that knows no case
+    same_file = (root / "Cat" / "a.jpg").read_bytes() == jpeg(12)  # a file system that ignores case
     (root / "dog" / "Füchsle 狐.jpg").write_bytes(jpeg(11))
     if sys.platform == "linux":
         Path(os.fsdecode(os.fsencode(root / "dog") + b"/\xff\xfe.jpg")).write_bytes(jpeg(13))
     found = open_dataset(str(root))
     assert tally(found)["cat"] == (3 if same_file else 4)
     assert all(photo.image() for photo in found.photos)
-    assert found.splits(SHARES)
+    assert found.splits(FRACTIONS)
 
 
 def scaled(data: bytes, *, mirror: bool = False, quality: int = 70) -> bytes:
@@ -386,28 +386,28 @@ def scaled(data: bytes, *, mirror: bool = False, quality: int = 70) -> bytes:
     return save(ImageOps.mirror(image) if mirror else image, "JPEG", quality=quality)
 
 
-def test_near_copies_scaled_reencoded_or_mirrored_fall_on_the_same_side(tmp_path, monkeypatch):
+def test_scaled_reencoded_and_mirrored_copies_are_in_the_same_split(tmp_path, monkeypatch):
     monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
     files = named(60)
     for i, data in enumerate(list(named(60).values())):
         files[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"] = scaled(data, mirror=i % 3 == 0)
     found = open_dataset(str(write_folder(tmp_path / "pets", files)))
-    sides = dict(zip(found.photos.names, found.splits(SHARES), strict=True))
+    splits = dict(zip(found.photos.names, found.splits(FRACTIONS), strict=True))
     for i, name in enumerate(named(60)):
-        assert sides[name] == sides[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"]
-    assert set(sides.values()) == {"train", "val", "test"}
+        assert splits[name] == splits[f"{('cat', 'dog')[i % 2]}.{500 + i}.jpg"]
+    assert set(splits.values()) == {"train", "val", "test"}
 
 
-def test_photos_on_a_list_are_left_out_of_every_side(tmp_path):
+def test_photos_on_an_exclude_list_are_in_no_split(tmp_path):
     root = write_folder(tmp_path / "pets", named(40))
     listed = tmp_path / "out.csv"
     listed.write_text("path,reason\npets/cat.3.jpg,wrong\ndog.2.jpg,blurred\n")
     with contextlib.chdir(tmp_path):
         found = open_dataset("pets", exclude=str(listed))
         assert found.excluded == {"cat.3.jpg", "dog.2.jpg"}
-        left = {photo.name for photo in found.split("all", SHARES)}
+        left = {photo.name for photo in found.split("all", FRACTIONS)}
         assert left == set(named(40)) - found.excluded
-        assert len(found.split("all", SHARES, excluded=True)) == 40
+        assert len(found.split("all", FRACTIONS, excluded=True)) == 40
         assert "2 excluded" in found.summary()
     listed.write_text("path\nelsewhere/cat.3.jpg\n")
     with pytest.raises(CatordogError, match="none of its 1 paths is in"):
@@ -419,17 +419,17 @@ def test_photos_on_a_list_are_left_out_of_every_side(tmp_path):
         open_dataset(str(root), exclude=str(tmp_path / "nowhere.csv"))
 
 
-def test_on_the_real_zip_no_copy_straddles_two_sides(shared_photos):
+def test_no_copy_in_the_real_zip_straddles_two_splits(shared_photos):
     found = open_dataset(str(shared_photos / "dogs-vs-cats-200px.zip"))
-    sides = dict(zip((Path(n).stem for n in found.photos.names),
+    splits = dict(zip((Path(n).stem for n in found.photos.names),
                      found.splits(SplitFractions(0.1, 0.2)), strict=True))  # fmt: skip
     for group in (
         ("cat.10360", "cat.3345"), ("cat.12408", "cat.2339"), ("cat.6143", "cat.6204"),
         ("dog.10401", "dog.10797", "dog.2877", "cat.11565"), ("dog.2027", "dog.3082"),
         ("cat.8456", "dog.8736"),
     ):  # fmt: skip
-        assert len({sides[name] for name in group if name in sides}) <= 1
+        assert len({splits[name] for name in group if name in splits}) <= 1
     for label in ("cat", "dog"):
-        own = Counter(side for name, side in sides.items() if name.startswith(label))
+        own = Counter(split for name, split in splits.items() if name.startswith(label))
         assert own["test"] / own.total() == pytest.approx(0.2, abs=0.01)
         assert own["val"] / own.total() == pytest.approx(0.1, abs=0.01)

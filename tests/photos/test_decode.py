@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from catordog.errors import PhotoError
+from catordog.photos import decode as decode_module
 from catordog.photos.decode import DecodeRules, decode
 from conftest import jpeg, save
 
@@ -15,7 +16,7 @@ RED = (200, 40, 30)
 
 
 def half_red(mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
-    """Red on the left, black on the right, so that turning and mirroring show."""
+    """Red on the left, black on the right, so that rotating and mirroring it can be seen."""
     image = Image.new("RGB", size, "black")
     image.paste(RED, (0, 0, size[0] // 2, size[1]))
     return image.convert(mode)
@@ -52,16 +53,16 @@ def test_progressive_jpeg_is_read():
     assert decode(save(half_red(), "JPEG", progressive=True)).size == (40, 24)
 
 
-def test_a_phones_rotation_is_applied():
+def test_the_exif_rotation_of_a_phone_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
     image = decode(save(half_red(), "JPEG", exif=exif, quality=95))
     assert image.size == (24, 40)
-    assert np.allclose(image.getpixel((12, 5)), RED, atol=12)  # what was left is on top
+    assert np.allclose(image.getpixel((12, 5)), RED, atol=12)  # the left side is on top
 
 
 def test_an_embedded_profile_is_converted_to_srgb():
-    """A profile in which red and blue have changed places turns red pixels into blue ones."""
+    """A profile whose red and blue are swapped turns red pixels into blue ones."""
     srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = srgb.index(b"rXYZ"), srgb.index(b"bXYZ")
     srgb[red : red + 4], srgb[blue : blue + 4] = b"bXYZ", b"rXYZ"
@@ -71,7 +72,7 @@ def test_an_embedded_profile_is_converted_to_srgb():
         assert found == pytest.approx((30, 40, 200), abs=12), form
 
 
-def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_passed_over():
+def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_ignored():
     image = Image.new("RGB", (8, 8), (100, 100, 200))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (srgb, b"not a profile", srgb[:200]):
@@ -79,18 +80,18 @@ def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_passed_over():
         assert found == pytest.approx((100, 100, 200), abs=1)
 
 
-def test_heic_is_read_where_the_library_is_there():
+def test_heic_is_read_if_its_library_is_installed():
     pillow_heif = pytest.importorskip("pillow_heif")
     file = io.BytesIO()
     pillow_heif.from_pillow(half_red(size=(64, 48))).save(file, quality=95)
     image = decode(file.getvalue())
     assert image.size == (64, 48)
     assert np.allclose(image.getpixel((8, 24)), RED, atol=20)
-    with pytest.raises(PhotoError):
+    with pytest.raises(PhotoError, match="truncated file"):
         decode(file.getvalue()[:300])
 
 
-def test_only_the_first_frame_of_an_animation_counts():
+def test_the_first_frame_of_an_animation_is_decoded():
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = save(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(data).getpixel((1, 1)) == (255, 0, 0)
@@ -103,7 +104,7 @@ def test_a_large_jpeg_is_decoded_near_the_size_that_is_needed():
     assert decode(data).size == (2000, 1200)
 
 
-def test_content_decides_and_not_the_name():
+def test_the_format_is_decided_by_content_and_not_by_name():
     assert decode(save(half_red(), "PNG"), "cat.jpg").size == (40, 24)
 
 
@@ -116,16 +117,26 @@ def test_content_decides_and_not_the_name():
         (b"%PDF-1.7 ...", "PDF"),
         (b"PK\x03\x04" + bytes(60), "zip archive"),
         (bytes(600), "only zeros"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(range(200)), "HEIC|damaged"),
-        (b"\xff\xd8\xff" + b"\x00junk" * 20, "JPEG|damaged"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "PNG|damaged|not a photo"),
+        (b"\xff\xd8\xff" + b"\x00junk" * 20, "a JPEG whose header is damaged"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "a PNG whose header is damaged"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
     ],
 )
-def test_what_is_no_photo_says_what_it_is(data, reason):
+def test_an_error_says_what_a_file_is_that_is_no_photo(data, reason):
     with pytest.raises(PhotoError, match=reason) as caught:
         decode(data, "thing.jpg")
     assert "thing.jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("installed", "reason"),
+    [(True, "a HEIC whose header is damaged"), (False, r"pip install 'catordog\[heic\]'")],
+)
+def test_an_undecodable_heic_says_whether_its_reader_is_missing(installed, reason, monkeypatch):
+    monkeypatch.setattr(decode_module, "_heif", lambda: installed)
+    monkeypatch.setattr(decode_module, "_formats", lambda: decode_module.FORMATS)
+    with pytest.raises(PhotoError, match=reason):
+        decode(b"\x00\x00\x00\x18ftypheic" + bytes(range(200)))
 
 
 def test_a_truncated_photo_is_refused_unless_allowed():
@@ -136,7 +147,7 @@ def test_a_truncated_photo_is_refused_unless_allowed():
     assert decode(half, rules=DecodeRules(allow_truncated=True)).size == (400, 400)
 
 
-def test_a_pixel_bomb_is_refused_before_its_pixels_are_made():
+def test_a_decompression_bomb_is_refused_before_its_pixels_are_allocated():
     bomb = save(Image.new("1", (20_000, 20_000)), "PNG")  # 50 kB for 400 megapixels
     with pytest.raises(PhotoError, match="more than the limit of 200 mega"):
         decode(bomb)
@@ -145,23 +156,23 @@ def test_a_pixel_bomb_is_refused_before_its_pixels_are_made():
 
 
 @pytest.mark.parametrize("step", range(40))
-def test_whatever_the_bytes_the_outcome_is_a_picture_or_a_photo_error(step):
+def test_any_bytes_give_an_image_or_a_photo_error(step):
     generator = np.random.default_rng(step)
     data = bytearray(jpeg(step) if step % 2 else save(half_red(), "PNG"))
-    for place in generator.integers(0, len(data), 12):
-        data[place] = generator.integers(0, 256)
+    for index in generator.integers(0, len(data), 12):
+        data[index] = generator.integers(0, 256)
     with contextlib.suppress(PhotoError):
         assert decode(bytes(data)).mode == "RGB"
 
 
-def test_file_like_names_never_open_a_file():
+def test_the_path_only_names_a_photo_and_is_never_opened():
     assert decode(io.BytesIO(jpeg(0)).getvalue(), "/nowhere/at/all.jpg").size == (48, 48)
 
 
-def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused_at_once():
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
     plain = save(Image.new("L", (8000, 8000), 128), "JPEG", progressive=True)
     last = plain.rindex(b"\xff\xda")
-    bomb = plain[:last] + plain[last:-2] * 5000 + plain[-2:]  # some ten seconds for every megabyte
+    bomb = plain[:last] + plain[last:-2] * 5000 + plain[-2:]  # about ten seconds per megabyte
     decode(plain)
-    with pytest.raises(PhotoError, match="scans: made to take long"):
+    with pytest.raises(PhotoError, match="scans: a decompression bomb"):
         decode(bomb)

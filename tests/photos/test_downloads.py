@@ -1,4 +1,4 @@
-"""Downloads, against a server on this machine that serves archives of the real layouts."""
+"""Downloads from a local server that serves archives in the real layouts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from conftest import jpeg, write_zip
 
 @dataclass
 class Site:
-    """What the server serves, how it misbehaves, and what it was asked for."""
+    """What the server serves, how it misbehaves, and which requests it had."""
 
     url: str
     files: dict[str, bytes]
-    break_after: list[int] = field(default_factory=list)  # bytes, for one answer each
+    break_after: list[int] = field(default_factory=list)  # bytes, one entry per response
     ranges: bool = True
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def site(tmp_path, monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             name, wanted = self.path.lstrip("/"), self.headers.get("Range")
-            site.asked.append((name, wanted))
+            site.requests.append((name, wanted))
             data = site.files.get(name)
             if data is None:
                 self.send_error(404)
@@ -82,36 +82,36 @@ def microsoft(site, tmp_path, monkeypatch):
     return tmp_path / "data" / "kagglecats.zip"
 
 
-def test_a_data_set_is_fetched_once_verified_and_its_licence_shown_once(site, microsoft, capsys):
+def test_a_dataset_is_downloaded_once_and_its_licence_is_shown(site, microsoft, capsys):
     found = open_dataset("microsoft")
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 21, "dog": 20}
     assert "licence" in capsys.readouterr().err
     assert [path.name for path in microsoft.parent.iterdir()] == [microsoft.name]
     open_dataset("microsoft")
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
     assert "licence" not in capsys.readouterr().err
 
 
-def test_a_break_is_mended_by_going_on_from_there(site, microsoft):
+def test_a_broken_download_is_resumed(site, microsoft):
     site.break_after = [5000, 7000]
     fetch("microsoft")
-    assert [wanted for _, wanted in site.asked] == [None, "bytes=5000-", "bytes=12000-"]
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=5000-", "bytes=12000-"]
     assert microsoft.read_bytes() == site.files["kagglecats.zip"]
 
 
-def test_a_server_that_knows_no_ranges_sends_everything_again(site, microsoft):
+def test_a_server_without_range_support_sends_everything_again(site, microsoft):
     site.break_after, site.ranges = [5000], False
     fetch("microsoft")
     assert microsoft.read_bytes() == site.files["kagglecats.zip"]
 
 
-def test_after_many_breaks_the_same_command_goes_on_later(site, microsoft):
+def test_after_many_breaks_the_next_call_resumes(site, microsoft):
     site.break_after = [1000] * downloads.ATTEMPTS
     with pytest.raises(CatordogError, match=r"broke off .* run the same command again"):
         fetch("microsoft")
     assert not microsoft.exists()
     fetch("microsoft")
-    assert site.asked[-1][1] == f"bytes={1000 * downloads.ATTEMPTS}-"
+    assert site.requests[-1][1] == f"bytes={1000 * downloads.ATTEMPTS}-"
     assert microsoft.read_bytes() == site.files["kagglecats.zip"]
 
 
@@ -122,7 +122,7 @@ def test_wrong_bytes_are_deleted_and_never_used(site, microsoft):
     assert not list(microsoft.parent.iterdir())
 
 
-def test_a_file_put_there_by_hand_is_verified_too(site, microsoft):
+def test_a_file_placed_by_hand_is_verified_too(site, microsoft):
     microsoft.parent.mkdir()
     microsoft.write_bytes(b"something else")
     with pytest.raises(CatordogError, match="is not the published file"):
@@ -130,14 +130,14 @@ def test_a_file_put_there_by_hand_is_verified_too(site, microsoft):
     assert microsoft.read_bytes() == b"something else"
     microsoft.write_bytes(site.files["kagglecats.zip"])
     assert fetch("microsoft") == microsoft
-    assert not site.asked
+    assert not site.requests
 
 
-def test_a_server_without_the_file_and_no_server_at_all_say_what_to_do(
+def test_without_the_file_or_the_network_the_error_tells_where_to_put_the_file(
     site, microsoft, monkeypatch, capsys
 ):
     site.files.clear()
-    assert main(["evaluate", "m.ckpt", "--data", "microsoft"]) == 2  # the model is looked at first
+    assert main(["evaluate", "m.ckpt", "--data", "microsoft"]) == 2  # the model is read first
     assert "m.ckpt" in capsys.readouterr().err
     assert main(["audit", "--data", "microsoft"]) == 2
     assert f"404 Not Found: get it elsewhere, and put the file at {microsoft}" in " ".join(
@@ -154,10 +154,13 @@ def test_a_server_without_the_file_and_no_server_at_all_say_what_to_do(
     assert f"put the file at {microsoft}" in last
 
 
-def test_a_download_that_has_no_room_is_refused_before_it_begins(site, microsoft, monkeypatch):
+def test_a_download_for_which_the_disk_is_too_full_is_refused_before_it_begins(
+    site, microsoft, monkeypatch
+):
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: type("D", (), {"free": 100})())
     with pytest.raises(CatordogError, match="make room"):
         fetch("microsoft")
+    assert not list(microsoft.parent.iterdir())
 
 
 def oxford_archives() -> dict[str, bytes]:
@@ -186,7 +189,9 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def test_oxford_pets_come_by_species_with_their_official_split(site, tmp_path, monkeypatch):
+def test_oxford_pets_are_labelled_by_species_and_keep_their_official_split(
+    site, tmp_path, monkeypatch
+):
     site.files |= oxford_archives()
     site.break_after = [3000]
     resources = [
@@ -197,12 +202,12 @@ def test_oxford_pets_come_by_species_with_their_official_split(site, tmp_path, m
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 12, "dog": 12}
     assert Counter(found.splits(SplitFractions(0, 0.2))) == {"train": 12, "test": 12}
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["oxford-pets"]
-    asked = len(site.asked)
+    before = len(site.requests)
     open_dataset("oxford-pets")
-    assert len(site.asked) == asked
+    assert len(site.requests) == before
 
 
-def test_oxford_pets_without_a_network_say_where_the_files_go(site, tmp_path, monkeypatch):
+def test_without_oxford_pets_the_error_tells_where_to_put_the_files(site, tmp_path, monkeypatch):
     resources = ((f"{site.url}/images.tar.gz", "0" * 32),)
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", resources)
     with pytest.raises(CatordogError, match=r"put the two archives into .*oxford-iiit-pet"):

@@ -1,4 +1,4 @@
-"""Perceptual hashes: the field's own, and found alike where people see a copy."""
+"""Perceptual hashes agree with imagehash's, and find the copies that people see."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from catordog.photos.near_copies import (
-    BYTES,
+    HASH_BYTES,
     Hashes,
+    grey_thumbnail,
     groups_of_pairs,
     hashes_of_thumbnails,
-    pairs_alike,
-    thumbnail,
+    similar_pairs,
 )
 from conftest import picture, save
 
@@ -23,15 +23,15 @@ SIZE = (256, 192)
 
 
 def hashes(*images: Image.Image) -> Hashes:
-    return hashes_of_thumbnails(np.stack([thumbnail(image) for image in images]))
+    return hashes_of_thumbnails(np.stack([grey_thumbnail(image) for image in images]))
 
 
-def again(image: Image.Image, quality: int) -> Image.Image:
+def compressed(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(io.BytesIO(save(image, "JPEG", quality=quality)))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_hash_is_the_imagehash_librarys_phash_bit_for_bit(seed):
+def test_the_hash_equals_the_phash_of_the_imagehash_library_bit_for_bit(seed):
     image = picture(seed, SIZE)
     theirs = imagehash.phash(image, hash_size=16, highfreq_factor=2).hash
     mirrored = imagehash.phash(
@@ -45,7 +45,7 @@ def test_the_hash_is_the_imagehash_librarys_phash_bit_for_bit(seed):
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda image: again(image, 40), id="compressed"),
+        pytest.param(lambda image: compressed(image, 40), id="compressed"),
         pytest.param(lambda image: image.resize((120, 90)), id="smaller"),
         pytest.param(lambda image: image.resize((200, 200)), id="squashed"),
         pytest.param(ImageOps.mirror, id="mirrored"),
@@ -53,30 +53,30 @@ def test_the_hash_is_the_imagehash_librarys_phash_bit_for_bit(seed):
         pytest.param(lambda image: ImageEnhance.Brightness(image).enhance(1.2), id="brighter"),
     ],
 )
-def test_a_changed_copy_is_alike_and_another_picture_is_not(change):
+def test_a_changed_copy_is_a_near_copy_and_another_picture_is_not(change):
     images = [picture(seed, SIZE) for seed in range(8)]
-    found = list(pairs_alike(hashes(*images, change(images[3]))))
+    found = list(similar_pairs(hashes(*images, change(images[3]))))
     assert set(found) == {(3, 8)}
 
 
-def test_a_blank_picture_is_like_no_other():
-    assert not list(pairs_alike(hashes(*[Image.new("RGB", (64, 64), "teal")] * 2)))
+def test_blank_pictures_are_no_near_copies():
+    assert not list(similar_pairs(hashes(*[Image.new("RGB", (64, 64), "teal")] * 2)))
 
 
-def test_the_pairs_are_those_of_comparing_everything_with_everything():
+def test_nearly_all_pairs_of_an_exhaustive_comparison_are_found_and_no_others():
     random = np.random.default_rng(0)
-    centres = random.integers(0, 256, (40, BYTES), dtype=np.uint8)
-    noise = np.packbits(random.random((400, 8 * BYTES)) < 0.06, axis=1)
+    centres = random.integers(0, 256, (40, HASH_BYTES), dtype=np.uint8)
+    noise = np.packbits(random.random((400, 8 * HASH_BYTES)) < 0.06, axis=1)
     plain = centres[np.arange(400) % 40] ^ noise
     mirrored = random.integers(0, 256, plain.shape, dtype=np.uint8)
     distance = np.bitwise_count(plain[:, None] ^ plain[None]).sum(-1)
     other = np.bitwise_count(plain[:, None] ^ mirrored[None]).sum(-1)
     rows, columns = np.nonzero(np.triu((distance <= 52) | (other <= 52), 1))
     everything = set(zip(rows.tolist(), columns.tolist(), strict=True))
-    found = set(pairs_alike(Hashes(plain, mirrored)))
+    found = set(similar_pairs(Hashes(plain, mirrored)))
     assert found <= everything
     assert len(found) > 0.99 * len(everything)
 
 
-def test_pairs_join_groups():
+def test_photos_linked_by_pairs_form_one_group():
     assert groups_of_pairs(6, [(0, 3), (3, 5), (1, 2)]) == [0, 1, 1, 0, 4, 0]

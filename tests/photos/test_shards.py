@@ -1,8 +1,7 @@
-"""Shards: packed once, read by any number of processes, in an order that a kill doesn't change."""
+"""Shards hold a dataset's photos, and are read in the same order by one process or by several."""
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
@@ -20,7 +18,7 @@ from catordog.photos.shards import INDEX
 from catordog.photos.splits import SPLITS, SplitFractions
 from conftest import jpeg, write_folder
 
-SHARES = SplitFractions()
+FRACTIONS = SplitFractions()
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +35,12 @@ def packed(pets, tmp_path_factory) -> Path:
 
 
 def content(data: str, split: str) -> Counter[tuple[int, int]]:
-    return Counter((photo.key(), photo.label) for photo in open_dataset(data).split(split, SHARES))
+    return Counter(
+        (photo.key(), photo.label) for photo in open_dataset(data).split(split, FRACTIONS)
+    )
 
 
-def test_they_hold_the_same_photos_on_the_same_sides_in_the_same_classes(pets, packed):
+def test_they_hold_the_same_photos_in_the_same_splits_and_classes(pets, packed):
     assert open_dataset(str(packed)).classes == ("cat", "dog")
     for split in SPLITS:
         assert content(str(packed), split) == content(str(pets), split)
@@ -48,7 +48,7 @@ def test_they_hold_the_same_photos_on_the_same_sides_in_the_same_classes(pets, p
     assert picture.image().size == (48, 48)
 
 
-def test_every_shard_has_all_classes(packed):
+def test_every_full_shard_has_all_classes(packed):
     found = open_dataset(str(packed))
     by_shard: dict[str, Counter[int]] = {}
     for photo in found.photos:
@@ -58,16 +58,16 @@ def test_every_shard_has_all_classes(packed):
     assert all(min(counts[0], counts[1]) >= 2 for counts in full)
 
 
-def test_they_are_webdatasets_too(packed):
+def test_webdataset_reads_the_same_photos_and_labels(packed):
     webdataset = pytest.importorskip("webdataset")
     shards = sorted(map(str, packed.glob("train-*.tar")))
     stream = webdataset.WebDataset(shards, shardshuffle=False).to_tuple("jpg", "cls")
-    theirs = [(Image.open(io.BytesIO(data)).size, int(label)) for data, label in stream]
-    ours = [photo.label for photo in open_dataset(str(packed)).split("train", SHARES)]
-    assert [label for _, label in theirs] == ours
+    theirs = [(data, int(label)) for data, label in stream]
+    train = open_dataset(str(packed)).split("train", FRACTIONS)
+    assert theirs == [(photo.read(), photo.label) for photo in train]
 
 
-def test_packing_that_was_killed_goes_on_and_gives_the_same_files(pets, packed, tmp_path):
+def test_interrupted_packing_is_resumed_and_gives_the_same_files(pets, packed, tmp_path):
     for name in ("train-00000.tar", "train-00000.npy", "val-00000.tar"):
         (tmp_path / name).write_bytes((packed / name).read_bytes())
     before = (tmp_path / "train-00000.tar").stat().st_mtime_ns
@@ -77,23 +77,24 @@ def test_packing_that_was_killed_goes_on_and_gives_the_same_files(pets, packed, 
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_photos_that_cant_be_read_are_left_out_and_named(pets, tmp_path, capsys):
+def test_unreadable_photos_are_left_out_and_listed(pets, tmp_path, capsys):
     copy = tmp_path / "pets"
     write_folder(copy, {f"{kind}/{i}.jpg": jpeg(2 * i + (kind == "dog")) for kind in ("cat", "dog")
                         for i in range(30)})  # fmt: skip
     (copy / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     assert main(["shard", "--data", str(copy), "--out", str(tmp_path / "out")]) == 1
     assert "gone.jpg" in capsys.readouterr().err
+    assert "gone.jpg" in (tmp_path / "out" / "unreadable.txt").read_text()
     assert len(open_dataset(str(tmp_path / "out")).photos) == 60
 
 
-def test_a_damaged_shard_costs_the_photos_that_are_damaged(packed, tmp_path):
+def test_only_the_damaged_photos_of_a_damaged_shard_are_lost(packed, tmp_path):
     for file in packed.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tar = tmp_path / "train-00001.tar"
     data = bytearray(tar.read_bytes())
-    place = int(np.load(tar.with_suffix(".npy"))["offset"][3])
-    data[place + 100] ^= 1
+    offset = int(np.load(tar.with_suffix(".npy"))["offset"][3])
+    data[offset + 100] ^= 1
     tar.write_bytes(data)
     failures = []
     for photo in open_dataset(str(tmp_path)).photos:
@@ -109,45 +110,52 @@ def test_a_damaged_shard_costs_the_photos_that_are_damaged(packed, tmp_path):
     ("change", "says"),
     [
         (lambda facts: facts.update(format=2), "format 2"),
-        (lambda facts: facts["shards"][0].__setitem__(0, "../../x.tar"), "no shard's name"),
+        (lambda facts: facts["shards"][0].__setitem__(0, "../../x.tar"), "unusable shard name"),
         (lambda facts: facts["shards"][0].__setitem__(0, "gone.tar"), "No such file"),
         (lambda facts: facts["shards"][0].__setitem__(2, 7), "photos, not 7"),
-        (lambda facts: facts["shards"][0].__setitem__(1, "all"), "no shard's name or side"),
+        (
+            lambda facts: facts["shards"][0].__setitem__(1, "all"),
+            "unusable shard name or split: 'train-00000.tar', 'all'",
+        ),
         (lambda facts: facts.update(classes=["cat"]), "a label without a class"),
-        (lambda facts: facts.clear(), "KeyError"),
+        (lambda facts: facts.clear(), "('format')"),
     ],
 )
-def test_an_index_from_a_stranger_is_checked(packed, tmp_path, change, says):
+def test_an_untrusted_index_is_checked(packed, tmp_path, change, says):
     for file in packed.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     facts = json.loads((packed / INDEX).read_text())
     change(facts)
     (tmp_path / INDEX).write_text(json.dumps(facts))
-    with pytest.raises(CatordogError, match="not a whole index of shards") as error:
+    with pytest.raises(CatordogError, match="unusable index of shards") as error:
         open_dataset(str(tmp_path))
-    assert says in str(error.value) or says == "KeyError"
+    assert says in str(error.value)
 
 
-def test_an_index_of_objects_is_refused_and_runs_nothing(packed, tmp_path):
+def test_an_index_of_pickled_objects_is_refused(packed, tmp_path):
     for file in packed.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     np.save(tmp_path / "train-00000.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(CatordogError, match="not a whole index"):
+    with pytest.raises(CatordogError, match="Object arrays cannot be loaded"):
         open_dataset(str(tmp_path))
 
 
-def test_what_is_wrong_is_said_in_a_line(packed, pets, capsys):
+def test_a_wrong_option_is_one_line_and_writes_nothing(packed, pets, capsys):
     for words, says in (
         (["--data", str(pets), "--out", str(packed)], "it has shards already"),
         (["--data", str(pets), "--out", str(packed / "new"), "--photos", "0"], "--photos 0"),
         (["--data", "nowhere", "--out", str(packed / "new")], "nowhere: no such file"),
     ):
         assert main(["shard", *words]) == 2
-        assert says in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert says in error
+        assert len(error.splitlines()) == 1
+        assert not (packed / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-def test_two_processes_go_on_in_the_middle_of_an_epoch_and_end_where_one_ends(
+def test_two_processes_stopped_within_an_epoch_resume_and_end_with_the_weights_of_one(
     forks, packed, tmp_path
 ):
     from training.test_two_processes import close, run, start, words
@@ -160,4 +168,4 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch_and_end_where_one_ends(
     assert [each.wait() for each in pair] == [75, 75], pair[0].err
     run(forks, 2, [*command, "--ckpt_path", "last"], tmp_path / "two")
     assert close(tmp_path / "one", tmp_path / "two")
-    assert not (tmp_path / "two/data/cache").exists()  # nothing is decoded onto this disk
+    assert not (tmp_path / "two/data/cache").exists()  # decoded photos aren't cached

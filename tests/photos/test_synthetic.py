@@ -17,13 +17,13 @@ def test_a_picture_is_a_function_of_seed_and_index():
     assert (pixels(5) != pixels(5, seed=1)).any()
 
 
-def test_pictures_do_not_depend_on_the_order_they_are_drawn_in():
-    forth = [pixels(index) for index in range(6)]
-    back = [pixels(index) for index in reversed(range(6))]
-    assert all((one == other).all() for one, other in zip(forth, reversed(back), strict=True))
+def test_a_picture_does_not_depend_on_those_drawn_before_it():
+    forward = [pixels(index) for index in range(6)]
+    backward = [pixels(index) for index in reversed(range(6))]
+    assert all((one == other).all() for one, other in zip(forward, reversed(backward), strict=True))
 
 
-def test_a_label_is_known_without_drawing():
+def test_the_label_is_the_same_without_drawing_the_picture():
     for index in range(60):
         drawing = draw(index, 3, morph=0.7)
         assert (drawing.label, drawing.knob) == label_of(index, 3, 0.7)
@@ -38,14 +38,14 @@ def test_any_size_can_be_drawn():
         assert draw(0, size=size).image.size == (size, size)
 
 
-def test_the_true_probability_runs_from_cat_to_dog_and_is_even_in_the_middle():
+def test_the_true_probability_rises_from_cat_to_dog_and_is_one_half_in_the_middle():
     knobs = np.linspace(0, 1, 101)
     p = np.array([probability_of_dog(knob) for knob in knobs])
     assert (p[0], p[50], p[100]) == pytest.approx((0, 0.5, 1))
     assert (np.diff(p) > 0).all()
 
 
-def test_labels_come_out_as_often_as_the_knob_says():
+def test_labels_have_the_frequency_that_the_knob_gives():
     drawn = [label_of(index, 1, morph=1.0) for index in range(20_000)]
     knobs = np.array([knob for _, knob in drawn])
     labels = np.array([label for label, _ in drawn])
@@ -56,12 +56,12 @@ def test_labels_come_out_as_often_as_the_knob_says():
         assert labels[inside].mean() == pytest.approx(expected, abs=spread)
 
 
-def test_morph_is_the_share_of_pictures_between_cat_and_dog():
+def test_morph_is_the_fraction_of_pictures_between_cat_and_dog():
     between = [0 < label_of(index, 0, 0.3)[1] < 1 for index in range(5000)]
     assert np.mean(between) == pytest.approx(0.3, abs=0.03)
 
 
-def test_the_knob_moves_the_picture_little_by_little():
+def test_a_small_change_of_the_knob_is_a_small_change_of_the_picture():
     steps = [
         np.asarray(picture(knob, np.random.default_rng(4), 64), dtype=float)
         for knob in (0.0, 0.1, 0.5, 1.0)
@@ -71,7 +71,7 @@ def test_the_knob_moves_the_picture_little_by_little():
 
 
 def test_a_linear_model_on_pixels_stays_below_75_percent():
-    """Logistic regression on 4,000 pictures, and the best that it does on held-out ones."""
+    """Logistic regression on 4,000 pictures: its best accuracy on held-out ones."""
     n = 4000
     all_pixels = np.stack([pixels(index, size=32).ravel() for index in range(n + 1000)])
     x = torch.from_numpy(all_pixels.astype(np.float32) / 255 - 0.5)

@@ -42,7 +42,7 @@ class Audit:
     def agreement(self) -> float:
         """The share of readable photos on whose labels the model agrees, 0…1."""
         return 1 - len(self.suspects) / max(
-            1, sum(look is not None for look in self.findings.looks)
+            1, sum(look is not None for look in self.findings.facts)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def judge_labels(findings: Findings, classifier: Any, model: str) -> Audit:
     """Let a model look for wrong labels, and for photos that show no class."""
     from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
 
-    readable = [place for place, seen in enumerate(findings.looks) if seen]
+    readable = [place for place, seen in enumerate(findings.facts) if seen]
     kept, features = _features(classifier, findings.photos, readable)
     labels = np.array([findings.photos[place].label for place in kept], dtype=np.int64)
     groups = [findings.groups[place] for place in kept]

@@ -1,8 +1,8 @@
-"""Decoded photos on disk: decoded once, mapped into memory by every later run.
+"""Cache decoded photos on disk: decoded once, memory-mapped by every later run.
 
-A cache is a file of `uint8` rows beside a JSON file that says how many there are, and which photos
-could not be read. Its name is made from the contents of the photos and from their preprocessing,
-so a photo that changes makes another cache, and a data set that moves finds its own again.
+A cache is a file of `uint8` rows beside a JSON file that lists the unreadable photos. Its name is
+a digest of the photos' contents and their preprocessing: a photo that changes makes another cache,
+and a dataset that is moved finds its cache again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from catordog.photos.reading import Pixels, decoded, none_read
 
 _VERSION = 1
 _SPARE = 256 * 2**20
-"""Bytes that the disk has to have left when the cache is whole."""
+"""Bytes that have to remain free on the disk when the cache is complete."""
 
 
 def cached_pixels(
@@ -39,19 +39,19 @@ def cached_pixels(
     rules: DecodeRules = DEFAULT_RULES,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Pixels:
-    """Photos as pixels that lie in a file of `data/cache`, decoding those that aren't there yet.
+    """Photos as pixels in a memory-mapped file of `data/cache`, decoded if they aren't there yet.
 
-    A build that breaks off goes on where it stopped. Several processes that want the same photos
-    wait for the one that decodes them.
+    An interrupted build is resumed where it stopped. Processes that need the same photos wait for
+    the one that decodes them.
 
     Args:
-        photos: which, in which order.
+        photos: in the order in which they are returned.
         preprocess: their size and resize rule.
-        rules: what is refused.
+        rules: that the photos are decoded by; other rules make another cache.
         progress: called with the number of photos decoded so far.
 
     Raises:
-        CatordogError: the disk has no room, or can't be written; or no photo could be read.
+        CatordogError: the disk is full or can't be written, or no photo is readable.
     """
     from filelock import FileLock
 
@@ -71,29 +71,29 @@ def cached_pixels(
 
 
 class _Cache:
-    """The cache of some photos at some size."""
+    """The cache of these photos with this preprocessing."""
 
     def __init__(
         self, folder: Path, photos: Sequence[Photo], preprocess: Preprocess, rules: DecodeRules
     ) -> None:
         self.folder, self.photos, self.preprocess = folder, photos, preprocess
-        side = preprocess.size
-        self.row = (side, side, 3)
-        self.row_bytes = side * side * 3
+        size = preprocess.size
+        self.row = (size, size, 3)
+        self.row_bytes = size * size * 3
         keys = list(in_parallel(key_or_none, photos))
-        what = (_VERSION, side, preprocess.resize, astuple(rules))
-        digest = hashlib.blake2b(repr(what).encode(), digest_size=8)
+        settings = (_VERSION, size, preprocess.resize, astuple(rules))
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
         digest.update(np.array([key or 0 for key in keys], np.uint64).tobytes())
-        self.name = f"pixels-{side}-{digest.hexdigest()}"
+        self.name = f"pixels-{size}-{digest.hexdigest()}"
 
     def file(self, suffix: str) -> Path:
         return self.folder / (self.name + suffix)
 
     def read(self) -> Pixels | None:
-        """What is there, if it is whole."""
+        """The cached pixels, if they are complete."""
         try:
             facts = json.loads(self.file(".json").read_text("utf-8"))
-            failures = {int(place): str(reason) for place, reason in facts["failures"]}
+            failures = {int(index): str(reason) for index, reason in facts["failures"]}
             rows = len(self.photos) - len(failures)
             if self.file(".u8").stat().st_size != rows * self.row_bytes or not rows:
                 return None
@@ -103,51 +103,51 @@ class _Cache:
         return self._pixels(pixels, failures)
 
     def build(self, progress: Callable[[int], None]) -> Pixels:
-        """Decode what is missing."""
+        """Decode the photos, from where an interrupted build stopped."""
         partial, journal = self.file(".partial"), self.file(".failures")
-        done, failures = self._left_behind(partial, journal)
+        done, failures = self._read_interrupted(partial, journal)
         rows = done - len(failures)
         needed = (len(self.photos) - done) * self.row_bytes
         free = shutil.disk_usage(self.folder).free
         if needed + _SPARE > free:
             raise CatordogError(
-                f"the decoded photos take {needed / 2**30:.1f} GiB more in {self.folder}, and its "
+                f"the decoded photos need {needed / 2**30:.1f} GiB more in {self.folder}, whose "
                 f"disk has {free / 2**30:.1f} GiB left: make room, let CATORDOG_DATA name a folder "
                 "on another disk, or use --data.cache false"
             )
         with partial.open("r+b" if partial.exists() else "w+b") as file, journal.open("w") as notes:
             file.truncate(rows * self.row_bytes)
             file.seek(0, 2)
-            notes.writelines(f"{place}\t{reason}\n" for place, reason in failures.items())
+            notes.writelines(f"{index}\t{reason}\n" for index, reason in failures.items())
             results = decoded(islice(self.photos, done, None), self.preprocess)
-            for place, result in enumerate(results, done):
+            for index, result in enumerate(results, done):
                 if isinstance(result, PhotoError):
-                    failures[place] = result.reason
-                    notes.write(f"{place}\t{result.reason}\n")
+                    failures[index] = result.reason
+                    notes.write(f"{index}\t{result.reason}\n")
                     notes.flush()
                 else:
                     file.write(result.tobytes())
-                progress(place + 1)
+                progress(index + 1)
         if len(failures) == len(self.photos):
             for leftover in (partial, journal):
                 leftover.unlink()
             raise none_read(self._errors(failures))
         write_text(self.file(".json"), json.dumps({"failures": list(failures.items())}))
-        partial.replace(self.file(".u8"))  # from now on it is there, whole
+        partial.replace(self.file(".u8"))  # atomic: from here on the cache is complete
         journal.unlink()
         found = self.read()
         assert found is not None
         return found
 
-    def _left_behind(self, partial: Path, journal: Path) -> tuple[int, dict[int, str]]:
-        """How many photos a build that broke off has done, and which of them can't be read."""
+    def _read_interrupted(self, partial: Path, journal: Path) -> tuple[int, dict[int, str]]:
+        """How many photos an interrupted build has done, and which of them are unreadable."""
         failures: dict[int, str] = {}
         rows = 0
         with suppress(OSError, ValueError):
             rows = partial.stat().st_size // self.row_bytes
             for line in journal.read_text("utf-8").splitlines():
-                place, _, reason = line.partition("\t")
-                failures[int(place)] = reason
+                index, _, reason = line.partition("\t")
+                failures[int(index)] = reason
         done = rows
         for failed in sorted(failures):
             if failed > done:
@@ -158,9 +158,9 @@ class _Cache:
     def _pixels(self, pixels: npt.NDArray[np.uint8], failures: dict[int, str]) -> Pixels:
         return Pixels(
             pixels,
-            [photo for place, photo in enumerate(self.photos) if place not in failures],
+            [photo for index, photo in enumerate(self.photos) if index not in failures],
             self._errors(failures),
         )
 
     def _errors(self, failures: dict[int, str]) -> list[PhotoError]:
-        return [PhotoError(self.photos[place].path, failures[place]) for place in sorted(failures)]
+        return [PhotoError(self.photos[index].path, failures[index]) for index in sorted(failures)]

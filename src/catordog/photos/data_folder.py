@@ -1,4 +1,4 @@
-"""Where data sets and what is made from them lie."""
+"""Where downloaded datasets and caches are stored."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """`data/` here, or where the environment variable CATORDOG_DATA says."""
+    """The folder that the environment variable CATORDOG_DATA names, or `data` by default."""
     return Path(os.environ.get("CATORDOG_DATA") or "data")

@@ -12,9 +12,10 @@ from typing import Literal
 
 from catordog.errors import CatordogError
 from catordog.photos import shards
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules, is_photo_name
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.layouts import Labels, labels_from_names
+from catordog.photos.listing import is_photo_name
 from catordog.photos.near_copies import groups_of
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import Photo, Photos, StoreSource, keys_of

@@ -1,4 +1,4 @@
-"""Data sets that catordog fetches by name: resumed after a break, verified, moved in when whole."""
+"""Download datasets by name: resumed after a break, verified, and moved into place atomically."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MAX_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """One file to fetch.
+    """A file to download.
 
     Attributes:
-        url: where it is.
+        url: its address.
         algorithm: of its checksum, as hashlib names it.
-        checksum: in hexadecimal digits.
+        checksum: in hexadecimal.
     """
 
     url: str
@@ -52,10 +52,13 @@ MICROSOFT = Remote(
 
 
 def fetch(name: str) -> Path:
-    """The data set of that name: from `data/`, where it is fetched into if it isn't there yet.
+    """Return the path of a dataset in the data folder; download it if it isn't there.
+
+    Args:
+        name: a key of `DOWNLOADS`.
 
     Raises:
-        CatordogError: it can't be fetched; with how to put it there by hand.
+        CatordogError: it can't be downloaded; the message tells how to place it by hand.
     """
     return DOWNLOADS[name]()
 
@@ -65,7 +68,7 @@ def _microsoft() -> Path:
     if target.exists():
         _verify(target, MICROSOFT)
         return target
-    info("Microsoft's cats and dogs: 25,000 photos from Petfinder, for research only")
+    info("Microsoft's Cats and Dogs: 25,000 photos from Petfinder, for research only")
     info("(Microsoft Research licence: MSR-LA - 3467.docx in the archive)")
     fetch_file(MICROSOFT, target, f"put the file at {target}")
     return target
@@ -85,7 +88,7 @@ def _oxford_pets() -> Path:
         if not (packed / remote.name).exists():
             fetch_file(remote, packed / remote.name, by_hand)
         _verify(packed / remote.name, remote)
-    # torchvision finds the archives beside where it unpacks them, and verifies them once more.
+    # torchvision expects the archives in the folder where it unpacks them; it verifies them again.
     try:
         with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".oxford-pets-") as folder:
             inside = Path(folder) / "oxford-iiit-pet"
@@ -98,7 +101,10 @@ def _oxford_pets() -> Path:
                 archive.unlink()
             inside.rename(target)
     except (OSError, RuntimeError, EOFError) as error:
-        raise CatordogError(f"--data oxford-pets: can't be unpacked: {error}") from None
+        raise CatordogError(
+            f"--data oxford-pets: the archives in {packed} can't be unpacked ({error}): delete "
+            "them, and run the command again"
+        ) from None
     shutil.rmtree(packed, ignore_errors=True)
     return target
 
@@ -114,17 +120,18 @@ DOWNLOADS: dict[str, Callable[[], Path]] = {"microsoft": _microsoft, "oxford-pet
 
 
 def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
-    """Fetch a file; it appears under its own name only when it is whole and verified.
+    """Download a file. It appears under its own name only when it is complete and verified.
 
-    A break is mended by going on from where it was, a few times now, and again on the next call.
+    A broken download is resumed: a few times now, and again by the next call.
 
     Args:
-        remote: what to fetch.
-        target: where it goes.
-        by_hand: what people can do instead, who have the file from elsewhere.
+        remote: the file to download.
+        target: its path on disk.
+        by_hand: what users can do instead if they have the file from elsewhere; used in errors.
 
     Raises:
-        CatordogError: there is no network, it breaks off again and again, or the bytes are wrong.
+        CatordogError: there is no network, the download breaks off repeatedly, the disk is full,
+            or the checksum differs.
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -138,13 +145,13 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
             done = part.stat().st_size / 2**20 if part.exists() else 0
             raise CatordogError(
                 f"{remote.url} broke off after {done:.1f} MiB, {ATTEMPTS} times: run the same "
-                "command again to go on from there"
+                "command again to resume it"
             )
         if _checksum(part, remote) != remote.checksum:
             part.unlink()
             raise CatordogError(
-                f"{remote.url} sent other bytes than published ({remote.algorithm} differs); they "
-                f"are deleted: try again, or {by_hand}"
+                f"{remote.url} sent other bytes than published ({remote.algorithm} differs) and "
+                f"they were deleted: try again, or {by_hand}"
             )
         part.replace(target)
     except urllib.error.HTTPError as error:
@@ -153,7 +160,7 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
         ) from None
     except urllib.error.URLError as error:
         raise CatordogError(
-            f"no network: {remote.url} can't be reached ({_plain(error.reason)}); fetch it on "
+            f"no network: {remote.url} can't be reached ({_plain(error.reason)}): download it on "
             f"another machine, and {by_hand}"
         ) from None
     except OSError as error:
@@ -161,7 +168,7 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
 
 
 def _fetch_rest(remote: Remote, part: Path) -> bool:
-    """Add to the part what is missing. False if it broke off."""
+    """Append the missing bytes to the partial file. Returns False if the connection broke."""
     there = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(remote.url, headers={"User-Agent": "catordog"})
     if there:
@@ -169,7 +176,7 @@ def _fetch_rest(remote: Remote, part: Path) -> bool:
     try:
         with _open(request) as answer:
             if answer.status != http.client.PARTIAL_CONTENT:
-                there = 0  # it sends everything, whatever we asked for
+                there = 0  # the server ignores ranges and sends everything
             length = answer.headers.get("Content-Length")
             total = there + int(length) if length and length.isdigit() else None
             if total is not None:
@@ -177,13 +184,13 @@ def _fetch_rest(remote: Remote, part: Path) -> bool:
             return _copy(answer, part, there, total, remote.name)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # nothing is missing; the checksum knows whether that is so
+            return True  # nothing is missing, as the checksum will confirm
         raise
 
 
 def _open(request: urllib.request.Request) -> Any:
     if not request.full_url.startswith(("https://", "http://")):
-        raise CatordogError(f"{request.full_url} is no web address")
+        raise CatordogError(f"{request.full_url} is not an http or https address")
     return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # nosec B310
 
 
@@ -206,12 +213,12 @@ def _copy(answer: Any, part: Path, there: int, total: int | None, name: str) -> 
 
 def _check_room(folder: Path, needed: int, total: int) -> None:
     if total > MAX_BYTES:
-        raise CatordogError(f"{total / 2**30:.1f} GiB is more than this data set has: refused")
+        raise CatordogError(f"{total / 2**30:.1f} GiB is more than this dataset has: refused")
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CatordogError(
             f"{folder} has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} are needed: "
-            "make room, or say where else with the environment variable CATORDOG_DATA"
+            "make room, or let the environment variable CATORDOG_DATA name another folder"
         )
 
 
@@ -219,7 +226,7 @@ def _verify(path: Path, remote: Remote) -> None:
     if _checksum(path, remote) != remote.checksum:
         raise CatordogError(
             f"{path} is not the published file ({remote.algorithm} differs): delete it, and it "
-            "will be fetched"
+            "will be downloaded"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is in a photo folder: sizes, copies, contradictions, and files that are no good."""
+"""Find problems in a dataset: copies, contradicting labels, unreadable and unsuitable files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy.typing as npt
 from catordog.errors import PhotoError
 from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
-    FLAT,
-    SIDE,
+    BLANK_STD,
+    THUMBNAIL_SIZE,
     Hashes,
+    grey_thumbnail,
     groups_of_pairs,
     hashes_of_thumbnails,
-    pairs_alike,
-    thumbnail,
+    similar_pairs,
 )
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
@@ -28,10 +28,10 @@ from catordog.photos.splits import SplitFractions
 from catordog.terminal import progress
 
 TINY = 32
-"""A photo whose shorter side has fewer pixels than this shows too little."""
+"""A photo whose shorter side has fewer pixels than this is reported as tiny."""
 
 LONG = 4.0
-"""A photo this many times longer than wide, or wider than long, is rarely a photo."""
+"""A photo whose longer side is more than this many times the shorter is reported as very long."""
 
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -42,13 +42,13 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one readable photo is.
+class PhotoFacts:
+    """What is known of one readable photo.
 
     Attributes:
-        format, mode: as its file says.
+        format, mode: as Pillow names those of its file: JPEG, RGB, …
         width, height: in pixels, as stored.
-        digest: of the file: equal for byte copies only.
+        digest: of the file's bytes: equal for exact copies only.
         thumbnail: grey, `uint8 [32, 32]`.
     """
 
@@ -62,24 +62,24 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What an audit has found; places are indices into `photos`.
+    """What an audit has found without a model. Photos are given by their index in `photos`.
 
     Attributes:
         dataset: what was audited.
-        photos: all N of them, readable or not.
-        looks: for each photo what it is; None if it can't be read.
+        photos: all N photos of it, readable or not.
+        facts: of each photo, `[N]`; None if it is unreadable.
         unreadable: the errors, in the order of the photos.
-        suspicious: places with a reason: blank, tiny, very long, or misnamed.
-        exact_copies: groups of byte-identical files.
+        suspicious: photos with a reason: blank, tiny, very long, or misnamed.
+        exact_copies: groups of byte-identical files, the largest first.
         near_copies: groups that look alike, mirrored or not, and are not all byte-identical; the
-            most alike first.
-        contradictions: groups of either kind under more than one label.
-        groups: for each photo the number of its group of copies.
+            most similar first.
+        contradictions: groups of either kind under more than one label, the most similar first.
+        groups: for each photo the number of its group of copies, `[N]`.
     """
 
     dataset: PhotoDataset
     photos: Sequence[Photo]
-    looks: list[Look | None]
+    facts: list[PhotoFacts | None]
     unreadable: list[PhotoError]
     suspicious: list[tuple[int, str]]
     exact_copies: list[list[int]]
@@ -87,49 +87,49 @@ class Findings:
     contradictions: list[list[int]]
     groups: list[int]
 
-    def path(self, place: int) -> str:
-        """What the owner of a photo calls it."""
-        return self.photos[place].path
+    def path(self, index: int) -> str:
+        """The path of a photo."""
+        return self.photos[index].path
 
-    def label(self, place: int) -> str:
-        """The label of a photo, by name."""
-        return self.dataset.classes[self.dataset.photos.labels[place]]
+    def label(self, index: int) -> str:
+        """The label of a photo, as the name of its class."""
+        return self.dataset.classes[self.dataset.photos.labels[index]]
 
     def leak(self, fractions: SplitFractions) -> tuple[float, int]:
-        """What a split photo by photo, at random, would do to the copies.
+        """How much a random split, photo by photo, would leak from one split into another.
 
         Returns:
-            how many groups of copies it would tear apart, as the expectation over all random
-            splits, and how many groups there are.
+            the number of groups of copies that it would divide between splits, as the expectation
+            over all random splits, and the number of groups.
         """
         sizes = [size for size in Counter(self.groups).values() if size > 1]
-        shares = (fractions.test, fractions.val, 1 - fractions.test - fractions.val)
-        torn = sum(1 - sum(share**size for share in shares) for size in sizes)
-        return torn, len(sizes)
+        each = (fractions.test, fractions.val, 1 - fractions.test - fractions.val)
+        divided = sum(1 - sum(fraction**size for fraction in each) for size in sizes)
+        return divided, len(sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `catordog audit --json` that need no model."""
-        counts = Counter(self.label(place) for place in range(len(self.photos)))
+        counts = Counter(self.label(index) for index in range(len(self.photos)))
 
         def paths(groups: list[list[int]]) -> list[list[str]]:
-            return [[self.path(place) for place in group] for group in groups]
+            return [[self.path(index) for index in group] for group in groups]
 
-        seen = [look for look in self.looks if look]
+        known = [facts for facts in self.facts if facts]
         return {
             "data": self.dataset.name,
             "n": len(self.photos),
             "classes": {name: counts[name] for name in self.dataset.classes},
             "unlabelled": self.dataset.unlabelled,
-            "formats": dict(Counter(look.format for look in seen).most_common()),
-            "modes": dict(Counter(look.mode for look in seen).most_common()),
-            "width": _spread([look.width for look in seen]),
-            "height": _spread([look.height for look in seen]),
-            "aspect_ratio": _spread([look.width / look.height for look in seen]),
+            "formats": dict(Counter(facts.format for facts in known).most_common()),
+            "modes": dict(Counter(facts.mode for facts in known).most_common()),
+            "width": _range([facts.width for facts in known]),
+            "height": _range([facts.height for facts in known]),
+            "aspect_ratio": _range([facts.width / facts.height for facts in known]),
             "unreadable": [
                 {"path": error.path, "reason": error.reason} for error in self.unreadable
             ],
             "suspicious": [
-                {"path": self.path(place), "reason": reason} for place, reason in self.suspicious
+                {"path": self.path(index), "reason": reason} for index, reason in self.suspicious
             ],
             "exact_copies": paths(self.exact_copies),
             "near_copies": paths(self.near_copies),
@@ -137,7 +137,7 @@ class Findings:
         }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
+def _range(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
     low, middle, high = (float(x) for x in np.percentile(values, [0, 50, 100]))
@@ -145,101 +145,102 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def audit(dataset: PhotoDataset) -> Findings:
-    """Look at every photo of a data set once."""
+    """Read every photo of a dataset once, and find problems."""
     photos = dataset.photos
-    looks: list[Look | None] = []
+    facts: list[PhotoFacts | None] = []
     unreadable: list[PhotoError] = []
-    with progress("looking at photos", len(photos)) as done:
-        for result in in_parallel(_look, photos):
+    with progress("inspecting photos", len(photos)) as done:
+        for result in in_parallel(_facts_of, photos):
             if isinstance(result, PhotoError):
                 unreadable.append(result)
-                looks.append(None)
+                facts.append(None)
             else:
-                looks.append(result)
-            done(len(looks))
-    hashes = _hashes(looks)
-    exact = _groups(None if look is None else look.digest for look in looks)
-    groups = groups_of_pairs(len(photos), [*_chains(exact), *pairs_alike(hashes)])
-    alike = _groups(groups)
-    near = [group for group in alike if len({looks[place].digest for place in group}) > 1]  # type: ignore[union-attr]
-    near.sort(key=lambda group: _distance(hashes, group))
+                facts.append(result)
+            done(len(facts))
+    hashes = _hashes(facts)
+    exact = _groups_of_equal(None if one is None else one.digest for one in facts)
+    groups = groups_of_pairs(len(photos), [*_pairs_of_groups(exact), *similar_pairs(hashes)])
+    similar = sorted(_groups_of_equal(groups), key=lambda group: _distance(hashes, group))
     labels = photos.labels
     return Findings(
         dataset=dataset,
         photos=photos,
-        looks=looks,
+        facts=facts,
         unreadable=unreadable,
-        suspicious=_suspicious(photos, looks),
+        suspicious=_suspicious(photos, facts),
         exact_copies=sorted(exact, key=len, reverse=True),
-        near_copies=near,
-        contradictions=[
+        near_copies=[
             group
-            for group in sorted(alike, key=lambda group: _distance(hashes, group))
-            if len({labels[place] for place in group}) > 1
+            for group in similar
+            if len({one.digest for index in group if (one := facts[index])}) > 1
         ],
+        contradictions=[group for group in similar if len({labels[i] for i in group}) > 1],
         groups=groups,
     )
 
 
-def _look(photo: Photo) -> Look | PhotoError:
+def _facts_of(photo: Photo) -> PhotoFacts | PhotoError:
     try:
-        seen, digest = photo.examine(near=SIDE)
+        found, digest = photo.examine(near=THUMBNAIL_SIZE)
     except PhotoError as error:
         return error
-    return Look(seen.format, seen.mode, seen.width, seen.height, digest, thumbnail(seen.image))
+    thumbnail = grey_thumbnail(found.image)
+    return PhotoFacts(found.format, found.mode, found.width, found.height, digest, thumbnail)
 
 
-def _hashes(looks: Sequence[Look | None]) -> Hashes:
-    nothing = np.zeros((SIDE, SIDE), np.uint8)  # blank: like no other
+def _hashes(facts: Sequence[PhotoFacts | None]) -> Hashes:
+    blank = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.uint8)  # similar to no other
     parts = []
-    for start in range(0, len(looks), 4096):
-        chunk = looks[start : start + 4096]
-        parts.append(hashes_of_thumbnails(np.stack([x.thumbnail if x else nothing for x in chunk])))
+    for start in range(0, len(facts), 4096):
+        chunk = facts[start : start + 4096]
+        parts.append(hashes_of_thumbnails(np.stack([x.thumbnail if x else blank for x in chunk])))
     return Hashes(
         np.concatenate([part.plain for part in parts]),
         np.concatenate([part.mirrored for part in parts]),
     )
 
 
-def _groups(marks: Iterable[object]) -> list[list[int]]:
-    """The places that share a mark, where two or more do; None is no mark."""
-    places: defaultdict[object, list[int]] = defaultdict(list)
-    for place, mark in enumerate(marks):
-        if mark is not None:
-            places[mark].append(place)
-    return [group for group in places.values() if len(group) > 1]
+def _groups_of_equal(values: Iterable[object]) -> list[list[int]]:
+    """The indices that share a value, where two or more do; None is no value."""
+    indices: defaultdict[object, list[int]] = defaultdict(list)
+    for index, value in enumerate(values):
+        if value is not None:
+            indices[value].append(index)
+    return [group for group in indices.values() if len(group) > 1]
 
 
-def _chains(groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+def _pairs_of_groups(groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     return [(group[0], other) for group in groups for other in group[1:]]
 
 
 def _distance(hashes: Hashes, group: Sequence[int]) -> int:
-    """How far the photos of a group are from its first one, at most, in bits."""
+    """The largest distance of a photo in the group from its first one, in bits."""
     first = hashes.plain[group[0]]
     return max(
         min(
-            int(np.bitwise_count(first ^ side[place]).sum())
-            for side in (hashes.plain, hashes.mirrored)
+            int(np.bitwise_count(first ^ bits[index]).sum())
+            for bits in (hashes.plain, hashes.mirrored)
         )
-        for place in group[1:]
+        for index in group[1:]
     )
 
 
-def _suspicious(photos: Sequence[Photo], looks: Sequence[Look | None]) -> list[tuple[int, str]]:
+def _suspicious(
+    photos: Sequence[Photo], facts: Sequence[PhotoFacts | None]
+) -> list[tuple[int, str]]:
     found = []
-    for place, look in enumerate(looks):
-        if look is None:
+    for index, one in enumerate(facts):
+        if one is None:
             continue
-        size = f"{look.width} × {look.height} pixels"
-        ratio = max(look.width, look.height) / min(look.width, look.height)
-        suffix = PurePath(photos[place].name).suffix.lower()
-        if look.thumbnail.std() < FLAT:
-            found.append((0, place, "blank: one colour all over"))
-        elif min(look.width, look.height) < TINY:
-            found.append((1, place, f"tiny: {size}"))
+        size = f"{one.width} × {one.height} pixels"
+        ratio = max(one.width, one.height) / min(one.width, one.height)
+        suffix = PurePath(photos[index].name).suffix.lower()
+        if one.thumbnail.std() < BLANK_STD:
+            found.append((0, index, "blank: one colour all over"))
+        elif min(one.width, one.height) < TINY:
+            found.append((1, index, f"tiny: {size}"))
         elif ratio > LONG:
-            found.append((2, place, f"very long: {size}"))
-        elif suffix not in _SUFFIXES.get(look.format, {f".{look.format.lower()}"}):
-            found.append((3, place, f"misnamed: {suffix or 'no suffix'}, but it is {look.format}"))
-    return [(place, reason) for _, place, reason in sorted(found)]
+            found.append((2, index, f"very long: {size}"))
+        elif suffix not in _SUFFIXES.get(one.format, {f".{one.format.lower()}"}):
+            found.append((3, index, f"misnamed: {suffix or 'no suffix'}, but it is {one.format}"))
+    return [(index, reason) for _, index, reason in sorted(found)]

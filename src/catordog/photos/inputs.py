@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules, is_photo_name
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.listing import is_photo_name
 from catordog.photos.photo import Photo, StoreSource
 from catordog.photos.stores import SingleFile, Store, open_store
 

@@ -1,9 +1,13 @@
-"""Which photos look alike: perceptual hashes, also of the mirror image.
+"""Find near copies of photos by perceptual hash, mirrored ones included.
 
-The hash is the pHash of the field (Zauner 2010, as in the imagehash library), for many photos at
-once: 32×32 grey pixels, their cosine transform, and of its 16×16 lowest frequencies one bit each,
-whether it is above their median. Scaling, re-encoding and small changes of colour leave most bits
-as they are. Mirroring changes the sign of every odd column, so the mirror image costs nothing.
+The hash is pHash (Zauner 2010, *Implementation and Benchmarking of Perceptual Image Hash
+Functions*): the grey photo at 32×32 pixels, its cosine transform, and one bit for each of the
+16×16 lowest frequencies, set if the coefficient is above their median. Scaling, re-encoding and
+small changes of colour flip few bits. Mirroring negates every odd column of the transform, so the
+hash of the mirror image costs nothing.
+
+We compute it ourselves because the imagehash library hashes one image at a time and doesn't hash
+its mirror image; a test checks that the bits agree with that library's.
 """
 
 from __future__ import annotations
@@ -28,17 +32,21 @@ from catordog.terminal import progress
 
 Bits = npt.NDArray[np.uint8]
 
-SIDE = 32
-LOW = 16
-BYTES = LOW * LOW // 8
+THUMBNAIL_SIZE = 32
+"""Side length of the grey image that is hashed, in pixels."""
 
-ALIKE = 52
+FREQUENCIES = 16
+"""Number of cosine frequencies in each direction that the hash uses."""
+
+HASH_BYTES = FREQUENCIES * FREQUENCIES // 8
+
+MAX_DISTANCE = 52
 """Near copies differ in at most this many of the 256 bits; unrelated photos in 128 ± 20."""
 
-FLAT = 2.0
-"""Below this standard deviation of grey (0…255) a picture is blank, and like no other."""
+BLANK_STD = 2.0
+"""Below this standard deviation of grey (0…255) a photo is blank, and similar to no other."""
 
-_RECORD = np.dtype([("key", "<u8"), ("hash", "u1", BYTES), ("mirrored", "u1", BYTES)])
+_RECORD = np.dtype([("key", "<u8"), ("hash", "u1", HASH_BYTES), ("mirrored", "u1", HASH_BYTES)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +54,8 @@ class Hashes:
     """Perceptual hashes of N photos.
 
     Attributes:
-        plain: `uint8 [N, 32]`; all zeros for a photo that is blank or can't be read.
-        mirrored: those of the mirror images.
+        plain: `uint8 [N, 32]`; all zeros for a photo that is blank or unreadable.
+        mirrored: the hashes of the mirror images, `uint8 [N, 32]`.
     """
 
     plain: Bits
@@ -57,26 +65,27 @@ class Hashes:
         return len(self.plain)
 
 
-def thumbnail(image: Image.Image) -> Bits:
-    """The grey pixels that the hash is made from, `uint8 [32, 32]`."""
-    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+def grey_thumbnail(image: Image.Image) -> Bits:
+    """The grey pixels that are hashed, `uint8 [32, 32]`."""
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    return np.asarray(image.convert("L").resize(size, Image.Resampling.LANCZOS))
 
 
 def hashes_of_thumbnails(thumbnails: Bits) -> Hashes:
-    """Perceptual hashes of `uint8 [N, 32, 32]`."""
+    """Perceptual hashes of grey thumbnails `uint8 [N, 32, 32]`."""
     grey = thumbnails.astype(np.float64)
     low = _COSINES @ grey @ _COSINES.T
-    turned = low * np.where(np.arange(LOW) % 2, -1.0, 1.0)
-    plain, mirrored = _bits(low), _bits(turned)
-    flat = grey.std(axis=(1, 2)) < FLAT
-    plain[flat] = mirrored[flat] = 0
+    negated = low * np.where(np.arange(FREQUENCIES) % 2, -1.0, 1.0)
+    plain, mirrored = _bits(low), _bits(negated)
+    blank = grey.std(axis=(1, 2)) < BLANK_STD
+    plain[blank] = mirrored[blank] = 0
     return Hashes(plain, mirrored)
 
 
 def _cosines() -> npt.NDArray[np.float64]:
     """The first rows of the cosine transform (DCT-II), `[16, 32]`."""
-    frequency, place = np.arange(LOW)[:, None], np.arange(SIDE)[None, :]
-    return 2 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * SIDE))
+    frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(THUMBNAIL_SIZE)[None, :]
+    return 2 * np.cos(np.pi * frequency * (2 * position + 1) / (2 * THUMBNAIL_SIZE))
 
 
 _COSINES = _cosines()
@@ -87,58 +96,66 @@ def _bits(low: npt.NDArray[np.float64]) -> Bits:
     return np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1)
 
 
-def pairs_alike(hashes: Hashes, limit: int = ALIKE) -> Iterator[tuple[int, int]]:
-    """Yield pairs `i < j` of photos that look alike, one of them mirrored or not.
+def similar_pairs(hashes: Hashes, max_distance: int = MAX_DISTANCE) -> Iterator[tuple[int, int]]:
+    """Yield pairs `i < j` of photos that are near copies, one of them mirrored or not.
 
-    Only photos that agree in at least one byte of their hashes are compared, which finds nearly
-    all pairs and spares nearly all comparisons; equal photos are compared once for all.
+    Only photos whose hashes agree in at least one byte are compared: this finds nearly all pairs
+    and saves nearly all comparisons. Photos with the same hash are compared once.
+
+    Args:
+        hashes: of N photos.
+        max_distance: the number of bits, of 256, in which a pair may differ.
     """
-    known = np.flatnonzero(hashes.plain.any(axis=1))
-    _, first, which = np.unique(hashes.plain[known], axis=0, return_index=True, return_inverse=True)
-    for place, group in enumerate(which.ravel()):
-        if first[group] != place:
-            yield _ordered(int(known[first[group]]), int(known[place]))
-    places = known[first]
-    width = 1 if len(places) < 100_000 else 2
-    yield from _close(hashes.plain[places], hashes.plain[places], places, limit, width)
-    yield from _close(hashes.plain[places], hashes.mirrored[places], places, limit, width)
+    hashed = np.flatnonzero(hashes.plain.any(axis=1))
+    _, first, group_of = np.unique(
+        hashes.plain[hashed], axis=0, return_index=True, return_inverse=True
+    )
+    for number, group in enumerate(group_of.ravel()):
+        if first[group] != number:
+            yield _ordered(int(hashed[first[group]]), int(hashed[number]))
+    indices = hashed[first]
+    width = 1 if len(indices) < 100_000 else 2
+    for other in (hashes.plain, hashes.mirrored):
+        yield from _close(hashes.plain[indices], other[indices], indices, max_distance, width)
 
 
 def _close(
-    left: Bits, right: Bits, places: npt.NDArray[np.intp], limit: int, width: int
+    left: Bits, right: Bits, indices: npt.NDArray[np.intp], max_distance: int, width: int
 ) -> Iterator[tuple[int, int]]:
-    """Pairs whose hashes share a band of `width` bytes and differ in at most `limit` bits."""
+    """Pairs whose hashes share a band of `width` bytes and differ in few enough bits."""
     kind = np.dtype(f"u{width}")
     left_bands = np.ascontiguousarray(left).view(kind)
     right_bands = np.ascontiguousarray(right).view(kind)
     left_words = np.ascontiguousarray(left).view(np.uint64)
     right_words = np.ascontiguousarray(right).view(np.uint64)
-    for band in range(BYTES // width):
-        rights: dict[int, npt.NDArray[np.intp]] = dict(_buckets(right_bands[:, band]))
-        for value, ours in _buckets(left_bands[:, band]):
-            theirs = rights.get(value)
-            if theirs is None:
+    for band in range(HASH_BYTES // width):
+        right_rows_by_value = dict(_rows_by_value(right_bands[:, band]))
+        for value, left_rows in _rows_by_value(left_bands[:, band]):
+            right_rows = right_rows_by_value.get(value)
+            if right_rows is None:
                 continue
-            for start in range(0, len(ours), 1024):
-                block = ours[start : start + 1024]
-                distance = np.zeros((len(block), len(theirs)), np.uint16)
+            for start in range(0, len(left_rows), 1024):
+                block = left_rows[start : start + 1024]
+                distance = np.zeros((len(block), len(right_rows)), np.uint16)
                 for word in range(left_words.shape[1]):
                     distance += np.bitwise_count(
-                        left_words[block, word, None] ^ right_words[None, theirs, word]
+                        left_words[block, word, None] ^ right_words[None, right_rows, word]
                     )
-                for row, column in np.argwhere(distance <= limit):
-                    i, j = int(places[block[row]]), int(places[theirs[column]])
+                for row, column in np.argwhere(distance <= max_distance):
+                    i, j = int(indices[block[row]]), int(indices[right_rows[column]])
                     if i < j:
                         yield i, j
 
 
-def _buckets(values: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """The places of each value."""
+def _rows_by_value(
+    values: npt.NDArray[np.integer],
+) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Each distinct value, with the indices where it occurs."""
     order = np.argsort(values, kind="stable")
     edges = np.flatnonzero(np.diff(values[order])) + 1
-    for places in np.split(order, edges):
-        if len(places):
-            yield int(values[places[0]]), places
+    for rows in np.split(order, edges):
+        if len(rows):
+            yield int(values[rows[0]]), rows
 
 
 def _ordered(i: int, j: int) -> tuple[int, int]:
@@ -146,7 +163,11 @@ def _ordered(i: int, j: int) -> tuple[int, int]:
 
 
 def groups_of_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """For each of n photos the least number in its group: pairs join groups."""
+    """Connected components: for each of n photos the least index in its group.
+
+    >>> groups_of_pairs(6, [(0, 3), (3, 5), (1, 2)])
+    [0, 1, 1, 0, 4, 0]
+    """
     parent = list(range(n))
 
     def root(x: int) -> int:
@@ -162,24 +183,28 @@ def groups_of_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def groups_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> list[int]:
-    """For each photo a number that it shares with its copies and near copies only.
+    """The group of each photo, as a number shared by exactly its copies and near copies.
 
     Args:
-        photos: any number of them.
-        keys: their content keys; None for one that can't be read, which is like no other.
+        photos: N of them.
+        keys: their content keys, `[N]`; None for an unreadable one, which forms its own group.
     """
-    return groups_of_pairs(len(photos), pairs_alike(hashes_of(photos, keys)))
+    return groups_of_pairs(len(photos), similar_pairs(hashes_of(photos, keys)))
 
 
 def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
-    """Perceptual hashes, decoding only photos that were never seen before.
+    """Perceptual hashes of photos, decoding only those that were never hashed before.
 
-    What is found is kept by content in `data/cache`, where any data set that has the same photos
-    finds it again. A file there that is damaged or can't be written costs nothing but time.
+    Hashes are cached by content in `data/cache`, so any dataset that has the same photos finds
+    them. If that file is damaged or can't be written, the photos are decoded again.
+
+    Args:
+        photos: N of them.
+        keys: their content keys, `[N]`; None for an unreadable one, whose hash is all zeros.
     """
-    known = _load()
-    wanted = {key: place for place, key in enumerate(keys) if key is not None}
-    new = np.array(sorted(set(wanted).difference(known["key"].tolist())), np.uint64)
+    cached = _load()
+    wanted = {key: index for index, key in enumerate(keys) if key is not None}
+    new = np.array(sorted(set(wanted).difference(cached["key"].tolist())), np.uint64)
     found = np.zeros(len(new), _RECORD)
     found["key"] = new
     read = np.zeros(len(new), bool)
@@ -193,46 +218,46 @@ def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
                 found["hash"][here], found["mirrored"][here] = hashes.plain, hashes.mirrored
                 read[here] = True
             done(start + len(chunk))
-    everything = np.sort(np.concatenate([known, found[read]]), order="key")
-    if read.sum() >= _WORTH_KEEPING:
-        _save(everything if len(everything) <= _MOST_KEPT else found[read])
+    everything = np.sort(np.concatenate([cached, found[read]]), order="key")
+    if read.sum() >= _WORTH_CACHING:
+        _save(everything if len(everything) <= _MOST_CACHED else found[read])
     return _look_up(everything, keys)
 
 
 _CHUNK = 1024
-_WORTH_KEEPING = 1000
-_MOST_KEPT = 2_000_000
+_WORTH_CACHING = 1000
+_MOST_CACHED = 2_000_000
 
 
 def _thumbnail_or_none(photo: Photo) -> Bits | None:
     try:
-        return thumbnail(photo.image(near=SIDE))
+        return grey_thumbnail(photo.image(near=THUMBNAIL_SIZE))
     except PhotoError:
         return None
 
 
-def _look_up(known: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashes:
-    plain, mirrored = np.zeros((2, len(keys), BYTES), np.uint8)
-    there = np.array([place for place, key in enumerate(keys) if key is not None], int)
-    if len(known) and len(there):
-        asked = np.array([key for key in keys if key is not None], np.uint64)
-        rows = np.searchsorted(known["key"], asked).clip(max=len(known) - 1)
-        hit = known["key"][rows] == asked
-        plain[there[hit]] = known["hash"][rows[hit]]
-        mirrored[there[hit]] = known["mirrored"][rows[hit]]
+def _look_up(records: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashes:
+    plain, mirrored = np.zeros((2, len(keys), HASH_BYTES), np.uint8)
+    readable = np.array([index for index, key in enumerate(keys) if key is not None], int)
+    if len(records) and len(readable):
+        wanted = np.array([key for key in keys if key is not None], np.uint64)
+        rows = np.searchsorted(records["key"], wanted).clip(max=len(records) - 1)
+        hit = records["key"][rows] == wanted
+        plain[readable[hit]] = records["hash"][rows[hit]]
+        mirrored[readable[hit]] = records["mirrored"][rows[hit]]
     return Hashes(plain, mirrored)
 
 
 def _file() -> Path:
-    return data_folder() / "cache" / "likeness-1.npy"
+    return data_folder() / "cache" / "perceptual-hashes-1.npy"
 
 
 def _load() -> npt.NDArray[np.void]:
     try:
-        known: npt.NDArray[np.void] = np.load(_file(), allow_pickle=False)
+        records: npt.NDArray[np.void] = np.load(_file(), allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        known = np.zeros(0, _RECORD)
-    return known if known.dtype == _RECORD and known.ndim == 1 else np.zeros(0, _RECORD)
+        records = np.zeros(0, _RECORD)
+    return records if records.dtype == _RECORD and records.ndim == 1 else np.zeros(0, _RECORD)
 
 
 def _save(records: npt.NDArray[np.void]) -> None:

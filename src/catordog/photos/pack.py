@@ -1,11 +1,10 @@
-"""`catordog shard`: a data set packed into tars of a thousand photos (see `shards`)."""
+"""Pack a dataset into shards, for `catordog shard`; `shards` describes and reads them."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from catordog.files import write_bytes, write_text
 from catordog.photos.datasets import PhotoDataset
 from catordog.photos.photo import Photo
 from catordog.photos.shards import FORMAT, INDEX, ROW
-from catordog.photos.splits import SPLITS, Split, SplitFractions, content_key
+from catordog.photos.splits import SPLITS, Split, SplitFractions, content_key_of
 
 
 def pack(
@@ -28,37 +27,37 @@ def pack(
     fractions: SplitFractions = SplitFractions(),  # noqa: B008 - frozen
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[PhotoError]:
-    """Pack a data set into shards. What breaks off goes on where it stopped.
+    """Pack a dataset into shards. An interrupted run is resumed: complete shards stay as they are.
 
-    Photos come in an order of their own in each side, so that every shard has all classes. Their
-    bytes stay as they are.
+    The photos of each split are shuffled, so that every shard has all classes. Their bytes are
+    copied unchanged.
 
     Args:
-        dataset: what to pack.
+        dataset: excluded photos are left out.
         out: the folder for the shards.
-        photos_to_a_shard: at most.
-        fractions: the shares of validation and test photos, where the data set names none.
+        photos_to_a_shard: the largest number of photos in one shard.
+        fractions: of validation and test photos, if the dataset has no splits of its own.
         progress: called with the number of photos packed so far.
 
     Returns:
-        The photos that can't be read, which are left out.
+        One error for each unreadable photo; these are left out.
 
     Raises:
-        CatordogError: it can't be written.
+        CatordogError: the folder can't be written.
     """
     failures: list[PhotoError] = []
     listed: list[tuple[str, Split, int]] = []
     done = 0
-    sides = dataset.splits(fractions)
+    splits = dataset.splits(fractions)
     for split in SPLITS:
         chosen = [
             photo
-            for photo, side in zip(dataset.photos, sides, strict=True)
-            if side == split and photo.name not in dataset.excluded
+            for photo, own in zip(dataset.photos, splits, strict=True)
+            if own == split and photo.name not in dataset.excluded
         ]
         order = np.random.default_rng(len(chosen)).permutation(len(chosen)).tolist()
         for number, start in enumerate(range(0, len(order), photos_to_a_shard)):
-            photos = [chosen[place] for place in order[start : start + photos_to_a_shard]]
+            photos = [chosen[index] for index in order[start : start + photos_to_a_shard]]
             file = out / f"{split}-{number:05d}.tar"
             rows, failed = _pack_one(photos, file)
             failures += failed
@@ -72,7 +71,7 @@ def pack(
 
 
 def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[PhotoError]]:
-    """Write a shard and its index, unless both are there, with these photos."""
+    """Write a shard and its index, unless both exist and hold these photos."""
     read: list[tuple[Photo, int]] = []
     failures: list[PhotoError] = []
     for photo in photos:
@@ -80,7 +79,7 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
             read.append((photo, photo.key()))
         except PhotoError as error:
             failures.append(error)
-    if (known := _known(file, [key for _, key in read])) is not None:
+    if (known := _known_rows(file, [key for _, key in read])) is not None:
         return known, failures
     packed = io.BytesIO()
     rows: list[tuple[int, int, int, int]] = []
@@ -95,18 +94,19 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
             _add(tar, stem + photo.suffix, data)
             offset = packed.tell() - len(data) - (-len(data) % tarfile.BLOCKSIZE)
             assert photo.label is not None  # a dataset's photos have labels
-            rows.append((offset, len(data), photo.label, content_key(zlib.crc32(data), len(data))))
+            rows.append((offset, len(data), photo.label, content_key_of(data)))
             _add(tar, f"{stem}.cls", str(photo.label).encode())
-    made = np.array(rows, ROW)
+    packed_rows = np.array(rows, ROW)
     if rows:
         index = io.BytesIO()
-        np.save(index, made, allow_pickle=False)
+        np.save(index, packed_rows, allow_pickle=False)
         write_bytes(file, packed.getvalue())
         write_bytes(file.with_suffix(".npy"), index.getvalue())
-    return made, failures
+    return packed_rows, failures
 
 
-def _known(file: Path, keys: list[int]) -> npt.NDArray[Any] | None:
+def _known_rows(file: Path, keys: list[int]) -> npt.NDArray[Any] | None:
+    """The index of a shard that is complete and holds exactly the photos with these keys."""
     try:
         rows: npt.NDArray[Any] = np.load(file.with_suffix(".npy"), allow_pickle=False)
         end = int(rows["offset"][-1]) + int(rows["size"][-1])

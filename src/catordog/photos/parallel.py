@@ -1,4 +1,4 @@
-"""The same work on many items at once, in order and in bounded memory."""
+"""Apply a function to many items in parallel, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ Out = TypeVar("Out")
 
 
 def in_parallel(work: Callable[[In], Out], items: Iterable[In], ahead: int = 256) -> Iterator[Out]:
-    """Yield `work(item)` in the order of the items, never more than `ahead` of them in memory.
+    """Yield `work(item)` in the order of the items, in one thread per core.
 
-    Threads are enough: Pillow and zlib let go of Python's lock while they decode.
+    Threads suffice because Pillow and zlib release the GIL while they decode. The environment
+    variable CATORDOG_THREADS sets another number of threads.
+
+    Args:
+        work: called from several threads; an exception that it raises is raised here.
+        items: any number; they are taken as they are needed.
+        ahead: the most items that are in work, or done and not yet yielded.
+
+    >>> list(in_parallel(abs, [-1, 2, -3]))
+    [1, 2, 3]
     """
     threads = int(os.environ.get("CATORDOG_THREADS", "0")) or os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=threads) as pool:

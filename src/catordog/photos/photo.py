@@ -193,7 +193,7 @@ class Photos(Sequence[Photo]):
 def keys_of(photos: Sequence[Photo]) -> list[int | None]:
     """Return the content keys of photos, read in parallel; None for an unreadable one."""
     keys = []
-    with progress("looking at contents", len(photos)) as done:
+    with progress("reading contents", len(photos)) as done:
         for count, key in enumerate(in_parallel(key_or_none, photos), 1):
             keys.append(key)
             done(count)

@@ -1,4 +1,4 @@
-"""From a picture to what a network sees: one path for training, evaluation and prediction."""
+"""From a photo to network input: the same in training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from catordog.photos.photo import Photo
 
 Resize = Literal["squash", "crop", "pad"]
 
-# The mean and spread of ImageNet's pixels, which torchvision's pretrained networks expect
-# (torchvision.transforms docs, "Normalize"); networks trained from scratch don't mind them.
+# Mean and standard deviation of ImageNet's pixels, which torchvision's pretrained networks expect
+# (torchvision.models docs); a network trained from scratch works as well with them as with others.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -31,7 +31,11 @@ class Preprocess:
         resize: `squash` scales both sides to S and ignores the aspect ratio; `crop` scales the
             shorter side to S and cuts the middle; `pad` scales the longer side to S and fills the
             rest with the mean colour.
-        mean, std: per channel (red, green, blue) of pixels in 0…1.
+        mean, std: mean and standard deviation that pixels in 0…1 are normalised by, for each
+            channel (red, green, blue).
+
+    Raises:
+        CatordogError: a value is out of its range.
     """
 
     size: int = 64
@@ -44,10 +48,12 @@ class Preprocess:
             raise CatordogError(f"an input size of {self.size} pixels is not within 8…2048")
         if self.resize not in get_args(Resize):
             raise CatordogError(
-                f"unknown resize rule {self.resize!r}: use {', '.join(get_args(Resize))}"
+                f"unknown resize rule {self.resize!r}: choose from {', '.join(get_args(Resize))}"
             )
         if any(len(values) != 3 for values in (self.mean, self.std)) or min(self.std) <= 0:
-            raise CatordogError("mean and std take three numbers each, and std only positive ones")
+            raise CatordogError(
+                "mean and std need three numbers each, and those of std must be positive"
+            )
 
     def load(self, photo: Photo) -> npt.NDArray[np.uint8]:
         """Read a photo, decode it near this size, and resize it to `uint8 [S, S, 3]`.
@@ -59,8 +65,8 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize an RGB image of any size to `uint8 [S, S, 3]`."""
-        side = self.size
-        if image.size == (side, side):
+        size = self.size
+        if image.size == (size, size):
             return np.asarray(image)
         box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
         if self.resize == "crop":
@@ -68,27 +74,27 @@ class Preprocess:
             left, top = (image.width - edge) / 2, (image.height - edge) / 2
             box = (left, top, left + edge, top + edge)
         if self.resize == "pad":
-            scale = side / max(image.size)
+            scale = size / max(image.size)
             width, height = (max(1, round(length * scale)) for length in image.size)
             colour = tuple(round(255 * value) for value in self.mean)
-            square = Image.new("RGB", (side, side), colour)
+            square = Image.new("RGB", (size, size), colour)
             scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-            square.paste(scaled, ((side - width) // 2, (side - height) // 2))
+            square.paste(scaled, ((size - width) // 2, (size - height) // 2))
             return np.asarray(square)
-        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Turn `uint8 [N, S, S, 3]` into network input, `float32 [N, 3, S, S]`."""
+        """Normalise `uint8 [N, S, S, 3]` to network input, `float32 [N, 3, S, S]`."""
         mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         levels = (np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - mean) / std
         result = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
-        for channel in range(3):  # looked up, which takes a quarter of the time of computing
+        for channel in range(3):  # a table of 256 takes a quarter of the time
             column = np.ascontiguousarray(levels[:, channel])
             np.take(column, pixels[..., channel], out=result[:, channel], mode="clip")
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for a checkpoint."""
+        """Plain data for a model file."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -96,7 +102,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read back what `to_dict` wrote.
+        """The inverse of `to_dict`.
 
         Raises:
             CatordogError: a value is missing or out of its range.
@@ -112,10 +118,10 @@ class Preprocess:
             raise CatordogError(f"unusable preprocessing in the model file: {error}") from None
 
 
-def thumbnail(image: Image.Image, side: int = 160) -> bytes:
-    """An image as a JPEG file, at most `side` pixels high and wide."""
+def thumbnail(image: Image.Image, size: int = 160) -> bytes:
+    """A small copy of an image as a JPEG file, at most `size` pixels high and wide."""
     small = image.copy()
-    small.thumbnail((side, side))
+    small.thumbnail((size, size))
     packed = io.BytesIO()
     small.convert("RGB").save(packed, "JPEG", quality=80)
     return packed.getvalue()

@@ -1,4 +1,4 @@
-"""Many photos at once: decoded in parallel, in order, the unreadable ones named."""
+"""Decode many photos in parallel, in order, and report the unreadable ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
 from catordog.terminal import info
 
+_SHOWN = 5
+"""Number of unreadable photos that are listed on the terminal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Photos that were read, and those that could not be.
+    """Photos that were read, and errors for those that were not.
 
     Attributes:
         pixels: `uint8 [N, S, S, 3]`.
         photos: the N photos, in the order asked for.
-        failures: one `PhotoError` for each photo that is missing from these.
+        failures: one `PhotoError` for each unreadable photo.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -39,16 +42,16 @@ def read_pixels(
     """Decode photos into memory.
 
     Args:
-        photos: which, in which order.
+        photos: in the order in which they are returned.
         preprocess: their size and resize rule.
         progress: called with the number of photos done so far.
 
     Raises:
-        CatordogError: they would not fit into memory, or none could be read.
+        CatordogError: they don't fit into memory, or none of them is readable.
     """
-    side = preprocess.size
-    _check_memory(len(photos) * side * side * 3, side)
-    pixels = np.empty((len(photos), side, side, 3), np.uint8)
+    size = preprocess.size
+    _check_memory(len(photos) * size * size * 3, size)
+    pixels = np.empty((len(photos), size, size, 3), np.uint8)
     read: list[Photo] = []
     failures: list[PhotoError] = []
 
@@ -68,12 +71,12 @@ def read_pixels(
 def decoded(
     photos: Iterable[Photo], preprocess: Preprocess
 ) -> Iterator[npt.NDArray[np.uint8] | PhotoError]:
-    """Yield `uint8 [S, S, 3]` for each photo in its order, or why it can't be read."""
+    """Yield `uint8 [S, S, 3]` for each photo in its order, or the error of an unreadable one."""
     return in_parallel(lambda photo: decoded_one(photo, preprocess), photos)
 
 
 def decoded_one(photo: Photo, preprocess: Preprocess) -> npt.NDArray[np.uint8] | PhotoError:
-    """A photo as `uint8 [S, S, 3]`, or why it can't be read."""
+    """A photo as `uint8 [S, S, 3]`, or the error if it is unreadable."""
     try:
         return preprocess.load(photo)
     except PhotoError as error:
@@ -81,14 +84,14 @@ def decoded_one(photo: Photo, preprocess: Preprocess) -> npt.NDArray[np.uint8] |
 
 
 def none_read(failures: Sequence[PhotoError]) -> CatordogError:
-    """The error that says so: of these photos not one could be read."""
+    """The error to raise when none of the photos could be read."""
     return CatordogError(
         f"none of the {len(failures):,} photos could be read; first: {failures[0]}"
     )
 
 
 def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
-    """Say which photos could not be read: a few of them here, all of them in a file."""
+    """Report unreadable photos: a few of them on the terminal, all of them in a file."""
     if not failures:
         return
     for failure in failures[:_SHOWN]:
@@ -101,21 +104,18 @@ def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
     except CatordogError as error:
         info(f"{len(failures):,} {photos} could not be read; {error}")
     else:
-        info(f"{len(failures):,} {photos} could not be read; all are named in {file}")
+        info(f"{len(failures):,} {photos} could not be read; all are listed in {file}")
 
 
-_SHOWN = 5
-
-
-def _check_memory(needed: int, side: int) -> None:
+def _check_memory(needed: int, size: int) -> None:
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a system that says
+    except (AttributeError, ValueError, OSError):  # this system doesn't report it
         return
-    # What the system caches can be given back; half of it is a cautious guess.
+    # The system can free what it caches; half of the memory is a cautious guess.
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > max(free, total // 2):
         raise CatordogError(
-            f"the decoded photos take {needed / 2**30:.1f} GiB at {side} pixels, more than this "
+            f"the decoded photos take {needed / 2**30:.1f} GiB at {size} pixels, more than this "
             "machine's free memory: choose a smaller --data.size"
         )

@@ -1,12 +1,14 @@
-"""Which photos train, which choose, which judge: decided by what a photo shows.
+"""Assign photos to training, validation and test by their content.
 
-A photo's side depends on its own bytes, and on those of its copies. So copies never straddle two
-sides, adding photos moves none of the old ones, and a zip splits like the folder it was made from.
+A photo's split depends on its own bytes, and on those of its copies. So copies never straddle two
+splits, adding photos moves none of the old ones, and a zip is split like the folder it was made
+from.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +22,16 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class SplitFractions:
-    """The shares of validation and test photos; the rest trains. Travels inside the checkpoint.
+    """The fractions of validation and test photos; the rest is for training.
+
+    They travel inside the checkpoint, so that evaluation holds out the same photos.
 
     Attributes:
-        val: share of photos that choose the checkpoint and calibrate it, 0…1.
-        test: share of photos that judge it and take part in nothing else, 0…1.
+        val: fraction of photos that select the checkpoint and calibrate it, 0…1.
+        test: fraction of photos that evaluate it and are used for nothing else, 0…1.
+
+    Raises:
+        CatordogError: a fraction is negative, or they leave nothing for training.
     """
 
     val: float = 0.1
@@ -39,24 +46,43 @@ class SplitFractions:
 
     @classmethod
     def of(cls, val: object, test: object) -> Self:
-        """Check values read from a file."""
+        """Check values read from a model file.
+
+        Raises:
+            CatordogError: they are not numbers, or out of their range.
+        """
         if not isinstance(val, (int, float)) or not isinstance(test, (int, float)):
-            raise CatordogError("unusable split fractions in the model file")
+            raise CatordogError(
+                f"unusable split fractions in the model file: val={val!r}, test={test!r}"
+            )
         return cls(float(val), float(test))
 
 
 def content_key(crc32: int, size: int) -> int:
-    """A photo's identity by content, as 64 bits, from its CRC-32 and its length in bytes.
+    """A photo's content as a number of 64 bits, made from its CRC-32 and its length in bytes.
 
-    Both are in a zip's directory, so that an archive of any size is split without reading it.
-    Two different photos that share both fall on the same side, which harms nobody.
+    Both are in a zip's directory, so an archive of any size is split without reading its photos.
+    Two different photos that share both are in the same split, which does no harm.
     """
     digest = hashlib.blake2b(f"{crc32:08x}:{size}".encode(), digest_size=8, person=b"catordog")
     return int.from_bytes(digest.digest(), "big")
 
 
+def content_key_of(data: bytes) -> int:
+    """The content key of a file, from its bytes.
+
+    >>> content_key_of(b"photo") == content_key(zlib.crc32(b"photo"), 5)
+    True
+    """
+    return content_key(zlib.crc32(data), len(data))
+
+
 def split_of(key: int, fractions: SplitFractions) -> Split:
-    """The side of the photo with this content key."""
+    """The split of the photo with this content key.
+
+    >>> split_of(content_key(0xDEADBEEF, 12345), SplitFractions())
+    'test'
+    """
     position = key / 2**64
     if position < fractions.test:
         return "test"
@@ -69,69 +95,68 @@ def splits_of(
     fractions: SplitFractions,
     groups: Sequence[int] | None = None,
 ) -> list[Split]:
-    """The side of every photo: that of its group, so that copies never straddle two sides.
+    """The split of every photo: that of its group, so that copies never straddle two splits.
 
-    One photo of a group, chosen by its content, decides for all. As keys are spread evenly, each
-    class has its share on each side, and adding photos moves no old one, except that a photo whose
-    near copy arrives may follow it. Only a class so small that a side would have none of its photos
-    lends it the group that was closest to falling there.
+    One photo of a group, chosen by its content, decides for the group. Keys are uniformly
+    distributed, so each class has the same fractions, and adding photos moves none of the old
+    ones, except that a photo may follow its new near copy. Only if a class is so small that it has
+    no photo in some split, the group of it whose key is nearest is moved there.
 
     Args:
-        keys: content keys of N photos; None for one that can't be read, which stays in training.
-        labels: their classes.
-        fractions: the shares of validation and test photos.
-        groups: for each photo a number that its copies share; None if nothing is a copy.
+        keys: content keys of N photos; None for an unreadable one, which stays in training.
+        labels: their classes, `[N]`.
+        fractions: of validation and test photos.
+        groups: for each photo a number that only its copies share, `[N]`; None if there are no
+            copies.
     """
     members: dict[int, list[int]] = {}
-    for place, key in enumerate(keys):
+    for index, key in enumerate(keys):
         if key is not None:
-            members.setdefault(place if groups is None else groups[place], []).append(place)
-    deciding = {group: min(_rank(keys[place]) for place in places)[1]
-                for group, places in members.items()}  # fmt: skip
-    sides: list[Split] = ["train"] * len(keys)
-    for group, places in members.items():
-        for place in places:
-            sides[place] = split_of(deciding[group], fractions)
-    _lend(sides, labels, fractions, members, deciding)
-    return sides
+            members.setdefault(index if groups is None else groups[index], []).append(index)
+    group_keys = {group: min(_rank(keys[index]) for index in indices)[1]
+                  for group, indices in members.items()}  # fmt: skip
+    splits: list[Split] = ["train"] * len(keys)
+    for group, indices in members.items():
+        for index in indices:
+            splits[index] = split_of(group_keys[group], fractions)
+    _fill_empty_splits(splits, labels, fractions, members, group_keys)
+    return splits
 
 
 def _rank(key: int | None) -> tuple[int, int]:
-    """Who decides for a group: the least of its low bits, which say nothing about the side."""
+    """The least rank decides for a group: by the low bits, which don't depend on the split."""
     assert key is not None
     return key & 0xFFFFFFFF, key
 
 
-def _lend(
-    sides: list[Split],
+def _fill_empty_splits(
+    splits: list[Split],
     labels: Sequence[int],
     fractions: SplitFractions,
     members: dict[int, list[int]],
-    deciding: dict[int, int],
+    group_keys: dict[int, int],
 ) -> None:
-    """Give each class a group on each side that has a share, if it has groups enough."""
+    """Give each class a group in each split whose fraction is above 0, if it has groups enough."""
     test, val = fractions.test, fractions.test + fractions.val
     ranges: dict[Split, tuple[float, float]] = {
         "test": (0, test),
         "val": (test, val),
         "train": (val, 1),
     }
-    wanted = [side for side, (low, high) in ranges.items() if low < high]
-    there = set(zip(labels, sides, strict=True))
+    wanted = [split for split, (low, high) in ranges.items() if low < high]
+    present = set(zip(labels, splits, strict=True))
     for label in sorted(set(labels)):
-        if all((label, side) in there for side in wanted):
+        if all((label, split) in present for split in wanted):
             continue
-        pure = [
-            group for group, places in members.items() if all(labels[x] == label for x in places)
-        ]
-        for side in wanted:
-            held = Counter(sides[members[group][0]] for group in pure)
-            spare = [group for group in pure if held[sides[members[group][0]]] > 1]
-            if held[side] or (label, side) in there or not spare:
+        pure = [group for group, rows in members.items() if all(labels[x] == label for x in rows)]
+        for split in wanted:
+            groups_in = Counter(splits[members[group][0]] for group in pure)
+            spare = [group for group in pure if groups_in[splits[members[group][0]]] > 1]
+            if groups_in[split] or (label, split) in present or not spare:
                 continue
-            low, high = ranges[side]
-            chosen = min(
-                spare, key=lambda x: max(low - deciding[x] / 2**64, deciding[x] / 2**64 - high)
+            low, high = ranges[split]
+            nearest = min(
+                spare, key=lambda x: max(low - group_keys[x] / 2**64, group_keys[x] / 2**64 - high)
             )
-            for place in members[chosen]:
-                sides[place] = side
+            for index in members[nearest]:
+                splits[index] = split

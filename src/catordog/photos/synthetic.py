@@ -1,11 +1,11 @@
-"""Cats and dogs that this file draws: data for a first run, for tests, and with known truth.
+"""Draw synthetic pictures of cats and dogs: for a first run, for tests, and with known truth.
 
-Every picture is a function of (seed, index) alone. A knob, 0 for a cat and 1 for a dog, moves
-ears, muzzle, nose, eyes, whiskers and head from one to the other. In between, the label is drawn
-with `probability_of_dog(knob)`, so that the true probability is known for every picture and a
-confidence can be held against it.
+Every picture is a function of (seed, index) alone. A knob, 0 for a cat and 1 for a dog, morphs
+ears, muzzle, nose, eyes, whiskers and head from one to the other. In between, the label is sampled
+with `probability_of_dog(knob)`, so the true probability of every picture is known and can be
+compared with a model's confidence.
 
-A rabbit is there for who wants a third class; it has no place on the knob.
+Rabbits make a third class; they are not on the knob.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _CURVE = np.linspace(0, 1, 9)[:, None]
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One drawn picture and all that is true of it.
+    """One synthetic picture with its ground truth.
 
     Attributes:
         image: RGB, `size` × `size` pixels.
         label: 0 for cat, 1 for dog, 2 for rabbit.
-        knob: 0 (all cat) to 1 (all dog); not a number for a rabbit.
-        probability: of the label being dog, given the knob; 0 for a rabbit.
+        knob: 0 (all cat) to 1 (all dog); NaN for a rabbit.
+        probability: that the label is dog, given the knob, 0…1; 0 for a rabbit.
     """
 
     image: Image.Image
@@ -52,7 +52,11 @@ class Drawing:
 
 
 def probability_of_dog(knob: float) -> float:
-    """The true probability of "dog" at a position of the knob: 0 at 0, ½ at ½, 1 at 1."""
+    """The true probability of "dog" at a value of the knob: 0 at 0, ½ at ½, 1 at 1.
+
+    >>> [probability_of_dog(knob) for knob in (0, 0.5, 1)]
+    [0, 0.5, 1]
+    """
     return knob * knob * (3 - 2 * knob)
 
 
@@ -60,16 +64,16 @@ def label_of(index: int, seed: int = 0, morph: float = 0.0, animals: int = 2) ->
     """The label (0 cat, 1 dog, 2 rabbit) and the knob of a picture, without drawing it.
 
     Args:
-        index: which picture, from 0.
-        seed: which endless series of pictures.
-        morph: the share of pictures whose knob is anywhere between cat and dog; the others are
-            all cat or all dog.
-        animals: 2, or 3 with rabbits, which know no morph.
+        index: of the picture in its series, from 0.
+        seed: of the series of pictures, which has no end.
+        morph: the fraction of pictures, 0…1, whose knob is uniform between cat and dog; the others
+            are all cat or all dog.
+        animals: number of classes, 2 or 3; with 3, morph is ignored.
     """
     if animals == 3:
         label = index % 3
         return label, (0.0, 1.0, math.nan)[label]
-    if morph <= 0:  # halves to the picture, and no random draw for a list of millions
+    if morph <= 0:  # alternating; a random number each would be slow for millions
         return index % 2, float(index % 2)
     uniform = np.random.default_rng((seed, index, 1)).random(3)
     knob = float(uniform[1]) if uniform[0] < morph else float(index % 2)
@@ -81,7 +85,10 @@ def draw(
 ) -> Drawing:
     """Draw picture number `index` of the series `seed`, `size` pixels square.
 
-    The label's own random draw is not that of the picture: nothing but the knob links them.
+    Label and picture use separate random streams: only the knob links them.
+
+    >>> draw(1, size=32).image.size, draw(1).label
+    ((32, 32), 1)
     """
     label, knob = label_of(index, seed, morph, animals)
     image = picture(knob, np.random.default_rng((seed, index)), size)
@@ -89,12 +96,12 @@ def draw(
 
 
 def picture(knob: float, generator: np.random.Generator, size: int = 64) -> Image.Image:
-    """Draw one animal; all but its kind comes from the generator.
+    """Draw one animal.
 
     Args:
-        knob: 0 (cat) to 1 (dog), or not a number for a rabbit.
-        generator: of everything that is random.
-        size: side of the picture, in pixels.
+        knob: 0 (cat) to 1 (dog), or NaN for a rabbit.
+        generator: gives everything else: pose, colours, background, light.
+        size: side length of the picture, in pixels.
     """
     random = _Uniform(generator)
     canvas = Image.new("RGB", (2 * size, 2 * size))
@@ -114,7 +121,7 @@ def picture(knob: float, generator: np.random.Generator, size: int = 64) -> Imag
 
 
 class _Uniform:
-    """Uniform numbers, drawn in one go: one call of the generator is cheap, a hundred are not."""
+    """Uniform random numbers, generated at once: one call is cheap, a hundred are not."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._numbers: Iterator[float] = iter(generator.random(160).tolist())
@@ -144,15 +151,15 @@ class _Uniform:
 class _Animal:
     """One animal, seen from the front: the head's half-width is the unit, y points down."""
 
-    def __init__(self, pen: ImageDraw.ImageDraw, random: _Uniform, knob: float, side: int) -> None:
+    def __init__(self, pen: ImageDraw.ImageDraw, random: _Uniform, knob: float, size: int) -> None:
         self.pen, self.random, self.knob = pen, random, knob
-        self.scale = side * random(0.2, 0.34)
+        self.scale = size * random(0.2, 0.34)
         angle = math.radians(random(-28, 28))
         self.turn = random(-0.22, 0.22)
         flip = -1 if random.chance(0.5) else 1
         cos, sin = math.cos(angle), math.sin(angle)
         self.matrix = self.scale * np.array([[cos * flip, sin * flip], [-sin, cos]])
-        self.centre = np.array([side * random(0.33, 0.67), side * random(0.35, 0.61)])
+        self.centre = np.array([size * random(0.33, 0.67), size * random(0.35, 0.61)])
         self.width = self.between(1.0, 0.86) * random(0.94, 1.06)
         self.height = self.between(0.84, 1.02) * random(0.94, 1.06)
         self.fur = random.near(random.choice(_FURS), 22)
@@ -307,31 +314,31 @@ class _Animal:
         self.polygon(outline + (x, y), colour)
 
     def polygon(self, points: Points, colour: Colour) -> None:
-        self.pen.polygon(self._place(points), fill=colour)
+        self.pen.polygon(self._to_canvas(points), fill=colour)
 
     def line(
         self, points: Points | Sequence[tuple[float, float]], wide: float, colour: Colour
     ) -> None:
-        placed = self._place(np.asarray(points, dtype=np.float64))
-        self.pen.line(placed, fill=colour, width=max(1, round(wide * self.scale)), joint="curve")
+        mapped = self._to_canvas(np.asarray(points, dtype=np.float64))
+        self.pen.line(mapped, fill=colour, width=max(1, round(wide * self.scale)), joint="curve")
 
-    def _place(self, points: Points) -> list[float]:
-        placed: list[float] = (points @ self.matrix.T + self.centre).ravel().tolist()
-        return placed
+    def _to_canvas(self, points: Points) -> list[float]:
+        mapped: list[float] = (points @ self.matrix.T + self.centre).ravel().tolist()
+        return mapped
 
 
 class _Rabbit(_Animal):
-    """A rabbit: the body of a cat, ears twice as long, eyes at the sides, teeth and a tuft."""
+    """A rabbit: the body of a cat, long ears, eyes at the sides, teeth, and a short tail."""
 
     def tail(self, lean: float, breadth: float, length: float) -> None:
-        side = 0.26 * self.random(0.8, 1.2)
-        self.blob(lean + breadth * 0.95, 0.3 + 1.7 * length, side, side, self.light, 0.12)
+        radius = 0.26 * self.random(0.8, 1.2)
+        self.blob(lean + breadth * 0.95, 0.3 + 1.7 * length, radius, radius, self.light, 0.12)
 
     def ears(self) -> None:
         random = self.random
         length, wide = random(1.35, 1.8), random(0.2, 0.27)
         pink = _mix((222, 160, 156), self.dark, random(0.0, 0.35))
-        lop = random.chance(0.25)  # one ear that has fallen over
+        lop = random.chance(0.25)  # one ear hangs down
         for side in (-1, 1):
             lean = random(0.02, 0.3)
             root = np.array([0.34 * side, -0.6])
@@ -340,12 +347,12 @@ class _Rabbit(_Animal):
                 tip = root + (length * 0.85, 0.15)
             along = (tip - root) / 2
             across = np.array([-along[1], along[0]]) / math.hypot(*along)
-            for share, colour in ((1.0, self.fur), (0.6, pink)):
+            for scale, colour in ((1.0, self.fur), (0.6, pink)):
                 ear = (
                     root
                     + along
-                    + _UNIT[:, :1] * along * (0.9 + 0.1 * share)
-                    + _UNIT[:, 1:] * across * wide * share
+                    + _UNIT[:, :1] * along * (0.9 + 0.1 * scale)
+                    + _UNIT[:, 1:] * across * wide * scale
                 )
                 self.polygon(ear, colour)
 
@@ -371,40 +378,40 @@ class _Rabbit(_Animal):
             self.blob(x + 0.04, y - 0.07, 0.045, 0.045, (250, 250, 250))
 
 
-def _background(pen: ImageDraw.ImageDraw, random: _Uniform, side: int) -> None:
-    """A wall, a floor, and things that stand about."""
+def _background(pen: ImageDraw.ImageDraw, random: _Uniform, size: int) -> None:
+    """A wall, a floor, and a few shapes."""
     wall, floor = random.colour(), random.colour()
-    horizon = int(side * random(0.3, 0.95))
-    pen.rectangle((0, 0, side, horizon), fill=wall)
-    pen.rectangle((0, horizon, side, side), fill=floor)
+    horizon = int(size * random(0.3, 0.95))
+    pen.rectangle((0, 0, size, horizon), fill=wall)
+    pen.rectangle((0, horizon, size, size), fill=floor)
     for _ in range(4):
         colour = random.near(random.colour(), 20)
-        x, y = random(0, side), random(0, side)
-        wide, high = random(0.05, 0.4) * side, random(0.05, 0.4) * side
+        x, y = random(0, size), random(0, size)
+        wide, high = random(0.05, 0.4) * size, random(0.05, 0.4) * size
         box = (x - wide / 2, y - high / 2, x + wide / 2, y + high / 2)
         kind = random(0, 3)
         if kind < 1:
             pen.rectangle(box, fill=colour)
         elif kind < 2:
             pen.ellipse(box, fill=colour)
-        else:  # pointed as ears are, so that a point alone tells nothing
+        else:  # pointed like ears, so that a point alone is no evidence
             pen.polygon(
                 (x, y - high / 2, x + wide / 2, y + high / 2, x - wide / 2, y + high / 2), colour
             )
 
 
-def _in_front(pen: ImageDraw.ImageDraw, random: _Uniform, side: int) -> None:
-    """A bar, a leaf, a hand: something that hides a part."""
-    x, y = random(0, side), random(0, side)
-    reach = random(0.5, 1.2) * side
+def _in_front(pen: ImageDraw.ImageDraw, random: _Uniform, size: int) -> None:
+    """A bar that hides a part of the animal."""
+    x, y = random(0, size), random(0, size)
+    reach = random(0.5, 1.2) * size
     angle = random(0, math.pi)
     dx, dy = math.cos(angle) * reach, math.sin(angle) * reach
-    width = int(side * random(0.02, 0.07))
+    width = int(size * random(0.02, 0.07))
     pen.line((x - dx, y - dy, x + dx, y + dy), fill=random.colour(), width=width)
 
 
 def _light(image: Image.Image, random: _Uniform, generator: np.random.Generator) -> Image.Image:
-    """Light from one side, the camera's exposure, and its noise."""
+    """A gradient of light, the camera's exposure, and its noise."""
     size = image.width
     ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     slope_x, slope_y = random(-0.5, 0.5), random(-0.5, 0.5)
@@ -423,6 +430,6 @@ def _bezier(start: Points, bend: Points, end: Points) -> Points:
     return curve
 
 
-def _mix(one: Colour, other: Colour, share: float) -> Colour:
-    red, green, blue = (int(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+def _mix(one: Colour, other: Colour, fraction: float) -> Colour:
+    red, green, blue = (int(a + (b - a) * fraction) for a, b in zip(one, other, strict=True))
     return red, green, blue

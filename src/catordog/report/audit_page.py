@@ -103,7 +103,7 @@ def _grid(figures: Sequence[str]) -> str:
 
 
 def _photo(found: Findings, place: int, *words: str) -> str:
-    photo, seen = found.photos[place], found.looks[place]
+    photo, seen = found.photos[place], found.facts[place]
     size = [f"{seen.width} × {seen.height}"] if seen else []
     return figure(
         thumbnail_of(photo), f"photo labelled {found.label(place)}", [*words, photo.name, *size]
@@ -111,7 +111,7 @@ def _photo(found: Findings, place: int, *words: str) -> str:
 
 
 def _facts(found: Findings) -> str:
-    seen = [one for one in found.looks if one]
+    seen = [one for one in found.facts if one]
     counts = Counter(found.label(place) for place in range(len(found.photos)))
     classes = [["class", "photos"], *([x, f"{counts[x]:,}"] for x in found.dataset.classes)]
     body = [table(classes, frozenset({1}))]

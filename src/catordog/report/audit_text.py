@@ -28,7 +28,7 @@ def fix_list(result: Audit) -> str:
 def report(result: Audit) -> str:
     """The audit for people to read."""
     found = result.findings
-    seen = [one for one in found.looks if one]
+    seen = [one for one in found.facts if one]
     parts = [found.dataset.summary()]
     if seen:
         facts = found.to_dict()
