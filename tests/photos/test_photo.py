@@ -64,7 +64,7 @@ def test_its_decoding_rules_travel_with_it(tmp_path, kind):
         "file": lambda: Photo.from_file(file, rules),
         "bytes": lambda: Photo.from_bytes(file.read_bytes(), str(file), rules),
     }[kind]()
-    with pytest.raises(PhotoError, match="more than the limit of 0.001 megapixels") as error:
+    with pytest.raises(PhotoError, match=r"more than the limit of 0\.001 megapixels") as error:
         PREPROCESS.load(photo)
     assert error.value.path == str(file)
 
