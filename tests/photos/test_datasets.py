@@ -408,6 +408,48 @@ def test_scaled_reencoded_and_mirrored_copies_are_in_the_same_split(tmp_path, mo
     assert set(splits.values()) == {"train", "val", "test"}
 
 
+def test_a_csv_file_lists_paths_labels_and_splits(tmp_path):
+    folder = write_folder(tmp_path / "pets" / "photos", {f"{i}": jpeg(i) for i in range(5)})
+    far = write_folder(tmp_path / "elsewhere", {"far.jpg": jpeg(6)}) / "far.jpg"
+    rows = ["label,path,split", "Cat,photos/0,train", "dog,photos/1,Training", "cat,photos/2,test"]
+    rows += ["dog,photos/3,test", f"cat,{far},val", "dog,photos/4,validation", ",photos/4,"]
+    listed = folder.parent / "pets.csv"
+    listed.write_text("\n".join(rows))
+    found = open_dataset(str(listed))
+    assert tally(found) == {"cat": 3, "dog": 3}
+    assert {photo.name: photo.own_split for photo in found.photos} == {
+        "photos/0": "train", "photos/1": "train", "photos/2": "test", "photos/3": "test",
+        far.as_posix(): "val", "photos/4": "val",
+    }  # fmt: skip
+    assert {photo.read() for photo in found.photos} == {jpeg(i) for i in (0, 1, 2, 3, 4, 6)}
+
+
+def test_a_csv_file_without_splits_is_split_like_its_folder(tmp_path):
+    folder = write_folder(tmp_path / "pets", named(40))
+    rows = [f"pets/{name},{name[:3]}\n" for name in reversed(named(40))]
+    (tmp_path / "pets.csv").write_text("path,label\n" + "".join(rows))
+    listed = open_dataset(str(tmp_path / "pets.csv"))
+    assert listed.splits(FRACTIONS) == open_dataset(str(folder)).splits(FRACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,class\n1.jpg,cat\n", "no column 'label'"),
+        ("path,label\n1.jpg,cat\n1.jpg,dog\n", r"1\.jpg is listed twice"),
+        ("path,label,split\n1.jpg,cat,holdout\n", "unknown split 'holdout'"),
+        ("path,label\n1.jpg,cat\n2.jpg,cat\n", "one class, 'cat'"),
+        ("path,label\n", "no labelled photos"),
+    ],
+)
+def test_an_unusable_csv_file_is_refused_with_the_reason(tmp_path, text, words):
+    (tmp_path / "pets.csv").write_text(text)
+    with pytest.raises(CatordogError, match=words) as caught:
+        open_dataset(str(tmp_path / "pets.csv"))
+    assert "pets.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_photos_on_an_exclude_list_are_in_no_split(tmp_path):
     root = write_folder(tmp_path / "pets", named(40))
     listed = tmp_path / "out.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Literal
 
 from catordog.errors import CatordogError
 from catordog.photos import shards
+from catordog.photos.csv_lists import labels_from_csv, paths_in_csv
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.layouts import Labels, labels_from_names
@@ -20,14 +20,15 @@ from catordog.photos.near_copies import groups_of
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import Photo, Photos, StoreSource, keys_of
 from catordog.photos.splits import SPLITS, Split, SplitFractions, splits_of
-from catordog.photos.stores import Store, open_store
+from catordog.photos.stores import Folder, Store, open_store
 from catordog.photos.synthetic_dataset import synthetic_photos
 from catordog.terminal import progress
 
 FORMS = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, files named "
-    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, a folder "
-    "made by 'catordog shard', or 'drawn', 'oxford-pets', 'microsoft'"
+    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, a CSV file "
+    "with columns path and label, a folder made by 'catordog shard', or 'drawn', 'oxford-pets', "
+    "'microsoft'"
 )
 
 
@@ -167,6 +168,8 @@ def _open(data: str, rules: DecodeRules) -> PhotoDataset:
         path = fetch(data)
     if (path / shards.INDEX).is_file():
         return _open_shards(data, shards.Shards(path), rules)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return _labelled(data, Folder(path.parent), labels_from_csv(path), rules)
     store = open_store(path)
     if store is None:
         raise CatordogError(f"--data {data}: neither a folder nor an archive; give {FORMS}")
@@ -203,20 +206,29 @@ def _open_files(data: str, store: Store, rules: DecodeRules) -> PhotoDataset:
     if not files.photos:
         raise CatordogError(f"--data {data}: no photos in it; give {FORMS}")
     found = next((labels for layout in LAYOUTS if (labels := layout(files)).names), Labels())
-    classes = tuple(sorted(set(found.labels)))
-    if not classes:
+    if not found.names:
         raise CatordogError(
             f"--data {data}: {len(files.photos):,} photos but no labels; give {FORMS}"
         )
+    unlabelled = len(files.photos) - len(found.names)
+    return _labelled(data, store, found, rules, unlabelled)
+
+
+def _labelled(
+    data: str, store: Store, found: Labels, rules: DecodeRules, unlabelled: int = 0
+) -> PhotoDataset:
+    classes = tuple(sorted(set(found.labels)))
+    if not classes:
+        raise CatordogError(f"--data {data}: no labelled photos in it; give {FORMS}")
     if len(classes) == 1:
         raise CatordogError(
             f"--data {data}: all {len(found.names):,} labelled photos are of one class, "
             f"{classes[0]!r}; add photos of a second class"
         )
     index = {label: number for number, label in enumerate(classes)}
-    source = StoreSource(store, rules)
-    photos = Photos(source, found.names, map(index.__getitem__, found.labels), found.splits)
-    return PhotoDataset(data, classes, photos, unlabelled=len(files.photos) - len(photos))
+    labels = map(index.__getitem__, found.labels)
+    photos = Photos(StoreSource(store, rules), found.names, labels, found.splits)
+    return PhotoDataset(data, classes, photos, unlabelled)
 
 
 def _list_files(store: Store) -> _Files:
@@ -235,7 +247,7 @@ def _list_files(store: Store) -> _Files:
 
 def _without(dataset: PhotoDataset, file: Path) -> PhotoDataset:
     """The dataset, with the photos that a CSV file names marked as excluded."""
-    listed = _read_paths(file)
+    listed = paths_in_csv(file)
     source = dataset.photos.source
     paths = ((name, os.path.normpath(source.path(name))) for name in dataset.photos.names)
     excluded = frozenset(name for name, path in paths if path in listed or name in listed)
@@ -245,19 +257,6 @@ def _without(dataset: PhotoDataset, file: Path) -> PhotoDataset:
             f"paths look like {source.path(dataset.photos.names[0])}"
         )
     return replace(dataset, excluded=excluded)
-
-
-def _read_paths(file: Path) -> set[str]:
-    """The column `path` of a CSV file, normalised."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows = csv.DictReader(opened)
-            if "path" not in (rows.fieldnames or ()):
-                raise CatordogError(f"--exclude {file}: it has no column 'path'")
-            return {os.path.normpath(row["path"]) for row in rows if row["path"]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no CSV file in UTF-8"
-        raise CatordogError(f"--exclude {file}: {reason}") from None
 
 
 def _format_counts(counts: Counter[str]) -> str:
