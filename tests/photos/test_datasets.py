@@ -353,21 +353,21 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str) -> None:
             archive.addfile(info, io.BytesIO(data))
 
 
-def test_photos_are_found_below_1500_nested_and_3000_adjacent_folders(tmp_path):
+def test_photos_are_found_below_1100_nested_and_1100_adjacent_folders(tmp_path):
     root = write_folder(tmp_path, {"dog/1.jpg": jpeg(1), "cat/0.jpg": jpeg(0)})
     deep = str(root / "dog")
     made = 0
     try:
-        while made < 1500:
+        while made < 1100:  # above Python's recursion limit
             deep += "/d"
             Path(deep).mkdir()
             made += 1
     except OSError:  # a system with shorter paths
         deep = deep.removesuffix("/d")
     Path(deep, "x.jpg").write_bytes(jpeg(3))
-    for number in range(3000):
+    for number in range(1100):
         (root / "cat" / f"{number:04}").mkdir()
-    (root / "cat" / "2999" / "y.jpg").write_bytes(jpeg(2))
+    (root / "cat" / "1099" / "y.jpg").write_bytes(jpeg(2))
     assert made > 200
     counted = tally(open_dataset(str(root)))
     Path(deep, "x.jpg").unlink()
