@@ -1,18 +1,19 @@
-"""What each trick of a recipe earns: the same run with it and without, over several seeds.
+"""Measure what each part of a recipe contributes: train with and without it, over several seeds.
 
 python scripts/ablate.py --data D [--config C] [--seeds 0 1 2] [--only NAME …] [--out F.csv]
                          [--set OPTION=VALUE]…
 
-Judged on validation photos; no test photo is looked at. Runs that are in the CSV file already
-are not run again. The table of docs/recipes.md is printed at the end.
+Every run is scored on the validation split; the test split is never read. Runs that are already
+in the CSV file are skipped. At the end the table of docs/recipes.md is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
-import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,9 +22,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-RECIPE = "the recipe"
+RECIPE = "full recipe"
 
-TRICKS: dict[str, list[str]] = {
+ABLATIONS: dict[str, list[str]] = {
     RECIPE: [],
     "SGD instead of Muon": [
         *("--model.optimizer", "sgd", "--model.lr", "0.1", "--model.momentum", "0.9"),
@@ -32,106 +33,134 @@ TRICKS: dict[str, list[str]] = {
     "AdamW instead of Muon": [
         *("--model.optimizer", "adamw", "--model.lr", "0.002", "--model.weight_decay", "0.05"),
     ],
-    "a first layer that is learnt": ["--model.whiten", "false"],
-    "no moving average": ["--trainer.callbacks", "null"],
-    "full size from the start": ["--data.start_size", "64"],
-    "full size from the start, 3 epochs in the time of 5": [
+    "learned first layer instead of whitening": ["--model.whiten", "false"],
+    "no weight averaging": ["--trainer.callbacks", "null"],
+    "no progressive resizing": ["--data.start_size", "64"],
+    "no progressive resizing, 3 epochs (the time of 5)": [
         *("--data.start_size", "64", "--trainer.max_epochs", "3"),
     ],
-    "tested at the size of training": ["--data.size", "64"],
-    "no mirror image in the test": ["--model.tta_flip", "false"],
-    "gentler crops (half of the area)": ["--data.augment.min_area", "0.5"],
-    "no crops": ["--data.augment.min_area", "1", "--data.augment.max_stretch", "1"],
-    "no colour changes": [
+    "validation at the training size": ["--data.size", "64"],
+    "no test-time flip": ["--model.tta_flip", "false"],
+    "gentler crops (at least half of the area)": ["--data.augment.min_area", "0.5"],
+    "no random crops": ["--data.augment.min_area", "1", "--data.augment.max_stretch", "1"],
+    "no colour jitter": [
         *("--data.augment.brightness", "0", "--data.augment.contrast", "0"),
         *("--data.augment.saturation", "0"),
     ],
-    "rectangles erased": ["--data.augment.erase", "0.25"],
-    "label smoothing of 0.1": ["--model.label_smoothing", "0.1"],
-    "mixup of 0.2": ["@mixup"],
+    "random erasing": ["--data.augment.erase", "0.25"],
+    "label smoothing 0.1": ["--model.label_smoothing", "0.1"],
+    "mixup 0.2": ["@mixup"],
     "GELU instead of ReLU": ["--model.network_args", "{activation: gelu}"],
-    "mirrored in turn, not at random": ["@alternate"],
+    "alternating flip instead of random flip": ["@alternating_flip"],
     "lookahead": ["@lookahead"],
-    "residual blocks begin as the identity": ["@zero"],
-    "batches of 64": ["--data.batch_size", "64"],
-    "twice the learning rate": ["--model.lr", "0.1"],
-    "half the learning rate": ["--model.lr", "0.025"],
+    "zero-initialised residual blocks": ["@zero_init"],
+    "batch size 64": ["--data.batch_size", "64"],
+    "learning rate × 2": ["--model.lr", "0.1"],
+    "learning rate ÷ 2": ["--model.lr", "0.025"],
 }
-"""Options of `catordog train`; `@NAME` is a trick of variants.py."""
-
-_SAID = re.compile(
-    r"\(([\d.]+)% right\): temperature ([\d.]+), loss ([\d.]+) before and ([\d.]+) after"
-)
+"""Options of `catordog train`; `@NAME` is a variant of variants.py."""
 
 
-def run(config: Path, data: Path, seed: int, options: list[str]) -> dict[str, str]:
-    """Train once.
+def run(config: str, data: str, seed: int, options: list[str]) -> dict[str, str]:
+    """Train once and evaluate the best checkpoint on the validation split.
 
     Returns:
-        validation accuracy in percent, temperature, loss before and after it, and seconds.
+        Validation accuracy in percent, fitted temperature, loss before and after temperature
+        scaling, and the seconds that training took.
     """
-    with tempfile.TemporaryDirectory() as made:
-        program = ["-m", "catordog"]
-        if options[-1:] and options[-1].startswith("@"):
-            program = [str(Path(__file__).with_name("variants.py")), options[-1][1:]]
-            options = options[:-1]
-        words = [sys.executable, *program, "train", "--config", str(config)]
-        words += ["--data", str(data), "--seed_everything", str(seed), *options]
+    catordog = [sys.executable, "-m", "catordog"]
+    program = catordog
+    if options[-1:] and options[-1].startswith("@"):
+        program = [sys.executable, str(Path(__file__).with_name("variants.py")), options[-1][1:]]
+        options = options[:-1]
+    command = [*program, "train", "--config", config, "--data", data]
+    command += ["--seed_everything", str(seed), *options]
+    with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        ended = subprocess.run(words, cwd=made, capture_output=True, text=True, check=False)
+        printed = _output(command, folder)
         seconds = time.perf_counter() - start
-    said = _SAID.search(ended.stderr)
-    if said is None:
-        sys.exit(ended.stderr[-2000:])
-    names = ("accuracy", "temperature", "nll_before", "nll")
-    return {**dict(zip(names, said.groups(), strict=True)), "seconds": f"{seconds:.0f}"}
+        # The last line is the command that evaluates the checkpoint on the test split.
+        words = shlex.split(printed.splitlines()[-1])
+        words[words.index("--split") + 1] = "val"
+        file = Path(folder) / "evaluation.json"
+        _output([*catordog, *words[1:], "--json", str(file)], folder)
+        result = json.loads(file.read_text())
+    return {
+        "accuracy": f"{100 * result['accuracy']:.2f}",
+        "temperature": f"{result['temperature']:.3f}",
+        "nll_before": f"{result['uncalibrated']['nll']:.4f}",
+        "nll": f"{result['nll']:.4f}",
+        "seconds": f"{seconds:.0f}",
+    }
+
+
+def _output(command: list[str], folder: str) -> str:
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode not in {0, 1}:  # 1: finished, but some photos were unreadable
+        sys.exit(f"{shlex.join(command)} failed:\n{ended.stderr[-2000:]}")
+    return ended.stdout
+
+
+def _absolute(name: str) -> str:
+    """A path that stays valid in another folder; names such as `drawn` stay as they are."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="names for --only:\n  " + "\n  ".join(ABLATIONS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=Path("configs/dogs-vs-cats-quick.yaml"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=TRICKS, default=list(TRICKS))
-    parser.add_argument("--out", type=Path, default=Path("ablation.csv"))
-    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    parser.add_argument("--data", required=True, metavar="D", help="as in 'catordog train'")
+    parser.add_argument("--config", default="configs/dogs-vs-cats-quick.yaml", metavar="C")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument(
+        "--only", nargs="+", choices=ABLATIONS, default=list(ABLATIONS), metavar="NAME",
+        help="run these ablations only (names below)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("ablation.csv"), metavar="F.csv")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE",
+        help="pass --OPTION=VALUE to every run, for example trainer.max_epochs=5",
+    )  # fmt: skip
     args = parser.parse_args()
+    config, data = _absolute(args.config), _absolute(args.data)
     rows: list[dict[str, str]] = []
     if args.out.exists():
         with args.out.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    done = {(row["trick"], row["seed"]) for row in rows}
+    done = {(row["ablation"], row["seed"]) for row in rows}
     common = [f"--{option}" for option in args.set]
     for seed in args.seeds:
         for name in args.only:
             if (name, str(seed)) in done:
                 continue
-            found = run(args.config.resolve(), args.data.resolve(), seed, common + TRICKS[name])
-            rows.append({"trick": name, "seed": str(seed), **found})
+            result = run(config, data, seed, common + ABLATIONS[name])
+            rows.append({"ablation": name, "seed": str(seed), **result})
             print(rows[-1], file=sys.stderr, flush=True)
             with args.out.open("w", newline="") as file:
                 writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
-    table(rows)
+    print_table(rows)
     return 0
 
 
-def table(rows: list[dict[str, str]]) -> None:
-    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+def print_table(rows: list[dict[str, str]]) -> None:
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        groups[row["trick"]].append((float(row["accuracy"]), float(row["nll"])))
-    print("| | accuracy | against the recipe | loss | against the recipe |\n|---|---|---|---|---|")
-    for name, found in groups.items():
+        groups[row["ablation"]].append(row)
+    print("| | accuracy, % | vs. full recipe | loss | vs. full recipe |\n|---|---|---|---|---|")
+    for name, runs in groups.items():
         cells = [name]
-        for which, digits in ((0, 2), (1, 4)):
-            each, base = ([run[which] for run in runs] for runs in (found, groups.get(RECIPE, [])))
-            spread = f" ± {statistics.stdev(each):.{digits}f}" if len(each) > 1 else ""
-            cells.append(f"{statistics.mean(each):.{digits}f}{spread}")
-            gain = statistics.mean(each) - statistics.mean(base) if base else math.nan
-            cells.append("" if name == RECIPE else f"{gain:+.{digits}f}".replace("-", "−"))
+        for key, digits in (("accuracy", 2), ("nll", 4)):
+            values = [float(run[key]) for run in runs]
+            baseline = [float(run[key]) for run in groups.get(RECIPE, [])]
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
+            change = statistics.mean(values) - statistics.mean(baseline) if baseline else math.nan
+            cells.append("" if name == RECIPE else f"{change:+.{digits}f}".replace("-", "−"))
         print(f"| {' | '.join(cells)} |")
 
 

@@ -1,9 +1,9 @@
-"""Trainings that `benchmark.py train` holds against each other, each in a process of its own.
+"""Train with one of the libraries that `benchmark.py train` compares.
 
 python scripts/contenders.py NAME FOLDER [--minutes 5] [--size 64]
 
-FOLDER has train/, val/ and test/, each with a folder for each class. Without --minutes a contender
-only says how fast it is. The last line of stdout is JSON.
+FOLDER has train/, val/ and test/, each with a folder per class. Without --minutes only the speed is
+measured. The last line of stdout is a JSON object.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-BEGUN = time.perf_counter()
+STARTED = time.perf_counter()
 Result = dict[str, Any]
 
 STEPS = 12
-"""Measured where only the speed is asked for, after as many to warm up."""
+"""Number of measured steps without --minutes, after as many warm-up steps."""
 
 
-class Memory:
-    """The most memory that this process held beyond files that it has mapped, in bytes."""
+class PeakMemory:
+    """The peak anonymous memory of this process, in bytes; memory-mapped files do not count."""
 
     def __init__(self) -> None:
         self.peak = 0
@@ -45,47 +45,50 @@ class Memory:
             time.sleep(0.1)
 
 
-def matmul_flops(dtype: Any, side: int = 2048, rounds: int = 10) -> float:
-    """Floating-point operations a second in a large matrix multiplication."""
+def matmul_flops(dtype: Any, size: int = 2048, rounds: int = 10) -> float:
+    """Floating-point operations per second of a large matrix multiplication."""
     import torch
 
-    a = torch.randn(side, side).to(dtype)
+    a = torch.randn(size, size).to(dtype)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         a @ a
         seconds.append(time.perf_counter() - start)
-    return float(2 * side**3 / statistics.median(seconds))
+    return float(2 * size**3 / statistics.median(seconds))
 
 
-def ours(args: argparse.Namespace) -> Result:
-    """`catordog train`, whole or two epochs of it under a profiler."""
-    if args.minutes:
-        return _our_accuracy(args)
-    return _our_speed(args)
+def catordog(args: argparse.Namespace) -> Result:
+    """`catordog train`: a complete run, or two epochs under a profiler."""
+    return _catordog_accuracy(args) if args.minutes else _catordog_speed(args)
 
 
-def _our_accuracy(args: argparse.Namespace) -> Result:
+def _catordog_accuracy(args: argparse.Namespace) -> Result:
     import subprocess
 
-    with tempfile.TemporaryDirectory() as made:
-        environment = {**os.environ, "CATORDOG_DATA": f"{made}/data"}  # decodes anew
-        catordog = [sys.executable, "-m", "catordog"]
-        train = [*catordog, "train", "--config", str(Path(args.config).resolve())]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "CATORDOG_DATA": f"{folder}/data"}  # an empty cache
+        program = [sys.executable, "-m", "catordog"]
+        train = [*program, "train", "--config", _config(args)]
         data = ["--data", str(Path(args.folder).resolve())]
         start = time.perf_counter()
-        subprocess.run([*train, *data], cwd=made, env=environment, check=True, stdout=sys.stderr)
+        subprocess.run([*train, *data], cwd=folder, env=environment, check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - start
-        model = next(Path(made).glob("runs/*/version_0/checkpoints/best.ckpt"))
-        figures = Path(made) / "figures.json"
-        words = [*catordog, "evaluate", str(model), *data, "--split", "test"]
+        model = next(Path(folder).glob("runs/*/version_0/checkpoints/best.ckpt"))
+        file = Path(folder) / "evaluation.json"
+        words = [*program, "evaluate", str(model), *data, "--split", "test"]
         subprocess.run(
-            [*words, "--json", str(figures)], env=environment, check=True, stdout=sys.stderr
+            [*words, "--json", str(file)], env=environment, check=True, stdout=sys.stderr
         )
-        return {"accuracy": json.loads(figures.read_text())["accuracy"], "seconds": seconds}
+        return {"accuracy": json.loads(file.read_text())["accuracy"], "seconds": seconds}
 
 
-def _our_speed(args: argparse.Namespace) -> Result:
+def _config(args: argparse.Namespace) -> str:
+    """The config as an absolute path; the name of one that ships with catordog stays as it is."""
+    return str(Path(args.config).resolve()) if Path(args.config).exists() else args.config
+
+
+def _catordog_speed(args: argparse.Namespace) -> Result:
     import torch
     from lightning.pytorch import Callback
     from lightning.pytorch.profilers import SimpleProfiler
@@ -93,32 +96,32 @@ def _our_speed(args: argparse.Namespace) -> Result:
 
     from catordog.training.fit import _calm, _parse
 
-    memory = Memory()
+    memory = PeakMemory()
 
     class Clock(Callback):
-        """When each epoch's training begins and ends, and how large its photos are."""
+        """Records the seconds of each training epoch and the size of its photos."""
 
         def __init__(self) -> None:
             self.epochs: list[tuple[float, int]] = []
             self.start = 0.0
-            self.side = 0
+            self.size = 0
 
         def on_train_epoch_start(self, *_: Any) -> None:
             self.start = time.perf_counter()
 
         def on_train_batch_start(self, *arguments: Any) -> None:
-            self.side = arguments[2][0].shape[-1]
+            self.size = arguments[2][0].shape[-1]
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.is_last_batch:
-                self.epochs.append((time.perf_counter() - self.start, self.side))
+                self.epochs.append((time.perf_counter() - self.start, self.size))
 
     _calm()
-    with tempfile.TemporaryDirectory() as made:
-        os.environ["CATORDOG_DATA"] = str(Path(made) / "data")
-        config, folder = str(Path(args.config).resolve()), str(Path(args.folder).resolve())
-        os.chdir(made)
-        words = ["--config", config, "--data", folder, "--trainer.max_epochs", "2"]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CATORDOG_DATA"] = str(Path(folder) / "data")
+        words = ["--config", _config(args), "--data", str(Path(args.folder).resolve())]
+        words += ["--trainer.max_epochs", "2"]
+        os.chdir(folder)
         words += ["--data.start_size", str(args.size), "--data.end_size", str(args.size)]
         cli = _parse(words)
         clock, profiler = Clock(), SimpleProfiler()
@@ -130,11 +133,11 @@ def _our_speed(args: argparse.Namespace) -> Result:
         cli.trainer.fit(cli.model, cli.datamodule)
         peaks[0].append(matmul_flops(dtype))
         peaks[1].append(matmul_flops(torch.float32))
-    seconds, side = clock.epochs[-1]
+    seconds, size = clock.epochs[-1]
     loader = cli.datamodule.train_dataloader()
     batch, photos = loader.batch_size, len(loader) * loader.batch_size
     with FlopCounterMode(display=False) as counter:
-        cli.model.network.train()(torch.zeros(batch, 3, side, side)).sum().backward()
+        cli.model.network.train()(torch.zeros(batch, 3, size, size)).sum().backward()
     flops = counter.get_total_flops() / batch * photos / seconds
 
     def spent(*names: str) -> float:
@@ -147,7 +150,7 @@ def _our_speed(args: argparse.Namespace) -> Result:
     epochs = sum(each for each, _ in clock.epochs)
     return {
         "photos_per_s": photos / seconds,
-        "side": side,
+        "size": size,
         "gflops": flops / 1e9,
         "precision": str(dtype).removeprefix("torch."),
         "of_matmul": flops / statistics.mean(peaks[0]),
@@ -159,25 +162,25 @@ def _our_speed(args: argparse.Namespace) -> Result:
 
 
 def usual(args: argparse.Namespace) -> Result:
-    """The script that everybody writes: ImageFolder, DataLoader, resnet18, SGD."""
+    """A standard PyTorch script: ImageFolder, DataLoader, resnet18, SGD with a cosine schedule."""
     import torch
     import torch.nn.functional as F
     from torch.utils.data import DataLoader
     from torchvision import datasets, models
     from torchvision.transforms import v2
 
-    memory = Memory()
+    memory = PeakMemory()
     torch.manual_seed(0)
-    end = [
+    normalise = [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     ]
-    change = v2.Compose([v2.RandomResizedCrop(args.size), v2.RandomHorizontalFlip(), *end])
-    keep = v2.Compose([v2.Resize((args.size, args.size)), *end])
+    augment = v2.Compose([v2.RandomResizedCrop(args.size), v2.RandomHorizontalFlip(), *normalise])
+    resize = v2.Compose([v2.Resize((args.size, args.size)), *normalise])
     root = Path(args.folder)
     train = DataLoader(
-        datasets.ImageFolder(root / "train", change),
+        datasets.ImageFolder(root / "train", augment),
         batch_size=64, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True,
     )  # fmt: skip
     network = models.resnet18(num_classes=len(train.dataset.classes))
@@ -185,9 +188,10 @@ def usual(args: argparse.Namespace) -> Result:
         network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
 
-    def step(photos: Any, labels: Any, share: float) -> None:
+    def step(photos: Any, labels: Any, progress: float) -> None:
+        """Take one step; `progress` is the elapsed fraction of the run, 0…1."""
         for group in optimizer.param_groups:
-            group["lr"] = 0.1 * min(1.0, share / 0.1) * 0.5 * (1 + math.cos(math.pi * share))
+            group["lr"] = 0.1 * min(1.0, progress / 0.1) * 0.5 * (1 + math.cos(math.pi * progress))
         optimizer.zero_grad()
         F.cross_entropy(network(photos), labels).backward()
         optimizer.step()
@@ -206,21 +210,21 @@ def usual(args: argparse.Namespace) -> Result:
         seconds = time.perf_counter() - start
         return {"photos_per_s": 64 * STEPS / seconds, "peak_bytes": memory.peak}
     budget = 60 * args.minutes
-    while (spent := time.perf_counter() - BEGUN) < budget:
+    while (spent := time.perf_counter() - STARTED) < budget:
         step(*next(endless), spent / budget)
-    seconds = time.perf_counter() - BEGUN
-    right = total = 0
+    seconds = time.perf_counter() - STARTED
+    correct = total = 0
     network.eval()
     with torch.inference_mode():
-        held_out = datasets.ImageFolder(root / "test", keep)
+        held_out = datasets.ImageFolder(root / "test", resize)
         for photos, labels in DataLoader(held_out, batch_size=128, num_workers=2):
-            right += int((network(photos).argmax(1) == labels).sum())
+            correct += int((network(photos).argmax(1) == labels).sum())
             total += len(labels)
-    return {"accuracy": right / total, "seconds": seconds}
+    return {"accuracy": correct / total, "seconds": seconds}
 
 
 def fastai(args: argparse.Namespace) -> Result:
-    """A vision_learner of fastai with resnet18, from scratch, on one cycle."""
+    """fastai: a vision_learner with resnet18, from scratch, with the one-cycle schedule."""
     from fastai.callback.schedule import Learner  # noqa: F401 - adds fit_one_cycle
     from fastai.vision.all import (
         Callback,
@@ -233,7 +237,7 @@ def fastai(args: argparse.Namespace) -> Result:
         vision_learner,
     )
 
-    memory = Memory()
+    memory = PeakMemory()
     set_seed(0)
     root = Path(args.folder)
     loaders = ImageDataLoaders.from_folder(
@@ -242,7 +246,7 @@ def fastai(args: argparse.Namespace) -> Result:
     )  # fmt: skip
 
     class Clock(Callback):  # type: ignore[misc]
-        """Seconds for a step, and a stop after some of them."""
+        """Records when each step starts, and stops the first, short run."""
 
         def __init__(self) -> None:
             self.times: list[float] = []
@@ -254,42 +258,43 @@ def fastai(args: argparse.Namespace) -> Result:
 
                 raise CancelFitException
 
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as folder:
         learner = vision_learner(
-            loaders, resnet18, pretrained=False, metrics=accuracy, path=Path(made)
+            loaders, resnet18, pretrained=False, metrics=accuracy, path=Path(folder)
         )
         clock = Clock()
-        with learner.no_bar(), _out_of_the_way():
+        with learner.no_bar(), _stdout_to_stderr():
             learner.fit_one_cycle(1, cbs=clock)
         speed = 64 * (STEPS - 1) / (clock.times[-2] - clock.times[-1 - STEPS])
         if not args.minutes:
             return {"photos_per_s": speed, "peak_bytes": memory.peak}
-        left = 60 * args.minutes - (time.perf_counter() - BEGUN)
+        left = 60 * args.minutes - (time.perf_counter() - STARTED)
         photos = len(loaders.train_ds) + 0.35 * len(loaders.valid_ds)
         epochs = max(1, int(left * speed / photos))
         learner = vision_learner(
-            loaders, resnet18, pretrained=False, metrics=accuracy, path=Path(made)
+            loaders, resnet18, pretrained=False, metrics=accuracy, path=Path(folder)
         )
-        with learner.no_bar(), _out_of_the_way():
+        with learner.no_bar(), _stdout_to_stderr():
             learner.fit_one_cycle(epochs, 3e-3)
-        seconds = time.perf_counter() - BEGUN
+        seconds = time.perf_counter() - STARTED
         held_out = loaders.test_dl(sorted((root / "test").rglob("*.*")), with_labels=True)
-        with learner.no_bar(), _out_of_the_way():
-            found = learner.validate(dl=held_out)
-        return {"accuracy": float(found[1]), "seconds": seconds, "epochs": epochs}
+        with learner.no_bar(), _stdout_to_stderr():
+            metrics = learner.validate(dl=held_out)
+        return {"accuracy": float(metrics[1]), "seconds": seconds, "epochs": epochs}
 
 
 def ultralytics(args: argparse.Namespace) -> Result:
-    """The yolo11n-cls of ultralytics, from scratch, with its own time limit."""
+    """ultralytics: yolo11n-cls, from scratch, with its own time limit."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     from ultralytics import YOLO
 
-    memory = Memory()
-    with tempfile.TemporaryDirectory() as made, _out_of_the_way():
+    memory = PeakMemory()
+    with tempfile.TemporaryDirectory() as folder, _stdout_to_stderr():
         model = YOLO("yolo11n-cls.yaml")
         common = {
             "data": str(Path(args.folder).resolve()), "imgsz": args.size, "device": "cpu",
-            "workers": 2, "batch": 64, "project": made, "plots": False, "verbose": False, "seed": 0,
+            "workers": 2, "batch": 64, "project": folder, "plots": False, "verbose": False,
+            "seed": 0,
         }  # fmt: skip
         times: list[float] = []
 
@@ -305,31 +310,31 @@ def ultralytics(args: argparse.Namespace) -> Result:
                 model.train(epochs=1, **common)
             speed = 64 * STEPS / (times[-1] - times[-1 - STEPS])
             return {"photos_per_s": speed, "peak_bytes": memory.peak}
-        left = 60 * args.minutes - (time.perf_counter() - BEGUN)
+        left = 60 * args.minutes - (time.perf_counter() - STARTED)
         model.train(epochs=100, time=left / 3600, **common)
-        seconds = time.perf_counter() - BEGUN
-        right = total = 0
-        best = YOLO(next(Path(made).rglob("best.pt")))
-        for kind in sorted(path for path in (Path(args.folder) / "test").iterdir()):
-            for found in best.predict(str(kind), imgsz=args.size, stream=True, verbose=False):
-                right += found.names[found.probs.top1] == kind.name
+        seconds = time.perf_counter() - STARTED
+        correct = total = 0
+        best = YOLO(next(Path(folder).rglob("best.pt")))
+        for photos in sorted((Path(args.folder) / "test").iterdir()):
+            for result in best.predict(str(photos), imgsz=args.size, stream=True, verbose=False):
+                correct += result.names[result.probs.top1] == photos.name
                 total += 1
-        return {"accuracy": right / total, "seconds": seconds}
+        return {"accuracy": correct / total, "seconds": seconds}
 
 
 @contextmanager
-def _out_of_the_way() -> Iterator[None]:
-    """What a package prints goes to stderr."""
-    kept = sys.stdout
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send what a package prints to stderr: stdout is for the result."""
+    stdout = sys.stdout
     sys.stdout = sys.stderr
     try:
         yield
     finally:
-        sys.stdout = kept
+        sys.stdout = stdout
 
 
 CONTENDERS: dict[str, Callable[[argparse.Namespace], Result]] = {
-    "catordog": ours,
+    "catordog": catordog,
     "usual": usual,
     "fastai": fastai,
     "ultralytics": ultralytics,
@@ -341,15 +346,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=CONTENDERS)
-    parser.add_argument("folder")
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--config", default="configs/dogs-vs-cats-quick.yaml")
+    parser.add_argument("folder", help="a dataset with train/, val/ and test/")
+    parser.add_argument(
+        "--minutes", type=float, help="train for that long and report the test accuracy"
+    )
+    parser.add_argument("--size", type=int, default=64, help="of the photos, in pixels")
+    parser.add_argument(
+        "--config", default="configs/dogs-vs-cats-quick.yaml", help="of catordog only"
+    )
     args = parser.parse_args()
     result = CONTENDERS[args.name](args)
     print(json.dumps({"name": args.name, "size": args.size, **result}), flush=True)
-    sys.stdout.flush()
-    os._exit(0)  # workers of a loader that was left in the middle
+    os._exit(0)  # do not wait for the workers of a data loader that was abandoned
 
 
 if __name__ == "__main__":

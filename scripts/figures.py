@@ -1,18 +1,19 @@
-"""Draw the pictures of README and docs: python scripts/figures.py MODEL [FOLDER].
+"""Draw the figures of README and docs.
 
-MODEL is a checkpoint of the demo; with - its pictures stay as they are. Everything shown is drawn
-by catordog or measured here.
+python scripts/figures.py MODEL [FOLDER]
+
+MODEL is a checkpoint of `catordog demo`. With - the figure of its predictions is left unchanged.
+All pictures are synthetic, and all curves are computed here or read from docs/training-times.csv.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import catordog
 from catordog.commands.demo import MORPHED, NEW_SEED
@@ -20,12 +21,17 @@ from catordog.confidence import format_percent
 from catordog.evaluation.metrics import reliability
 from catordog.photos import synthetic
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 CAT, DOG, GREY, RED = "#d9822b", "#2b6cb0", "#8a8a8a", "#b3262e"
 EXAMPLES = {"16.917 / 0.772": (16.917, 0.772), "1.004 / 0.709": (1.004, 0.709)}
 
 
 def predictions(model: str) -> Figure:
-    """What the demo's network says of new pictures, and of one animal morphing."""
+    """Predictions of the demo's network for new pictures, and for a cat that morphs into a dog."""
     classifier = catordog.load(model)
     pictures = [synthetic.draw(index, NEW_SEED, size=128).image for index in (0, 1)]
     pictures += [
@@ -33,7 +39,8 @@ def predictions(model: str) -> Figure:
         for knob in (0.0, 0.5, 0.6, 0.7, 1.0)
     ]
     results = classifier.predict(pictures)
-    figure = Figure(figsize=(12.6, 3.5), layout="constrained")
+    figure = _figure(12.6, 3.5)
+    limit = 1.7 * max(abs(x) for result in results for x in result.logits.values())
     rows = figure.subplots(2, len(pictures), height_ratios=(3, 1.1))
     for column, (picture, result) in enumerate(zip(pictures, results, strict=True)):
         above, below = rows[0][column], rows[1][column]
@@ -43,7 +50,6 @@ def predictions(model: str) -> Figure:
         logits = [result.logits["cat"], result.logits["dog"]]
         bars = below.barh(["cat", "dog"], logits, color=[CAT, DOG])
         below.bar_label(bars, [f"{x:+.2f}" for x in logits], padding=2, fontsize=9)
-        limit = 1.7 * max(abs(x) for r in results for x in r.logits.values())
         below.set_xlim(-limit, limit)
         below.axvline(0, color=GREY, linewidth=0.8)
         below.invert_yaxis()
@@ -57,19 +63,20 @@ def predictions(model: str) -> Figure:
 
 
 def logits() -> Figure:
-    """From logits to confidence: only their difference counts."""
+    """Confidence as a function of the logit difference, which alone determines it."""
     figure, axes = _axes()
     margin = np.linspace(-18, 18, 721)
     dog = catordog.softmax(np.stack([margin, np.zeros_like(margin)], axis=1))[:, 0]
     axes.axhspan(0.2, 0.8, color=GREY, alpha=0.15, linewidth=0)
     axes.text(-17.5, 0.5, "not sure", color="#555555", va="center")
     axes.plot(margin, dog, color=DOG, linewidth=2)
-    for (name, pair), shift in zip(EXAMPLES.items(), ((-3.4, -0.2), (2.2, -0.02)), strict=True):
+    offsets = ((-3.4, -0.2), (2.2, -0.02))
+    for (name, pair), offset in zip(EXAMPLES.items(), offsets, strict=True):
         x, y = pair[0] - pair[1], float(catordog.softmax(pair)[0])
         axes.plot(x, y, "o", color=CAT, markersize=8, zorder=3)
         axes.annotate(
-            f"logits {name}\n{format_percent(y)} dog", (x, y), (x + shift[0], y + shift[1]),
-            ha="center" if shift[0] < 0 else "left", va="center",
+            f"logits {name}\n{format_percent(y)} dog", (x, y), (x + offset[0], y + offset[1]),
+            ha="center" if offset[0] < 0 else "left", va="center",
             arrowprops={"arrowstyle": "-", "color": GREY},
         )  # fmt: skip
     axes.set(
@@ -81,27 +88,34 @@ def logits() -> Figure:
     return figure
 
 
-def _axes(height: float = 3.4) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7.2, height), layout="constrained")
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _axes(height: float = 3.4) -> tuple[Figure, Axes]:
+    figure = _figure(7.2, height)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def activations() -> Figure:
-    """What an activation at the end does to the confidence."""
+    """Confidence when an activation is wrongly applied to the logits."""
     figure, axes = _axes()
     margin = np.linspace(-10, 10, 801)
     raw = np.stack([margin / 2, -margin / 2], axis=1)
-    ends = {
+    outputs = {
         "raw logits": raw,
         "after ReLU (both logits below 0)": np.maximum(raw - 6, 0),
         "after sigmoid": 1 / (1 + np.exp(-raw)),
         "after softmax": catordog.softmax(raw),
     }
     styles = ("-", ":", "--", "-.")
-    for (name, end), colour, style in zip(ends.items(), (DOG, GREY, CAT, RED), styles, strict=True):
-        dog = catordog.softmax(end)[:, 0]
+    colours = (DOG, GREY, CAT, RED)
+    for (name, output), colour, style in zip(outputs.items(), colours, styles, strict=True):
+        dog = catordog.softmax(output)[:, 0]
         axes.plot(margin, dog, style, color=colour, linewidth=2, label=name)
     axes.set(xlabel="logit of dog − logit of cat", ylabel="confidence in dog", ylim=(-0.03, 1.03))
     axes.legend(frameon=False)
@@ -109,7 +123,7 @@ def activations() -> Figure:
 
 
 def loss() -> Figure:
-    """Cross-entropy of logits, and of what a softmax has made of them."""
+    """Cross-entropy on raw logits, and on confidences that are mistaken for logits."""
     figure, axes = _axes()
     margin = np.linspace(-10, 6, 801)
     raw = np.stack([margin, np.zeros_like(margin)], axis=1)
@@ -117,13 +131,15 @@ def loss() -> Figure:
     twice = -np.log(catordog.softmax(catordog.softmax(raw))[:, 0])
     axes.plot(margin, once, color=DOG, linewidth=2, label="on raw logits")
     axes.plot(margin, twice, "-.", color=RED, linewidth=2, label="after softmax")
-    axes.set(xlabel="true class's logit − the other's", ylabel="cross-entropy loss", ylim=(0, 6))
+    axes.set(
+        xlabel="logit of the true class − the other logit", ylabel="cross-entropy loss", ylim=(0, 6)
+    )
     axes.legend(frameon=False)
     return figure
 
 
 def temperature() -> Figure:
-    """How a temperature bends the curve."""
+    """Confidence as a function of the logit difference, at four temperatures."""
     figure, axes = _axes()
     margin = np.linspace(-18, 18, 721)
     raw = np.stack([margin, np.zeros_like(margin)], axis=1)
@@ -135,34 +151,35 @@ def temperature() -> Figure:
     return figure
 
 
-def simulated(n: int = 20_000, seed: int = 0) -> tuple[Any, Any]:
-    """Logits whose softmax is the true chance of each label, and the labels."""
+def simulated(
+    n: int = 20_000, seed: int = 0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Perfectly calibrated logits `[n, 2]` and labels `[n]` drawn with their softmax."""
     generator = np.random.default_rng(seed)
     raw = generator.normal(0, 1.5, (n, 2))
-    labels = (generator.random(n) > catordog.softmax(raw)[:, 0]).astype(int)
+    labels = (generator.random(n) > catordog.softmax(raw)[:, 0]).astype(np.int64)
     return raw, labels
 
 
 def reliability_of_simulated() -> Figure:
-    """Honest logits, and the same three times as large."""
+    """Reliability diagrams of calibrated logits, and of the same logits multiplied by three."""
     figure, axes = _axes(3.8)
     raw, labels = simulated()
     axes.plot([0.5, 1], [0.5, 1], ":", color=GREY)
-    for factor, name, colour, mark in (
-        (1, "honest logits", DOG, "o-"),
-        (3, "the same, three times as large", RED, "s-"),
+    for factor, name, colour, style in (
+        (1, "calibrated logits", DOG, "o-"),
+        (3, "the same logits × 3", RED, "s-"),
     ):
         bins = reliability(catordog.softmax(factor * raw), labels)
-        axes.plot(
-            [b.confidence for b in bins], [b.accuracy for b in bins], mark, color=colour, label=name
-        )
-    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0.5, 1.01), ylim=(0.45, 1.01))
+        confidence, accuracy = [b.confidence for b in bins], [b.accuracy for b in bins]
+        axes.plot(confidence, accuracy, style, color=colour, label=name)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.5, 1.01), ylim=(0.45, 1.01))
     axes.legend(frameon=False)
     return figure
 
 
 def time_and_accuracy() -> Figure:
-    """What training reaches in which time: docs/training-times.csv, as it was measured."""
+    """Accuracy against training time, as recorded in docs/training-times.csv."""
     with (Path(__file__).parents[1] / "docs/training-times.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     figure, axes = _axes(3.8)
@@ -190,24 +207,30 @@ def time_and_accuracy() -> Figure:
     return figure
 
 
-def main(model: str, folder: str = "docs/images") -> None:
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "predictions": lambda: predictions(model),
-        "logits": logits,
-        "activations": activations,
-        "loss": loss,
-        "temperature": temperature,
-        "reliability": reliability_of_simulated,
-        "time": time_and_accuracy,
-    }
-    for name, draw in figures.items():
-        if name == "predictions" and model == "-":
-            continue
-        figure = draw()
-        figure.savefig(target / f"{name}.png", dpi=110, metadata={"Software": None})
+FIGURES = {
+    "logits": logits,
+    "activations": activations,
+    "loss": loss,
+    "temperature": temperature,
+    "reliability": reliability_of_simulated,
+    "time": time_and_accuracy,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint of 'catordog demo', or -")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default="docs/images")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    figures = {name: draw() for name, draw in FIGURES.items()}
+    if args.model != "-":
+        figures["predictions"] = predictions(args.model)
+    for name, figure in figures.items():
+        figure.savefig(args.folder / f"{name}.png", dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

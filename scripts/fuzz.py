@@ -1,11 +1,12 @@
-"""Damage photos in thousands of ways, and see that each is either read or refused with a reason.
+"""Fuzz the photo decoder: every corrupted file must be read, or refused with a reason.
 
 python scripts/fuzz.py [--photos FOLDER] [--each 3000] [--seed 0] [--formats JPEG PNG …]
 
-Real photos (the drawn ones, if no folder is given) are saved in every format and colour mode, and
-then damaged: bytes flipped, overwritten, cut out, repeated, swapped between files, sizes in headers
-blown up, files cut short. Every format is decoded in a process of its own with a limit on its
-memory, so that a crash, a hang or a bomb is seen and named, with the bytes that caused it.
+Photos (synthetic pictures if no folder is given) are saved in every format and colour mode, and
+then corrupted: bytes are flipped, overwritten, removed, repeated or swapped between files, sizes
+in headers are inflated, and files are truncated. Each format is decoded in a process of its own
+with a memory limit. A crash, a hang or a decompression bomb is reported together with the file
+that caused it; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -22,13 +23,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from catordog.errors import PhotoError
-from catordog.photos.decode import DecodeRules, decode
-from catordog.photos.synthetic import draw
+if TYPE_CHECKING:
+    from PIL import Image
 
 MODES = {
     "JPEG": ["RGB", "L", "CMYK"],
@@ -48,12 +46,19 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "BMP": [{}],
     "TIFF": [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}],
 }
-SECONDS = 20.0
-MEMORY = 4 * 2**30
+MAX_SECONDS = 20.0
+"""Time allowed for one file."""
+MAX_MEMORY = 4 * 2**30
+"""Address space allowed for one format's process, in bytes."""
 
 
-def originals(form: str, photos: list[Path], count: int = 12) -> list[bytes]:
-    """Whole files of a format, in all its modes."""
+def valid_files(form: str, photos: list[Path], count: int = 12) -> list[bytes]:
+    """Encode pictures in one format, in all its colour modes and with all its options."""
+    import numpy as np
+    from PIL import Image
+
+    from catordog.photos.synthetic import draw
+
     files = []
     for index in range(count):
         if photos:
@@ -66,26 +71,30 @@ def originals(form: str, photos: list[Path], count: int = 12) -> list[bytes]:
             for options in OPTIONS[form]:
                 if mode == "I;16":
                     grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
-                    changed = Image.fromarray(grey)
+                    converted = Image.fromarray(grey)
                 else:
-                    changed = image.convert(mode)
-                packed = io.BytesIO()
+                    converted = image.convert(mode)
+                buffer = io.BytesIO()
                 try:
-                    changed.save(packed, form, exif=_exif(), **options)
+                    converted.save(buffer, form, exif=_rotated(), **options)
                 except (OSError, ValueError, KeyError):
-                    continue  # not every mode goes with every option
-                files.append(packed.getvalue())
+                    continue  # not every mode supports every option
+                files.append(buffer.getvalue())
     return files
 
 
-def _exif() -> Image.Exif:
+def _rotated() -> Image.Exif:
+    from PIL import Image
+
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # orientation: rotate by 90°
     return exif
 
 
-def damaged(files: list[bytes], count: int, seed: int) -> Iterator[bytes]:
-    """Damage them, in `count` different ways."""
+def corrupted(files: list[bytes], count: int, seed: int) -> Iterator[bytes]:
+    """Yield `count` corrupted files; the same seed gives the same ones."""
+    import numpy as np
+
     random = np.random.default_rng(seed)
     for number in range(count):
         data = bytearray(files[int(random.integers(len(files)))])
@@ -93,49 +102,58 @@ def damaged(files: list[bytes], count: int, seed: int) -> Iterator[bytes]:
             size = len(data)
             if size < 16:
                 break
-            # Headers are where the interesting damage is.
-            place = int(random.integers(min(size, 256) if random.random() < 0.5 else size))
+            # Half of the corruptions hit the header, where they confuse a decoder most.
+            at = int(random.integers(min(size, 256) if random.random() < 0.5 else size))
             kind = number % 8
             if kind == 0:
-                data[place] ^= 1 << int(random.integers(8))
+                data[at] ^= 1 << int(random.integers(8))
             elif kind == 1:
                 length = int(random.integers(1, 32))
-                data[place : place + length] = random.bytes(length)
+                data[at : at + length] = random.bytes(length)
             elif kind == 2:
-                del data[place:]
+                del data[at:]
             elif kind == 3:
-                del data[place : place + int(random.integers(1, 64))]
+                del data[at : at + int(random.integers(1, 64))]
             elif kind == 4:
-                piece = data[place : place + int(random.integers(1, 256))]
-                data[place:place] = piece * int(random.integers(1, 8))
+                piece = data[at : at + int(random.integers(1, 256))]
+                data[at:at] = piece * int(random.integers(1, 8))
             elif kind == 5:
                 other = files[int(random.integers(len(files)))]
                 start = int(random.integers(len(other)))
                 length = int(random.integers(1, 256))
-                data[place : place + length] = other[start : start + length]
+                data[at : at + length] = other[start : start + length]
             elif kind == 6:
                 extreme = (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x00\x00\x00\x00",
                            b"\x7f\xff\xff\xff", b"\x00\x00\x01\x00")  # fmt: skip
-                data[place : place + 4] = extreme[int(random.integers(len(extreme)))]
+                data[at : at + 4] = extreme[int(random.integers(len(extreme)))]
             else:
-                data[place] = int(random.choice([0, 1, 127, 128, 254, 255]))
+                data[at] = int(random.choice([0, 1, 127, 128, 254, 255]))
         yield bytes(data)
 
 
-def fuzz(form: str, photos: list[Path], each: int, seed: int, found: Path) -> None:
-    """Decode damaged files of one format; runs in a process of its own."""
+def fuzz(form: str, photos: list[Path], each: int, seed: int, folder: Path) -> None:
+    """Decode corrupted files of one format, and print a summary line.
+
+    Runs in a process of its own. The file that is being decoded lies in `folder`.
+
+    Raises:
+        AssertionError: a file was neither read nor refused as promised, or took too long.
+    """
+    from catordog.errors import PhotoError
+    from catordog.photos.decode import DecodeRules, decode
+
     faulthandler.enable()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # as the command line does
-    files = originals(form, photos)
-    decode(files[0])  # what is imported only now is not the photo's memory
+    files = valid_files(form, photos)
+    decode(files[0])  # so that lazy imports do not count as memory of a photo
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     outcomes: Counter[str] = Counter()
     slowest = 0.0
-    for number, data in enumerate(damaged(files, each, seed)):
-        current = found / f"{form}.bin"
-        current.write_bytes(data)  # what a crash would leave behind
+    current = folder / f"{form}.bin"
+    for number, data in enumerate(corrupted(files, each, seed)):
+        current.write_bytes(data)  # survives a crash
         start = time.monotonic()
         rules = DecodeRules(allow_truncated=number % 4 == 3, max_megapixels=50)
         try:
@@ -143,17 +161,17 @@ def fuzz(form: str, photos: list[Path], each: int, seed: int, found: Path) -> No
         except PhotoError as error:
             outcomes["refused"] += 1
             if not error.reason or "\n" in error.reason:
-                raise AssertionError(f"no reason in one line: {error.reason!r}") from error
+                raise AssertionError(f"the reason is not one line: {error.reason!r}") from error
         else:
             outcomes["read"] += 1
             if image.mode != "RGB" or min(image.size) < 1:
-                raise AssertionError(f"not an RGB picture: {image}")
+                raise AssertionError(f"not an RGB image: {image}")
         slowest = max(slowest, time.monotonic() - start)
-        if slowest > SECONDS:
-            raise AssertionError(f"took {slowest:.0f} s: {current}")
+        if slowest > MAX_SECONDS:
+            raise AssertionError(f"decoding took {slowest:.0f} s: {current}")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"{form:<5} {each:>6,} damaged files: {outcomes['read']:>6,} read, "
+        f"{form:<5} {each:>6,} corrupted files: {outcomes['read']:>6,} read, "
         f"{outcomes['refused']:>6,} refused; slowest {1000 * slowest:>4.0f} ms; "
         f"memory + {(after - before) / 1024:.0f} MiB",
         flush=True,
@@ -161,14 +179,23 @@ def fuzz(form: str, photos: list[Path], each: int, seed: int, found: Path) -> No
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="a folder of photos to damage")
-    parser.add_argument("--each", type=int, default=3000, help="damaged files of each format")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--formats", nargs="*", default=list(MODES))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="JPEG photos to corrupt")
+    parser.add_argument(
+        "--each", type=int, default=3000, metavar="N", help="corrupted files per format"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--formats", nargs="*", choices=MODES, default=list(MODES), metavar="FORMAT",
+        help=f"any of {', '.join(MODES)} (default: all)",
+    )  # fmt: skip
     args = parser.parse_args()
     photos = sorted(args.photos.rglob("*.jpg")) if args.photos else []
-    bad = 0
+    if args.photos and not photos:
+        parser.error(f"--photos {args.photos}: no *.jpg files in it")
+    failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for form in args.formats:
             process = multiprocessing.get_context("spawn").Process(
@@ -178,12 +205,15 @@ def main() -> int:
             process.join(60 + args.each)
             if process.is_alive():
                 process.kill()
+                process.join()
             if process.exitcode != 0:
-                bad += 1
-                kept = Path(f"fuzz-{form}-{args.seed}.bin")
-                kept.write_bytes((Path(folder) / f"{form}.bin").read_bytes())
-                print(f"{form}: exit code {process.exitcode}; the file is {kept}", file=sys.stderr)
-    return 1 if bad else 0
+                failed += 1
+                culprit = Path(f"fuzz-{form}-{args.seed}.bin")
+                culprit.write_bytes((Path(folder) / f"{form}.bin").read_bytes())
+                print(
+                    f"{form}: exit code {process.exitcode}; the file is {culprit}", file=sys.stderr
+                )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Does anything grow? Long work under watch: memory, open files and threads, start to end.
+"""Soak-test catordog for leaks: watch memory, open files and threads over a long run.
 
-python scripts/soak.py predict [--photos 1000000] [--model M]    predictions of small pictures
-python scripts/soak.py train [--epochs 200]                      epochs on a tiny data set
-python scripts/soak.py serve [--requests 10000]                  requests to the page's API
+python scripts/soak.py predict [--photos 1000000] [--model M]    predict small pictures
+python scripts/soak.py train [--epochs 200]                      train on a tiny dataset
+python scripts/soak.py serve [--requests 10000] [--model M]      send requests to the HTTP API
 
-Each prints a curve of twelve rows, and ends with 1 if memory rose by more than 5 % + 16 MiB, or
-files or threads by more than 3, between the first third of the time and the last.
+Prints twelve samples, evenly spaced over the run. The exit code is 1 if work failed, or if memory
+rose by more than 5 % + 16 MiB, or files or threads by more than 3, from the first third of the run
+to the last. Needs /proc (Linux).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import concurrent.futures
 import io
 import os
-import socket
+import re
 import statistics
 import subprocess
 import sys
@@ -25,37 +26,40 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from catordog.photos.synthetic import draw
-
 PICTURES = 200
-"""Different ones; a million names are links to them."""
+"""Number of distinct pictures; all file names are hard links to these."""
+SAMPLES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process holds at a moment."""
+    """Resources of a process at one moment.
+
+    Attributes:
+        seconds: since the watch began.
+        memory: resident, in MiB.
+        files: open file descriptors.
+        threads: of the process.
+    """
 
     seconds: float
     memory: float
-    """Resident, in MiB."""
     files: int
     threads: int
 
 
 class Watch:
-    """Looks at a process twice a second, until it ends or the watch does."""
+    """Samples a process twice a second until it ends or `report` is called."""
 
     def __init__(self, pid: int) -> None:
         self.samples: list[Sample] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=self._look, args=(pid, time.monotonic()), daemon=True
+            target=self._sample, args=(pid, time.monotonic()), daemon=True
         )
         self._thread.start()
 
-    def _look(self, pid: int, begun: float) -> None:
+    def _sample(self, pid: int, started: float) -> None:
         page = os.sysconf("SC_PAGE_SIZE") / 2**20
         while not self._stop.wait(0.5):
             try:
@@ -64,71 +68,70 @@ class Watch:
                 threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
             except OSError:
                 return
-            self.samples.append(Sample(time.monotonic() - begun, resident, files, threads))
+            self.samples.append(Sample(time.monotonic() - started, resident, files, threads))
 
     def report(self, what: str) -> int:
-        """Print the curve. Returns 1 if something grew, else 0."""
+        """Print the samples. Returns 1 if a resource grew, else 0."""
         self._stop.set()
         self._thread.join()
-        seen = self.samples
-        if len(seen) < 12:
-            sys.exit(f"{what}: over too soon to say anything")
+        samples = self.samples
+        if len(samples) < SAMPLES:
+            sys.exit(f"{what}: the run was too short to measure growth; give it more work")
         print(f"{what}\nseconds  memory MiB  files  threads")
-        for place in range(12):
-            sample = seen[min(len(seen) - 1, place * len(seen) // 11)]
+        for row in range(SAMPLES):
+            sample = samples[min(len(samples) - 1, row * len(samples) // (SAMPLES - 1))]
             print(
                 f"{sample.seconds:7.0f}  {sample.memory:10.0f}  {sample.files:5}  "
                 f"{sample.threads:7}"
             )
-        third = len(seen) // 3
+        third = len(samples) // 3
 
-        def rise(name: str) -> tuple[float, float]:
-            values = [float(getattr(sample, name)) for sample in seen]
-            # The first tenth is start-up; the last moment is the end.
-            early = values[max(1, len(seen) // 10) : third + 1]
+        def early_and_late(name: str) -> tuple[float, float]:
+            values = [float(getattr(sample, name)) for sample in samples]
+            # Skip the first tenth (start-up) and the last sample (shutdown).
+            early = values[max(1, len(samples) // 10) : third + 1]
             return statistics.median(early), statistics.median(values[-third - 1 : -1])
 
-        before, after = rise("memory")
+        before, after = early_and_late("memory")
         grew = after > 1.05 * before + 16
         for name in ("files", "threads"):
-            one, other = rise(name)
-            grew |= other > one + 3
-        print(f"memory {before:.0f} to {after:.0f} MiB: {'it grows' if grew else 'flat'}")
+            early, late = early_and_late(name)
+            grew |= late > early + 3
+        print(f"memory {before:.0f} to {after:.0f} MiB: {'grows' if grew else 'flat'}")
         return int(grew)
 
 
 def predict(photos: int, model: str) -> int:
-    """Predict many small pictures, as a user would."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    """Run `catordog predict` on many small pictures."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         pictures = []
         for index in range(PICTURES):
-            file = folder / f"{index}.jpg"
-            draw(index, 7, size=48).image.save(file, quality=90)
-            pictures.append(file)
+            pictures.append(folder / f"{index}.jpg")
+            pictures[-1].write_bytes(_jpeg(index, 48))
         for index in range(photos):
-            place = folder / "photos" / f"{index // 10_000}"
+            subfolder = folder / "photos" / f"{index // 10_000}"
             if index % 10_000 == 0:
-                place.mkdir(parents=True)
-            os.link(pictures[index % PICTURES], place / f"{index}.jpg")
+                subfolder.mkdir(parents=True)
+            os.link(pictures[index % PICTURES], subfolder / f"{index}.jpg")
         words = ["predict", str(folder / "photos"), "--model", model, "--format", "csv"]
         out = folder / "rows.csv"
-        begun = time.monotonic()
+        started = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "catordog", *words, "--out", str(out)], stderr=subprocess.DEVNULL
         )
         watch = Watch(process.pid)
         code = process.wait()
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         rows = out.read_bytes().count(b"\n") - 1 if out.exists() else 0
-        lost = code != 0 or rows != photos
-        print(f"exit code {code}, {rows:,} rows, {photos / seconds:,.0f} photos a second")
-        return watch.report(f"predict, {photos:,} photos") or int(lost)
+        failed = code != 0 or rows != photos
+        print(f"exit code {code}, {rows:,} rows, {photos / seconds:,.0f} photos/s")
+        return watch.report(f"predict, {photos:,} photos") or int(failed)
 
 
 def train(epochs: int) -> int:
-    """Train on a tiny data set for many epochs."""
-    with tempfile.TemporaryDirectory() as made:
+    """Run `catordog train` for many epochs on a tiny dataset."""
+    with tempfile.TemporaryDirectory() as folder:
         words = [
             *("train", "--data", "drawn:n=400,size=32", "--data.size", "32"),
             *("--model.network_args", "{widths: [8, 16], blocks: [1, 1]}"),
@@ -137,7 +140,7 @@ def train(epochs: int) -> int:
         ]
         process = subprocess.Popen(
             [sys.executable, "-m", "catordog", *words],
-            cwd=made, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         watch = Watch(process.pid)
         code = process.wait()
@@ -145,62 +148,62 @@ def train(epochs: int) -> int:
 
 
 def serve(requests: int, model: str) -> int:
-    """Ask the HTTP API many times, eight at once."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", "--port", str(port), "--rate", "0", "--model", model]
+    """Send many requests to `catordog serve` from eight threads."""
+    words = ["serve", "--port", "0", "--rate", "0", "--model", model]
     process = subprocess.Popen(
         [sys.executable, "-m", "catordog", *words],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    bodies = [_jpeg(draw(index, 7, size=200).image) for index in range(20)]
+    assert process.stderr is not None
+    line = process.stderr.readline()  # printed once the server listens
+    address = re.search(r"https?://\S+", line)
+    if address is None:
+        process.terminate()
+        sys.exit(f"'catordog serve' printed no address: {line}{process.stderr.read()}")
+    threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would block it
+    bodies = [_jpeg(index, 200) for index in range(20)]
 
     def ask(index: int) -> bool:
         request = urllib.request.Request(
-            f"{address}/predict", bodies[index % 20], {"Content-Type": "image/jpeg"}
+            f"{address[0]}/predict", bodies[index % 20], {"Content-Type": "image/jpeg"}
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bool(answer.status == 200)
 
     try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{address}/healthz", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
         watch = Watch(process.pid)
-        begun = time.monotonic()
+        started = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answered = sum(pool.map(ask, range(requests)))
-        seconds = time.monotonic() - begun
-        print(f"{answered:,} of {requests:,} answered, {requests / seconds:.0f} a second")
+        seconds = time.monotonic() - started
+        print(f"{answered:,} of {requests:,} answered, {requests / seconds:.0f} requests/s")
         return watch.report(f"serve, {requests:,} requests") or int(answered != requests)
     finally:
         process.terminate()
         process.wait()
 
 
-def _jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG")
-    return file.getvalue()
+def _jpeg(index: int, size: int) -> bytes:
+    from catordog.photos.synthetic import draw
+
+    buffer = io.BytesIO()
+    draw(index, 7, size=size).image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def main() -> int:
-    """One kind of long work."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", choices=["predict", "train", "serve"])
-    parser.add_argument("--photos", type=int, default=1_000_000)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--model", default="bundled")
-    given = parser.parse_args()
-    if given.work == "predict":
-        return predict(given.photos, given.model)
-    return train(given.epochs) if given.work == "train" else serve(given.requests, given.model)
+    parser.add_argument("--photos", type=int, default=1_000_000, metavar="N", help="of predict")
+    parser.add_argument("--epochs", type=int, default=200, metavar="N", help="of train")
+    parser.add_argument("--requests", type=int, default=10_000, metavar="N", help="of serve")
+    parser.add_argument("--model", default="bundled", metavar="M", help="of predict and serve")
+    args = parser.parse_args()
+    if args.work == "predict":
+        return predict(args.photos, args.model)
+    return train(args.epochs) if args.work == "train" else serve(args.requests, args.model)
 
 
 if __name__ == "__main__":

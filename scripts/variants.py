@@ -1,73 +1,75 @@
-"""Tricks that catordog doesn't have, for ablate.py: what would they earn?
+"""Train with a technique that catordog does not include; ablate.py measures what it would add.
 
-python scripts/variants.py NAME train --config …      as `catordog train`, with the trick
+python scripts/variants.py NAME train --config …      as `catordog train`, with the technique NAME
 
-alternate   each photo is mirrored in every second epoch, instead of at random (the same)
-mixup       every photo is blended with another, and so is its label (Zhang et al. 2018)
-cutmix      in half of the batches every photo has a rectangle of another one, and a share of its
-            label (Yun et al. 2019)
-lookahead   every fifth step goes half of the way back (Zhang et al. 2019)
-zero        residual blocks begin as the identity (Goyal et al. 2017)
+alternating_flip   flip each photo in every second epoch instead of at random
+mixup              blend every photo and its label with another one (Zhang et al. 2018)
+cutmix             in half of the batches, paste a rectangle of another photo into each photo and
+                   mix the labels by area (Yun et al. 2019)
+lookahead          every fifth step, move halfway back to the slow weights (Zhang et al. 2019)
+zero_init          start each residual block as the identity (Goyal et al. 2017)
+
+Every technique patches private parts of catordog.model and catordog.training.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from catordog.cli import main
-from catordog.model import networks
-from catordog.training import datamodule, module
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
-def _built_with(change: Callable[[nn.Module], None]) -> None:
-    build = networks.build_network
+def alternating_flip() -> None:
+    import torch
 
-    def built(*args: Any, **options: Any) -> nn.Module:
-        network = build(*args, **options)
-        change(network)
-        return network
+    from catordog.training import datamodule
 
-    module.build_network = built  # type: ignore[assignment]
-
-
-def alternate() -> None:
-    shuffled = datamodule._Shuffle.__iter__
+    original_order = datamodule._Shuffle.__iter__
+    original_photos = datamodule._Decoded.__getitems__
     epoch = [0]
 
-    def iterate(self: Any) -> Iterator[int]:
+    def order(self: Any) -> Iterator[int]:
         epoch[0] = self.epoch
-        return shuffled(self)
+        return original_order(self)
 
-    taken = datamodule._Decoded.__getitems__
-
-    def take(self: Any, indices: Any) -> Any:
-        photos, labels, failures = taken(self, indices)
+    def photos_at(self: Any, indices: Any) -> Any:
+        photos, labels, failures = original_photos(self, indices)
         first = torch.tensor([hash((index, 7)) % 2 for index in indices])
-        mirrored = (first + epoch[0]) % 2 == 1
-        training = len(self.labels) > 5000  # validation photos stay
+        flipped = (first + epoch[0]) % 2 == 1
+        training = len(self.labels) > 5000  # leaves validation photos unflipped
         return (
-            torch.where(mirrored[:, None, None, None] & training, photos.flip(3), photos),
+            torch.where(flipped[:, None, None, None] & training, photos.flip(3), photos),
             labels,
             failures,
         )
 
-    datamodule._Shuffle.__iter__ = iterate  # type: ignore[method-assign]
-    datamodule._Decoded.__getitems__ = take  # type: ignore[method-assign]
+    datamodule._Shuffle.__iter__ = order  # type: ignore[method-assign]
+    datamodule._Decoded.__getitems__ = photos_at  # type: ignore[method-assign]
     sys.argv += ["--data.augment.flip", "false"]
 
 
-def _blended_loss(self: Any, photos: Tensor, labels: Tensor, order: Tensor, share: float) -> Tensor:
-    """The loss of photos of which a share is their own, and the rest that of others in `order`."""
+def _mixed_loss(
+    self: Any, photos: Tensor, labels: Tensor, order: Tensor, fraction: float
+) -> Tensor:
+    """Cross-entropy on mixed photos.
+
+    Args:
+        self: the `ClassifierModule`.
+        photos: mixed photos, `float32 [N, 3, S, S]`.
+        labels: of the original photos, `int64 [N]`.
+        order: index of the photo that each one is mixed with, `int64 [N]`.
+        fraction: weight of the original photo, 0…1.
+    """
+    import torch.nn.functional as F
+
     logits = self(photos)
-    loss = share * F.cross_entropy(logits, labels)
-    loss = loss + (1 - share) * F.cross_entropy(logits, labels[order])
+    loss = fraction * F.cross_entropy(logits, labels)
+    loss = loss + (1 - fraction) * F.cross_entropy(logits, labels[order])
     self.train_accuracy(logits, labels)
     self.train_loss(loss.detach(), len(labels))
     self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
@@ -76,75 +78,113 @@ def _blended_loss(self: Any, photos: Tensor, labels: Tensor, order: Tensor, shar
 
 
 def mixup() -> None:
+    import numpy as np
+    import torch
+
+    from catordog.training import module
+
     def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         photos, labels = batch
-        share = float(np.random.default_rng((7, self.global_step)).beta(0.2, 0.2))
+        fraction = float(np.random.default_rng((7, self.global_step)).beta(0.2, 0.2))
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(batch_idx))
-        return _blended_loss(self, torch.lerp(photos[order], photos, share), labels, order, share)
+        mixed = torch.lerp(photos[order], photos, fraction)
+        return _mixed_loss(self, mixed, labels, order, fraction)
 
     module.ClassifierModule.training_step = step  # type: ignore[method-assign,assignment]
 
 
 def cutmix() -> None:
-    plain = module.ClassifierModule.training_step
+    import numpy as np
+    import torch
+
+    from catordog.training import module
+
+    original_step = module.ClassifierModule.training_step
 
     def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         photos, labels = batch
         generator = np.random.default_rng((13, self.global_step))
         if generator.random() < 0.5:
-            return plain(self, batch, batch_idx)
-        side = photos.shape[-1]
-        length = round(side * float(np.sqrt(generator.random())))
-        top, left = generator.integers(0, side - length + 1, 2).tolist()
+            return original_step(self, batch, batch_idx)
+        size = photos.shape[-1]
+        length = round(size * float(np.sqrt(generator.random())))
+        top, left = generator.integers(0, size - length + 1, 2).tolist()
         order = torch.randperm(
             len(labels), generator=torch.Generator().manual_seed(self.global_step)
         )
         mixed = photos.clone()
         inside = (..., slice(top, top + length), slice(left, left + length))
         mixed[inside] = photos[order][inside]
-        return _blended_loss(self, mixed, labels, order, 1 - length**2 / side**2)
+        return _mixed_loss(self, mixed, labels, order, 1 - length**2 / size**2)
 
     module.ClassifierModule.training_step = step  # type: ignore[method-assign]
 
 
 def lookahead() -> None:
-    chosen = module.ClassifierModule._optimizer
+    import torch
+
+    from catordog.training import module
+
+    original_optimizer = module.ClassifierModule._optimizer
 
     def optimizer(self: Any) -> torch.optim.Optimizer:
-        found = chosen(self)
+        inner = original_optimizer(self)
         slow: list[Tensor] = []
         steps = [0]
 
-        def after(*_: Any) -> None:
+        def after_step(*_: Any) -> None:
             steps[0] += 1
-            fast = [p for group in found.param_groups for p in group["params"]]
+            fast = [p for group in inner.param_groups for p in group["params"]]
             if not slow:
                 slow.extend(p.detach().clone() for p in fast)
             elif steps[0] % 5 == 0:
                 with torch.no_grad():
-                    for kept, parameter in zip(slow, fast, strict=True):
-                        kept.lerp_(parameter, 0.5)
-                        parameter.copy_(kept)
+                    for average, parameter in zip(slow, fast, strict=True):
+                        average.lerp_(parameter, 0.5)
+                        parameter.copy_(average)
 
-        found.register_step_post_hook(after)
-        return found
+        inner.register_step_post_hook(after_step)
+        return inner
 
     module.ClassifierModule._optimizer = optimizer  # type: ignore[method-assign]
 
 
-def zero() -> None:
-    def change(network: nn.Module) -> None:
+def zero_init() -> None:
+    from torch import nn
+
+    from catordog.model import networks
+    from catordog.training import module
+
+    original_build = networks.build_network
+
+    def build(*args: Any, **options: Any) -> nn.Module:
+        network = original_build(*args, **options)
         for block in network.modules():
             if isinstance(block, networks._Block):
                 nn.init.zeros_(block.second[1].weight)  # type: ignore[arg-type]
+        return network
 
-    _built_with(change)
+    module.build_network = build  # type: ignore[assignment]
 
 
-VARIANTS = {each.__name__: each for each in (alternate, mixup, cutmix, lookahead, zero)}
+VARIANTS: dict[str, Callable[[], None]] = {
+    variant.__name__: variant for variant in (alternating_flip, mixup, cutmix, lookahead, zero_init)
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=VARIANTS, metavar="NAME")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="train …")
+    args = parser.parse_args()
+    sys.argv[1:] = args.words
+    VARIANTS[args.name]()  # may append options to sys.argv
+    from catordog.cli import main as catordog
+
+    return catordog(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    name = sys.argv.pop(1)
-    VARIANTS[name]()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

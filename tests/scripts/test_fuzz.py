@@ -1,4 +1,4 @@
-"""The fuzzer of the decoder, with few files; `python scripts/fuzz.py --each 3000` has more."""
+"""The decoder fuzzer on a few files per format; `python scripts/fuzz.py` runs thousands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import ROOT
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF"])
-def test_damaged_files_are_read_or_refused_with_a_reason(form, tmp_path):
+def test_the_decoder_reads_corrupted_files_or_refuses_them_with_a_reason(form, tmp_path):
     ended = subprocess.run(
         [sys.executable, ROOT / "scripts/fuzz.py", "--each", "250", "--formats", form],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
