@@ -1,4 +1,6 @@
-# docker build -t catordog . && docker run --rm -p 127.0.0.1:7860:7860 --read-only --cap-drop ALL catordog
+# `catordog serve` in a container: not as root, no torch, read-only.
+#   docker build -t catordog .
+#   docker run --rm -p 127.0.0.1:7860:7860 --read-only --cap-drop ALL catordog
 FROM python:3.12-slim AS build
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./

@@ -184,7 +184,7 @@ def time_and_accuracy() -> Figure:
         rows = list(csv.DictReader(file))
     figure, axes = _axes(3.8)
     styles = {"catordog": (DOG, "o-"), "fastai": (CAT, "s--"), "ultralytics": (RED, "D--"),
-              "the usual script": (GREY, "^--")}  # fmt: skip
+              "standard PyTorch script": (GREY, "^--")}  # fmt: skip
     for who, (colour, style) in styles.items():
         points = sorted(
             (float(row["minutes"]), float(row["accuracy"])) for row in rows if row["who"] == who
