@@ -1,4 +1,4 @@
-# make demo   the whole job on drawn pictures: train, evaluate, predict
+# make demo   the whole job on synthetic pictures: train, evaluate, predict
 # make test   the tests, as many at once as there are cores; the slow ones are left out
 # make test-all   all tests
 # Both create .venv and install into it when needed, with uv where it is and with pip elsewhere.
@@ -27,7 +27,7 @@ test-all: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m slow
 
-# Does a test need what another one leaves behind? RUNS times over, each in an order of its own.
+# Tests must not depend on each other: run them RUNS times, each time in another random order.
 RUNS ?= 20
 shuffle: $(READY)
 	for seed in $$(seq $(RUNS)); do $(PYTEST) --quiet -p randomly --randomly-seed $$seed || exit 1; done
@@ -39,13 +39,13 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo --no-cache
 	@if [ -x $(BIN)/hadolint ]; then echo $(BIN)/hadolint Dockerfile; $(BIN)/hadolint Dockerfile; fi
 
-# pip-audit asks PyPI for known holes; it finds none of packages that PyPI doesn't answer for.
+# pip-audit asks PyPI for known vulnerabilities; packages that PyPI doesn't answer for are counted.
 audit: $(READY)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off > $(VENV)/audit.txt 2>&1; \
 	  if grep -A 99 '^Found [1-9]' $(VENV)/audit.txt; then exit 1; fi; \
-	  echo "pip-audit: no known hole; $$(grep -c 'could not be audited' $(VENV)/audit.txt) packages" \
-	    "that PyPI didn't answer for"
+	  echo "pip-audit: no known vulnerability; $$(grep -c 'could not be audited' $(VENV)/audit.txt) packages" \
+	    "could not be checked"
 
 coverage: $(READY)
 	$(BIN)/coverage erase
@@ -53,7 +53,7 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# One thread: mutants are forks, and a fork has no threads of its parent's.
+# One thread: mutants are forks, and threads do not survive a fork.
 mutate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results
