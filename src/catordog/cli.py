@@ -36,7 +36,7 @@ COMMANDS = {
 
 _PASSES_OPTIONS_ON = frozenset({"train"})
 """Commands that hand unknown options to another parser. They find all words after the command in
-`args.words`, and those that their own parser does not know in `args.rest`."""
+`args.words`, and those that their own parser does not know in `args.further`."""
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -141,10 +141,10 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise CatordogError(_no_command(name))
     parser = command_parser(name)
-    args, rest = parser.parse_known_args(words[1:])
-    if rest and name not in _PASSES_OPTIONS_ON:
-        parser.error(_unknown(rest, parser))
-    args.words, args.rest = words[1:], rest
+    args, further = parser.parse_known_args(words[1:])
+    if further and name not in _PASSES_OPTIONS_ON:
+        parser.error(_unknown(further, parser))
+    args.words, args.further = words[1:], further
     code: int = import_module(f"catordog.commands.{name}").run(args)
     return code
 
