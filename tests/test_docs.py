@@ -1,9 +1,11 @@
-"""Every number in docs/logits.md comes out of the code."""
+"""The documentation: its examples run, its options exist, and its numbers come from the code."""
 
 from __future__ import annotations
 
+import ast
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,11 +13,73 @@ import torch
 import torch.nn.functional as F
 
 from catordog import softmax
+from catordog.cli import COMMANDS, main, options_of
 from catordog.confidence.temperature import LEAST, fit_temperature
 from catordog.confidence.verdict import judge
-from conftest import ROOT
+from conftest import ROOT, Example, examples, jpeg, pages
 
 SURE, GUESS = (16.917, 0.772), (1.004, 0.709)
+EXAMPLES = examples()
+
+
+def files_of(example: Example) -> set[str]:
+    """The names of files in an example: strings in its code, and not words in its comments."""
+    constants = (
+        node for node in ast.walk(ast.parse(example.code)) if isinstance(node, ast.Constant)
+    )
+    return {str(constant.value) for constant in constants}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e.page}:{e.line}")
+def test_every_python_example_runs(example, tmp_path, monkeypatch, request):
+    """In a folder with a photo and the models that it names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(jpeg(1, size=80))
+    bundled = ROOT / "src" / "catordog" / "model" / "bundled.onnx"
+    shutil.copy(bundled, tmp_path / "model.onnx")
+    if "best.ckpt" in files_of(example):
+        shutil.copy(request.getfixturevalue("drawn_run").checkpoint, tmp_path / "best.ckpt")
+    lines = "\n" * (example.line - 1) + example.code  # so that a traceback has the page's lines
+    exec(compile(lines, str(ROOT / example.page), "exec"), {"__name__": "example"})
+
+
+COMMAND_LINE = re.compile(rf"catordog ({'|'.join(COMMANDS)})\b([^`\n|#]*)")
+OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w.-]*")
+
+
+def documented_options() -> dict[str, dict[str, str]]:
+    """The options of each command in the documentation, and the page of each."""
+    found: dict[str, dict[str, str]] = {name: {} for name in COMMANDS}
+    for page in pages():
+        text = page.read_text("utf-8").replace("\\\n", " ")  # a line that is continued
+        for name, words in COMMAND_LINE.findall(text):
+            for option in OPTION.findall(words):
+                found[name].setdefault(option.rstrip("."), page.relative_to(ROOT).as_posix())
+    return found
+
+
+def test_the_documentation_mentions_only_options_that_exist(capsys):
+    documented = documented_options()
+    assert sum(map(len, documented.values())) > 20
+    missing = {
+        f"catordog {name} {option}": page
+        for name in set(COMMANDS) - {"train"}
+        for option, page in documented[name].items()
+        if option not in options_of(name)
+    }
+    assert not missing
+
+
+def test_the_documentation_mentions_only_options_of_train_that_exist(capsys):
+    assert main(["train", "--help-all"]) == 0
+    exist = set(OPTION.findall(capsys.readouterr().out)) | options_of("train")
+    # Arguments of a class that the user chooses are not listed: --model.network_args.blocks.
+    missing = {
+        option: page
+        for option, page in documented_options()["train"].items()
+        if option not in exist and option.rpartition(".")[0] not in exist
+    }
+    assert not missing
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""The command line: a table of commands, errors in one line, and exit codes.
+"""The command line: a table of commands, one-line errors, and exit codes.
 
-A command is a row here and a file in `commands/`, which is imported when its name is read. So
+A command is a row here and a file in `commands/`, which is imported when the command is used. So
 `catordog --help` and the help of every command import nothing heavy.
 """
 
@@ -10,33 +10,49 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from catordog import __version__
 from catordog.errors import CatordogError, missing_package
 
 COMMANDS = {
-    "predict": "say what is on photos",
+    "predict": "classify photos: raw logits, confidences, a verdict",
     "train": "train a network on labelled photos",
     "evaluate": "measure a model on held-out photos",
     "compare": "compare models on the same held-out photos",
     "calibrate": "fit a model's confidence to labelled photos",
-    "explain": "show which parts of a photo speak for which class",
+    "explain": "show which parts of a photo decide its class",
     "audit": "find problems in a photo folder",
     "export": "write a model as one ONNX file",
-    "serve": "a web page and an HTTP API on this machine",
+    "serve": "serve a web page and an HTTP API",
     "shard": "pack photos for training on many machines",
-    "softmax": "turn raw logits into confidences",
+    "softmax": "turn raw logits into confidences, step by step",
     "demo": "train, evaluate and predict on synthetic pictures",
 }
-"""Name and one line of help; `commands/NAME.py` has `DESCRIPTION`, `add_arguments(parser)` and
-`run(args)`, which returns the exit code. `train` takes further options, too."""
+"""Name and one line of help. `commands/NAME.py` has `DESCRIPTION`, `add_arguments(parser)` and
+`run(args)`, which returns the exit code."""
+
+_PASSES_OPTIONS_ON = frozenset({"train"})
+"""Commands that hand unknown options to another parser. They find all words after the command in
+`args.words`, and those that their own parser does not know in `args.further`."""
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
-_EXAMPLES = """\
+_HELP = """\
+usage: catordog COMMAND [options]
+
+Train, evaluate and use image classifiers with confidence that you can rely on.
+
+commands:
+{commands}
+
+options:
+  -h, --help   show this help; 'catordog COMMAND --help' shows the options of a command
+  --version    show the version
+  --debug      show tracebacks
+
 examples:
   catordog predict photo.jpg
   catordog predict holiday/ --format csv --out holiday.csv
@@ -45,8 +61,8 @@ examples:
   catordog audit --data pets --html audit.html
   catordog softmax 16.917 0.772
 
-exit codes: 0 done; 1 done, but some photos could not be read; 2 wrong usage or input;
-75 stopped by a signal, resume with --ckpt_path last; 130 Ctrl-C
+exit codes: 0 done; 1 done, but some photos are unreadable or a check failed;
+2 wrong usage or input; 75 stopped by a signal, resume with --ckpt_path last; 130 Ctrl-C
 """
 
 _TRAINING_PACKAGES = frozenset(
@@ -55,7 +71,14 @@ _TRAINING_PACKAGES = frozenset(
         *("tensorboard", "torch", "torchmetrics", "torchvision"),
     }
 )
-"""Packages that only some users need."""
+"""Packages of the extra `train`: a minimal installation has none of them."""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """argparse's format, with a column for options that is wide enough for nearly all."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    # Pillow warns about photos that it reads all the same; unreadable ones are reported.
+    # Pillow warns about flaws of photos that it can read; unreadable photos are reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return _run([word for word in words if word != "--debug"])
@@ -108,40 +131,79 @@ def entry() -> NoReturn:
 
 
 def _run(words: list[str]) -> int:
-    parser, commands = _parser()
-    name = words[0] if words and words[0] in COMMANDS else None
-    if name is None:  # --help, --version, a mistyped command
-        parser.parse_args(words)
-        raise AssertionError
-    command = import_module(f"catordog.commands.{name}")
-    own = commands[name]
-    own.description = command.DESCRIPTION
-    command.add_arguments(own)
-    if name == "train":
-        args, _ = own.parse_known_args(words[1:])
-        args.words = words[1:]
-    else:
-        args = own.parse_args(words[1:])
-    code: int = command.run(args)
+    name = words[0] if words else ""
+    if name in {"-h", "--help"}:
+        print(_help(), end="")
+        return DONE
+    if name == "--version":
+        print(f"catordog {__version__}")
+        return DONE
+    if name not in COMMANDS:
+        raise CatordogError(_no_command(name))
+    parser = command_parser(name)
+    args, further = parser.parse_known_args(words[1:])
+    if further and name not in _PASSES_OPTIONS_ON:
+        parser.error(_unknown(further, parser))
+    args.words, args.further = words[1:], further
+    code: int = import_module(f"catordog.commands.{name}").run(args)
     return code
 
 
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser of all commands, and each command's own, still without its options."""
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    command = import_module(f"catordog.commands.{name}")
     parser = _Parser(
-        prog="catordog",
-        description="Cat or dog? Train, evaluate and use image classifiers with confidence that "
-        "is true.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"catordog {name}",
+        description=command.DESCRIPTION,
+        formatter_class=_Formatter,
+        add_help=False,
+        allow_abbrev=name not in _PASSES_OPTIONS_ON,
     )
-    parser.add_argument("--version", action="version", version=f"catordog {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands: dict[str, argparse.ArgumentParser] = {}
-    for name, words in COMMANDS.items():
-        commands[name] = subparsers.add_parser(name, help=words, allow_abbrev=name != "train")
-        commands[name].add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser, commands
+    parser._positionals.title = "arguments"
+    command.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("-h", "--help", action="help", help="show this help")
+    return parser
+
+
+def options_of(name: str) -> set[str]:
+    """Return the options of a command, hidden aliases included."""
+    return set(command_parser(name)._option_string_actions)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:<{width}}    {summary}" for name, summary in COMMANDS.items())
+    return _HELP.format(commands="\n".join(lines))
+
+
+def _no_command(name: str) -> str:
+    if not name:
+        return "no command given, such as 'catordog predict photo.jpg' (see catordog --help)"
+    if name.startswith("-"):
+        hint = _nearest(name, ["--help", "--version", "--debug"])
+        return f"no option '{name}'{hint} (see catordog --help)"
+    return f"no command '{name}'{_nearest(name, COMMANDS)} (see catordog --help)"
+
+
+def _unknown(rest: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """The message for words that a command's parser does not know."""
+    options = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    if not options:
+        return f"unexpected argument '{rest[0]}'"
+    visible = (
+        option
+        for option, action in parser._option_string_actions.items()
+        if action.help != argparse.SUPPRESS
+    )
+    return f"no option '{options[0]}'{_nearest(options[0], visible)}"
+
+
+def _nearest(word: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(names), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def _in_a_line(error: Exception) -> str:
@@ -151,19 +213,3 @@ def _in_a_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {text} (unexpected: run it again with --debug for details)"
-
-
-def options_of(name: str) -> dict[str, Any]:
-    """The options of a command with their help, for documentation and tests.
-
-    Returns:
-        `{"--out": "…", …}`; hidden aliases are left out.
-    """
-    _, commands = _parser()
-    import_module(f"catordog.commands.{name}").add_arguments(commands[name])
-    return {
-        option: action.help
-        for action in commands[name]._actions
-        for option in action.option_strings
-        if action.help != argparse.SUPPRESS
-    }

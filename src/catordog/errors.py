@@ -1,18 +1,18 @@
-"""What goes wrong in words: every error names the thing, the value, and what to do."""
+"""Errors for users: each names the thing, the value, and what to do."""
 
 from __future__ import annotations
 
 
 class CatordogError(Exception):
-    """Something the user can mend: shown as one line on stderr, exit code 2, no traceback."""
+    """An error that the user can fix: one line on stderr, exit code 2, no traceback."""
 
 
 class PhotoError(CatordogError):
-    """One photo could not be read. A run counts and names it, and goes on.
+    """One photo is unreadable. A run skips it, counts it, and reports it.
 
     Attributes:
-        path: the photo, in words that its owner recognises.
-        reason: why it could not be read, without the path.
+        path: the path that the user knows the photo by.
+        reason: why it is unreadable, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -21,12 +21,15 @@ class PhotoError(CatordogError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[str, str]]:
-        """Travel between processes: the default would call the class with one argument."""
+        """Pickle both arguments: the default would call the class with one."""
         return type(self), (self.path, self.reason)
 
 
 def missing_package(error: ImportError, extra: str) -> CatordogError:
-    """What to say where a package is missing that only some users need."""
-    return CatordogError(
-        f"{error.name} is not installed: pip install 'catordog[{extra}]' brings what this needs"
-    )
+    """Return the error for a package of an extra that is not installed.
+
+    Args:
+        error: of the import that failed.
+        extra: the extra of catordog that installs the package.
+    """
+    return CatordogError(f"{error.name} is not installed: run pip install 'catordog[{extra}]'")

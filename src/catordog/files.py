@@ -1,4 +1,4 @@
-"""Results on disk: whole, or not there at all."""
+"""Write files atomically: a reader finds a complete file or none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from catordog.terminal import info
 
 
 def path_cell(path: str) -> str:
-    """A path for a CSV file, which no spreadsheet takes for a formula: `=1.jpg` as `./=1.jpg`."""
+    """Make a path safe for CSV files: spreadsheets would run `=1.jpg`, but not `./=1.jpg`."""
     return f"./{path}" if path.startswith(_FORMULA) else path
 
 
 def text_cell(text: str) -> str:
-    """Any other text for a CSV file; what begins like a formula gets an apostrophe before it."""
+    """Make other text safe for CSV files: an apostrophe before what starts like a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -28,22 +28,22 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as `write_bytes` does, in UTF-8."""
+    """Write a text file atomically, in UTF-8; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
-    """Write a file so that no reader ever finds half of it, and no power cut leaves half of it.
+    """Write a file atomically and durably: no reader and no power cut leaves a part of it.
 
     Args:
         path: the file.
-        data: all that is to be in it.
-        before: called when the data are safe on the disk, before they take the file's name.
+        data: its content.
+        before: called when the data are safe on the disk, before the file is replaced.
 
     Raises:
-        CatordogError: it can't be written; what was there before is untouched.
+        CatordogError: it can't be written; an existing file is unchanged.
     """
-    with atomic_path(path, before) as made, made.open("wb") as file:
+    with atomic_path(path, before) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -51,50 +51,51 @@ def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: No
 
 @contextmanager
 def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Write a file under another name in its folder; it takes its own when all is written.
+    """Write to a temporary file in the same folder, which replaces the file at the end.
 
     Args:
         path: the file.
-        before: called before that.
+        before: called before the file is replaced.
 
     Yields:
-        the name to write to.
+        The temporary file.
 
     Raises:
-        CatordogError: it can't be written; what was there before is untouched.
+        CatordogError: it can't be written; an existing file is unchanged.
     """
-    made: Path | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
-        made = Path(name)
-        yield made
-        made.chmod(0o666 & ~_umask())
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
         before()
-        made.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     finally:
-        if made:
-            made.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_writer(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
-    """Write a long file bit by bit; under its own name it appears only when it is whole.
+    """Write a long file step by step to `NAME.partial`, which is renamed to `NAME` at the end.
 
-    If the work breaks off, what is done so far stays beside it as `NAME.partial`.
+    An interrupted run leaves `NAME.partial` behind.
 
     Args:
         path: the file.
-        append: go on with `NAME.partial`, if it is there.
+        append: continue `NAME.partial`, if it exists.
 
     Raises:
-        CatordogError: it can't be written; known before the work begins, unless the disk fills up.
+        CatordogError: it can't be written. Unless the disk fills up, this is raised on entry,
+            before any work.
     """
     partial = partial_of(path)
-    done = False
+    complete = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -102,21 +103,21 @@ def atomic_writer(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
         with partial.open("a" if append else "w", encoding="utf-8", newline="") as file:
             yield file
         partial.replace(path)
-        done = True
+        complete = True
     except OSError as error:
         raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
     finally:
-        if not done and partial.is_file() and partial.stat().st_size:
-            info(f"what is done so far is in {partial}")
+        if not complete and partial.is_file() and partial.stat().st_size:
+            info(f"results so far are in {partial}")
 
 
 def partial_of(path: Path) -> Path:
-    """Where `atomic_writer` keeps a file that is not whole yet."""
+    """Return the file that `atomic_writer` writes to before the file is complete."""
     return path.with_name(path.name + ".partial")
 
 
 def _umask() -> int:
-    """The permissions that this process takes away; the system only tells when it is set."""
+    """Return the umask of this process; the only way to read it is to set it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""What people see while they wait: a bar on a terminal, plain lines elsewhere, all on stderr."""
+"""Messages for people, on stderr: lines, progress, and aligned tables."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from contextlib import contextmanager
 SECONDS_BEFORE_A_LINE = 2
 SECONDS_BETWEEN_LINES = 10
 
-
-_quiet = False
+_silent = False
 
 
 def silence() -> None:
-    """Say nothing from now on: another process tells the same."""
-    global _quiet  # noqa: PLW0603 - what this process says, as a whole
-    _quiet = True
+    """Print no more messages: in a distributed run, the first process prints them for all."""
+    global _silent  # noqa: PLW0603 - one state for the process
+    _silent = True
 
 
 def info(line: str = "") -> None:
-    """A line for people; stdout is for results."""
-    if not _quiet:
+    """Print a line for people on stderr; stdout is for results."""
+    if not _silent:
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show how far a long piece of work is.
+    """Show the progress of long work: a bar on a terminal, a line every ten seconds elsewhere.
 
     Args:
-        what: what is being done, as in "reading photos".
-        total: how much there is of it; None where nobody knows.
+        what: the work, such as "reading photos".
+        total: the number of items; None if it is unknown.
 
     Yields:
-        A function that takes the number done so far.
+        A function that takes the number of items done so far.
     """
-    if sys.stderr.isatty() and not _quiet:
+    if sys.stderr.isatty() and not _silent:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -51,7 +50,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         from rich.text import Text
 
         class Rate(ProgressColumn):
-            """How many a second."""
+            """Items a second."""
 
             def render(self, task: Task) -> Text:
                 return Text(f"{task.speed:,.0f}/s" if task.speed else "")
@@ -70,18 +69,18 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             yield lambda done: bar.update(task, completed=done)
         return
     due = time.monotonic() + SECONDS_BEFORE_A_LINE
-    begun, before = 0.0, -1  # when the first of it was done, and how much that was
+    started, already_done = 0.0, -1  # at the first call; a resumed run starts above 0
 
     def line(done: int) -> None:
-        nonlocal due, begun, before
+        nonlocal due, started, already_done
         now = time.monotonic()
-        if before < 0:
-            begun, before = now, done
+        if already_done < 0:
+            started, already_done = now, done
         if now > due:
             due = now + SECONDS_BETWEEN_LINES
             words = f"{what}: {done:,}" + (f" of {total:,}" if total else "")
-            if done > before and now > begun:
-                rate = (done - before) / (now - begun)
+            if done > already_done and now > started:
+                rate = (done - already_done) / (now - started)
                 words += f", {rate:,.{0 if rate > 10 else 1}f} a second"
                 words += f", {_duration((total - done) / rate)} left" if total else ""
             info(words)
@@ -90,7 +89,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 
 def _duration(seconds: float) -> str:
-    """A time for people: `40 s`, `12 min`, `3 h 5 min`."""
+    """Format a duration: `40 s`, `12 min`, `3 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -98,7 +97,16 @@ def _duration(seconds: float) -> str:
 
 
 def table(rows: list[list[str]], right: frozenset[int] = frozenset()) -> str:
-    """Columns aligned with two spaces between them; `right` are the right-aligned ones."""
+    """Align columns, with two spaces between them.
+
+    Args:
+        rows: of cells, all of the same length.
+        right: the indices of right-aligned columns.
+
+    >>> print(table([["class", "logit"], ["dog", "16.917"]], right=frozenset({1})))
+    class   logit
+    dog    16.917
+    """
     from unicodedata import east_asian_width
 
     def width(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The demo: every step a command that can be copied."""
+"""The demo: each step is a command to copy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import shlex
 import pytest
 from PIL import Image
 
+from catordog.cli import main
 from catordog.commands import demo
 from catordog.errors import CatordogError
 
 
-def test_it_evaluates_and_predicts_what_it_has_trained(drawn_run, tmp_path, monkeypatch, capfd):
-    def trained(*options: str) -> list[str]:  # that takes a minute, and has been done
+def test_it_evaluates_and_predicts_with_the_model_that_it_has_trained(
+    drawn_run, tmp_path, monkeypatch, capfd
+):
+    def trained(*options: str) -> list[str]:  # the fixture has done this already
         assert options == ("--config", "drawn.yaml")
         words = shlex.split(drawn_run.ended.out)
         words[2] = str(drawn_run.checkpoint)
@@ -20,9 +23,9 @@ def test_it_evaluates_and_predicts_what_it_has_trained(drawn_run, tmp_path, monk
 
     monkeypatch.setattr(demo, "_train", trained)
     monkeypatch.chdir(tmp_path)
-    assert demo.run("pictures") == 0
-    said = capfd.readouterr()
-    commands = [line[2:] for line in said.err.splitlines() if line.startswith("$ ")]
+    assert main(["demo", "--out", "pictures"]) == 0
+    out, err = capfd.readouterr()
+    commands = [line[2:] for line in err.splitlines() if line.startswith("$ ")]
     assert [shlex.split(command)[:2] for command in commands] == [
         ["catordog", "evaluate"],
         ["catordog", "predict"],
@@ -31,26 +34,26 @@ def test_it_evaluates_and_predicts_what_it_has_trained(drawn_run, tmp_path, monk
 
     made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert len(made) == 12
-    rows = {name: line for line in said.out.splitlines() for name in made if name in line}
-    assert set(rows) == {*made}, "each is named: eleven with an answer, and the contact sheet"
+    rows = {name: line for line in out.splitlines() for name in made if name in line}
+    assert set(rows) == {*made}, "eleven have a row, and the contact sheet is named"
     for name in made:
         for animal in ("cat", "dog"):
             if name.startswith(animal):
                 assert animal in rows[name].replace(name, "")
     assert "cat" in rows["morph-0-of-6.png"]
     assert "dog" in rows["morph-6-of-6.png"]
-    assert f"catordog predict PHOTOS --model {drawn_run.checkpoint}" in said.out
+    assert f"catordog predict PHOTOS --model {drawn_run.checkpoint}" in out
     with Image.open(tmp_path / "pictures" / "contact-sheet.png") as sheet:
         assert sheet.size == (12 * 98, 8 * 98)
 
 
 def test_a_step_that_fails_is_named(capfd):
-    with pytest.raises(CatordogError, match="'catordog predict' ended with exit code 2"):
+    with pytest.raises(CatordogError, match="'catordog predict' failed with exit code 2"):
         demo._catordog("predict", "nowhere.jpg")
     assert "nowhere.jpg" in capfd.readouterr().err
 
 
-def test_a_folder_that_cant_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(CatordogError, match="taken/pictures"):
         demo.draw_new_pictures(tmp_path / "taken" / "pictures")

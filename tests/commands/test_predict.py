@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,27 @@ from PIL import Image
 import catordog
 from catordog.cli import main
 from catordog.confidence import softmax
-from conftest import jpeg, named, write_folder, write_zip
+from conftest import CATORDOG, jpeg, named, write_folder, write_zip
 
 KEYS = ["path", "label", "confidence", "confidences", "logits", "verdict", "error"]
 
-SURE = ("--threshold", 0.5, "--accept", 1)
-"""Says cat or dog of everything: how sure a network is differs a little from machine to machine."""
+ALWAYS_A_CLASS = ("--threshold", "0.5", "--accept", "1")
+"""Makes every verdict a class: confidences differ slightly between machines."""
 
 
 @pytest.fixture
-def predict(drawn_run, capsys):
+def predict(capsys):
+    """Run `catordog predict` with the bundled model. Returns its exit code, stdout and stderr."""
+
     def run(*words: object) -> tuple[int, str, str]:
-        code = main(["predict", *map(str, words), "--model", str(drawn_run.checkpoint)])
+        code = main(["predict", *map(str, words)])
         out, err = capsys.readouterr()
         return code, out, err
 
     return run
 
 
-def test_a_folder_as_it_comes(predict, photo_folder):
+def test_unreadable_photos_of_a_folder_are_skipped_and_reported(predict, photo_folder):
     code, out, err = predict(photo_folder, "--format", "jsonl")
     rows = {Path(row["path"]).name: row for row in map(json.loads, out.splitlines())}
     assert code == 1
@@ -47,8 +50,8 @@ def test_a_folder_as_it_comes(predict, photo_folder):
     assert "3 unreadable" in err
 
 
-def test_logits_and_confidences_stand_side_by_side_and_agree(predict, drawn_run, tmp_path):
-    temperature = catordog.load(drawn_run.checkpoint).model.temperature
+def test_confidences_are_the_softmax_of_the_logits(predict, tmp_path):
+    temperature = catordog.load().model.temperature
     write_folder(tmp_path / "p", named(20))
     _, out, _ = predict(tmp_path / "p", "--format", "jsonl")
     for row in map(json.loads, out.splitlines()):
@@ -58,7 +61,7 @@ def test_logits_and_confidences_stand_side_by_side_and_agree(predict, drawn_run,
         assert row["verdict"] in {row["label"], "not sure", "neither"}
 
 
-def test_photos_come_in_the_order_asked_for(predict, tmp_path):
+def test_rows_come_in_the_order_of_the_arguments(predict, tmp_path):
     folder = write_folder(tmp_path, named(6))
     asked = [folder / name for name in ("dog.2.jpg", "cat.0.jpg", "dog.2.jpg", "cat.1.jpg")]
     code, out, _ = predict(*asked, "--format", "jsonl")
@@ -66,7 +69,7 @@ def test_photos_come_in_the_order_asked_for(predict, tmp_path):
     assert [json.loads(line)["path"] for line in out.splitlines()] == [str(p) for p in asked]
 
 
-def test_zips_and_globs(predict, tmp_path):
+def test_zips_and_globs_can_be_predicted(predict, tmp_path):
     write_folder(tmp_path / "p", named(6))
     write_zip(tmp_path / "z.zip", named(4))
     _, out, _ = predict(tmp_path / "p" / "cat.*.jpg", tmp_path / "z.zip", "--format", "csv")
@@ -76,26 +79,29 @@ def test_zips_and_globs(predict, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(predict, tmp_path):
+def test_a_file_name_with_brackets_is_not_a_glob(predict, tmp_path):
     write_folder(tmp_path, {"cat[1].jpg": jpeg(0)})
     code, out, _ = predict(tmp_path / "cat[1].jpg", "--format", "jsonl")
     assert code == 0
     assert len(out.splitlines()) == 1
 
 
-def test_the_table_says_it_in_words_and_lines_up(predict, photo_folder):
-    _, rows, _ = predict(photo_folder, *SURE, "--format", "jsonl")
+def test_the_table_shows_verdict_confidences_and_logits(predict, photo_folder):
+    _, rows, _ = predict(photo_folder, *ALWAYS_A_CLASS, "--format", "jsonl")
     known = next(row for row in map(json.loads, rows.splitlines()) if "a cat" in row["path"])
-    code, out, _ = predict(photo_folder, *SURE)
+    code, out, _ = predict(photo_folder, *ALWAYS_A_CLASS)
     lines = out.splitlines()
     assert code == 1
     cat = next(line for line in lines if line.endswith("a cat.jpg"))
-    said = re.match(r"cat +([\d.]+) % +([\d.]+) ", cat)
-    assert said is not None, cat
-    assert float(said[1]) == pytest.approx(100 * known["confidence"], abs=0.5)
-    assert float(said[2]) == pytest.approx(known["confidences"]["cat"], abs=1e-4)
+    match = re.match(r"cat +([\d.]+) % +([\d.]+) +([\d.]+) +([-\d.]+) +([-\d.]+) ", cat)
+    assert match is not None, cat
+    assert 0 <= 100 * known["confidence"] - float(match[1]) < 1  # rounded down
+    assert float(match[2]) == pytest.approx(known["confidences"]["cat"], abs=1e-4)
+    assert float(match[5]) == pytest.approx(known["logits"]["dog"], abs=1e-3)
+    assert {line.find(str(photo_folder)) for line in lines[2:]} == {lines[1].index("photo")}
     broken = next(line for line in lines if "page.jpg" in line)
-    assert "HTML" in broken
+    assert broken.startswith("unreadable ")
+    assert broken.endswith("page.jpg: not a photo (it is an HTML page)")
     assert "100 %" not in out
     assert "1.0000" not in out
 
@@ -104,7 +110,7 @@ def test_the_threshold_decides_what_is_not_sure(predict, tmp_path):
     grey = Image.new("RGB", (64, 64), (120, 120, 120))
     grey.save(tmp_path / "grey.png")
     _, out, _ = predict(tmp_path / "grey.png", "--format", "jsonl")
-    assert json.loads(out)["verdict"] == "neither"  # and it is true
+    assert json.loads(out)["verdict"] == "neither"
     confidence = json.loads(out)["confidence"]
     above, below = (min(1, confidence + 1e-6), max(0.5, confidence - 1e-3))
     for threshold, sure in ((above, False), (below, True)):
@@ -115,16 +121,16 @@ def test_the_threshold_decides_what_is_not_sure(predict, tmp_path):
     assert "not sure (" in out
 
 
-def test_out_writes_the_file_whole_and_leaves_stdout_empty(predict, tmp_path):
+def test_out_writes_a_file_and_nothing_to_stdout(predict, tmp_path):
     write_folder(tmp_path / "p", named(4))
     code, out, err = predict(tmp_path / "p", "--format", "csv", "--out", tmp_path / "r.csv")
     assert (code, out) == (0, "")
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 5
-    assert err.startswith("4 photos: ")
-    assert not list(tmp_path.glob("*.tmp*"))
+    assert err.splitlines()[-1].startswith("4 photos: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "r.csv"]
 
 
-def test_photos_of_any_aspect_ratio_are_taken(predict, tmp_path):
+def test_photos_of_any_aspect_ratio_can_be_predicted(predict, tmp_path):
     for size in ((600, 20), (20, 600), (1, 1), (3000, 2000)):
         Image.new("RGB", size, (90, 60, 30)).save(tmp_path / f"{size[0]}x{size[1]}.jpg")
     code, out, _ = predict(tmp_path, "--format", "jsonl")
@@ -133,31 +139,34 @@ def test_photos_of_any_aspect_ratio_are_taken(predict, tmp_path):
     assert all(np.isfinite(list(row["logits"].values())).all() for row in rows)
 
 
-def test_as_a_process_results_are_on_stdout_and_words_on_stderr(catordog, drawn_run, photo_folder):
-    words = (photo_folder, "--model", drawn_run.checkpoint, "--format", "jsonl", *SURE)
-    ended = catordog("predict", *words)
-    assert ended.code == 1
-    assert len([json.loads(line) for line in ended.out.splitlines()]) == 5
-    assert ended.err.strip() == "5 photos: 1 cat, 1 dog, 3 unreadable"
+def test_results_go_to_stdout_and_the_summary_to_stderr(photo_folder):
+    words = ["predict", str(photo_folder), "--format", "jsonl", *ALWAYS_A_CLASS]
+    ended = subprocess.run([*CATORDOG, *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert len([json.loads(line) for line in ended.stdout.splitlines()]) == 5
+    assert ended.stderr.splitlines()[-1] == "5 photos: 1 cat, 1 dog, 3 unreadable"
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
         (["*.nothing"], "nothing matches"),
         (["EMPTY"], "no photos in it"),
         (["PHOTO", "--threshold", "1.5"], "--threshold 1.5 is not a confidence"),
         (["PHOTO", "--format", "xml"], "invalid choice: 'xml'"),
+        (["PHOTO", "--watch"], "name folders only"),
+        (["PHOTO", "--resume", "--out", "r.txt"], "--resume needs --out, and --format jsonl or"),
+        (["PHOTO", "--resume", "--format", "csv"], "--resume needs --out, and --format jsonl or"),
         (["PHOTO", "--out", "photo.jpg/r.csv"], "can't write photo.jpg/r.csv"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(predict, tmp_path, monkeypatch, words, says):
+def test_bad_input_is_one_line_and_exit_code_2(predict, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write_folder(tmp_path, {"photo.jpg": jpeg(0)})
-    places = {"EMPTY": "empty", "PHOTO": "photo.jpg"}
-    code, out, err = predict(*[places.get(word, word) for word in words])
+    paths = {"EMPTY": "empty", "PHOTO": "photo.jpg"}
+    code, out, err = predict(*[paths.get(word, word) for word in words])
     assert (code, out) == (2, "")
-    assert says in err.splitlines()[-1]
+    assert message in err.splitlines()[-1]
     assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""`predict --engine ray`, on a real cluster of this machine's two processors."""
+"""`predict --backend ray`, on a cluster of this machine's processors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catordog.cli import main
-from conftest import jpeg, write_folder, write_zip
+from catordog.commands import predict_ray
+from catordog.model.predict import VerdictRules
+from catordog.photos.inputs import Inputs
+from conftest import CATORDOG, jpeg, wait_until, write_folder, write_zip
 
-pytest.importorskip("ray")
+# Importing Ray takes seconds, and only its processes need it.
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 TEXT = {"path", "label", "verdict", "error"}
@@ -33,12 +38,13 @@ def photos(tmp_path_factory) -> Path:
 
 
 def rows(file: Path) -> list[dict[str, object]]:
+    """The rows of a Parquet or CSV file, with the values of the Parquet file."""
     if file.suffix == ".parquet":
         return parquet.read_table(file).to_pylist()
     with file.open(encoding="utf-8", newline="") as opened:
         return [
             {
-                name: value if name in TEXT else float(value) if value else None
+                name: value.removeprefix("./") if name in TEXT else float(value) if value else None
                 for name, value in row.items()
             }
             for row in csv.DictReader(opened)
@@ -59,7 +65,7 @@ def same(one: list[dict[str, object]], other: list[dict[str, object]]) -> bool:
 
 
 def workers(of: int) -> list[int]:
-    """The processes of our workers, among the descendants of a process."""
+    """The processes of catordog's Ray workers among the descendants of a process."""
     parents, names = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -80,30 +86,57 @@ def workers(of: int) -> list[int]:
     return [pid for pid, name in names.items() if b"MapWorker" in name and descends(pid)]
 
 
+def loads_a_model(pid: int) -> bool:
+    """Whether a process has loaded ONNX Runtime."""
+    try:
+        return "onnxruntime" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+def test_a_worker_makes_the_rows_of_the_csv_file(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("CATORDOG_THREADS", "1")  # the worker sets it
+    paths = [str(photos / name) for name in ("more.zip", "photos/3", "photos/0/1.jpg")]
+    assert main(["predict", *paths, "--format", "csv", "--out", str(tmp_path / "r.csv")]) == 1
+    worker = predict_ray.Worker(None, VerdictRules())
+    (table,) = predict_ray._location_tables(Inputs(paths))
+    batch = {name: np.array(column, object) for name, column in table.to_pydict().items()}
+    assert same(worker(batch).to_pylist(), rows(tmp_path / "r.csv"))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes in /proc")
-def test_the_same_rows_in_the_same_order_even_when_a_worker_is_killed(photos):
+def test_rows_are_the_same_and_in_order_even_if_a_worker_is_killed(photos):
     words = ["photos", "more.zip", "photos/0/1.jpg", "--threshold", "0.9"]
-    command = [sys.executable, "-m", "catordog", "predict", *words]
-    one = subprocess.run([*command, "--format", "csv", "--out", "one.csv"], cwd=photos, check=False)
-    process = subprocess.Popen(
-        [*command, "--engine", "ray", "--out", "many.parquet"], cwd=photos, text=True,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-    killed = 0
-    while process.poll() is None:
-        if not killed and (found := workers(process.pid)):
-            time.sleep(3)  # it has its model by now, and photos
-            os.kill(found[0], signal.SIGKILL)
-            killed = found[0]
-        time.sleep(0.05)
-    err = process.stderr.read()
-    assert one.returncode == process.returncode == 1, err  # a photo is broken
+    command = [*CATORDOG, "predict", *words]
+    here = subprocess.run(
+        [*command, "--format", "csv", "--out", "one.csv"], cwd=photos, check=False
+    )
+    with (photos / "err").open("w") as err_file:
+        process = subprocess.Popen(
+            [*command, "--backend", "ray", "--out", "many.parquet"], cwd=photos, stderr=err_file
+        )
+    killed = []
+
+    def a_worker_is_killed_or_all_is_over() -> bool:
+        for pid in workers(process.pid):
+            if loads_a_model(pid):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return True
+        return process.poll() is not None
+
+    try:
+        wait_until(a_worker_is_killed_or_all_is_over, "a worker loads its model", seconds=300)
+        process.wait(600)
+    finally:
+        process.kill()
+    err = (photos / "err").read_text()
+    (photos / "err").unlink()
+    assert here.returncode == process.returncode == 1, err  # one photo is unreadable
     assert killed, err
     assert "Traceback" not in err, err
-    there = rows(photos / "one.csv")
-    for row in there:
-        row["path"] = str(row["path"]).removeprefix("./")
-    assert same(there, rows(photos / "many.parquet"))
+    assert same(rows(photos / "one.csv"), rows(photos / "many.parquet"))
     assert "523 photos: " in err
     assert "1 unreadable" in err
     assert sorted(path.name for path in photos.iterdir() if path.is_file()) == [
@@ -112,15 +145,18 @@ def test_the_same_rows_in_the_same_order_even_when_a_worker_is_killed(photos):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ([], "it needs --out"),
         (["--out", "r.csv"], "has to end in .parquet"),
-        (["--out", "r.parquet", "--resume"], "--resume and --engine ray don't go together"),
-        (["--out", "r.parquet", "--sort-into", "x"], "--sort-into and --engine ray don't"),
+        (["--out", "r.parquet", "--resume"], "--resume and --backend ray exclude each other"),
+        (["--out", "r.parquet", "--sort-into", "x"], "--sort-into and --backend ray exclude each"),
         (["--out", "r.parquet", "--model", "gone.onnx"], "gone.onnx: no such file"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line_before_a_cluster_starts(photos, capsys, words, says):
-    assert main(["predict", str(photos / "more.zip"), "--engine", "ray", *words]) == 2
-    assert says in capsys.readouterr().err
+def test_wrong_options_are_refused_before_a_cluster_starts(
+    photos, monkeypatch, capsys, words, message
+):
+    monkeypatch.setattr(predict_ray, "_cluster", lambda: pytest.fail("a cluster has started"))
+    assert main(["predict", str(photos / "more.zip"), "--backend", "ray", *words]) == 2
+    assert message in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""One file per use: its options, what it calls, and what it prints."""
+"""The commands, a file each: its options, what it calls, and what it prints."""

@@ -1,4 +1,4 @@
-"""`catordog demo`: the whole job on synthetic pictures, each step a command that you can copy."""
+"""`catordog demo`: train, evaluate and predict on synthetic pictures, with commands to copy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from catordog.terminal import info
 if TYPE_CHECKING:
     from PIL import Image
 
-DESCRIPTION = """Train on pictures that catordog draws itself, evaluate, and predict new ones: the
-whole job in about two minutes, without any data."""
+DESCRIPTION = """Train a network on synthetic pictures, evaluate it, and predict new pictures.
+It takes about two minutes and needs no data. Each step is a command to copy."""
 
-NEW_SEED = 20_000  # no training run of the demo has pictures of this seed
-MORPHED = 10  # index of the picture that morphs from cat to dog
+NEW_SEED = 20_000  # no picture of this seed is in the training data
+MORPHED = 10  # index of the animal that morphs from cat to dog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw_new_pictures(folder: Path) -> list[Path]:
-    """Draw a few pictures that no training has seen, and a contact sheet of many more."""
+    """Draw pictures that the training data does not have, and a contact sheet of many more.
+
+    Returns:
+        The pictures: cats and dogs, then one animal that morphs from cat to dog.
+
+    Raises:
+        CatordogError: the folder can't be created.
+    """
     import numpy as np
 
     from catordog.photos import synthetic
@@ -78,7 +85,7 @@ def draw_new_pictures(folder: Path) -> list[Path]:
 
 
 def contact_sheet(rows: int, columns: int = 12, size: int = 96) -> Image.Image:
-    """Rows of synthetic cats and dogs, and below them one animal that morphs from cat to dog."""
+    """Draw rows of cats and dogs, and below them one animal that morphs from cat to dog."""
     import numpy as np
     from PIL import Image
 
@@ -102,20 +109,20 @@ def _step(title: str) -> None:
 
 
 def _train(*options: str) -> list[str]:
-    """Run `catordog train`, and return the words of the command that evaluates its checkpoint."""
+    """Run `catordog train`, and return the words of the evaluate command that it prints."""
     line = _catordog("train", *options, stdout=subprocess.PIPE)
     print(line, end="", flush=True)
     return shlex.split(line)
 
 
 def _catordog(*words: str, stdout: int | None = None) -> str:
-    """Run a command as a user would."""
+    """Print a command, run it in a process of its own, and return its output."""
     info(f"$ {shlex.join(['catordog', *words])}")
     ended = subprocess.run(  # this Python, our own arguments, no shell  # nosec B603
         [sys.executable, "-m", "catordog", *words], stdout=stdout, encoding="utf-8", check=False
     )
     if ended.returncode:
         raise CatordogError(
-            f"'catordog {words[0]}' ended with exit code {ended.returncode}; see its output above"
+            f"'catordog {words[0]}' failed with exit code {ended.returncode}; see its output above"
         )
     return ended.stdout or ""

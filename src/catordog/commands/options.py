@@ -9,53 +9,54 @@ if TYPE_CHECKING:
     from catordog.photos.decode import DecodeRules
 
 DATA_HELP = (
-    "a folder with a sub-folder per class, the same under train/ val/ test/, a flat folder of "
-    "cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet layout, shards, "
-    "or a name: drawn, oxford-pets, microsoft"
+    "labelled photos: a folder with a sub-folder per class, the same under train/ val/ test/, a "
+    "flat folder of cat.N.jpg and dog.N.jpg, a zip or tar of any of these, the Oxford-IIIT Pet "
+    "layout, shards, or a name: drawn, oxford-pets, microsoft"
 )
 
 ANY_MODEL_HELP = "a .ckpt of catordog train, an .onnx of catordog export, or 'bundled'"
 
 MODEL_HELP = (
-    "a .ckpt of catordog train, or an .onnx of catordog export (default: the model that comes with "
-    "the package)"
+    "a .ckpt of catordog train, or an .onnx of catordog export (default: the bundled model)"
 )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """`--allow-truncated` and `--max-megapixels`; see `decode_rules`."""
+    """Add `--allow-truncated` and `--max-megapixels`; see `decode_rules`."""
     parser.add_argument(
-        "--allow-truncated", action="store_true", help="read what is there of truncated photos"
+        "--allow-truncated",
+        action="store_true",
+        help="read truncated photos as far as possible, instead of skipping them",
     )
     parser.add_argument(
         "--max-megapixels",
         type=float,
         default=200,
         metavar="N",
-        help="refuse larger photos before they are decoded (default: 200)",
+        help="skip larger photos without decoding them (default: 200)",
     )
 
 
 def decode_rules(args: argparse.Namespace) -> DecodeRules:
-    """What the options of `add_decoding` say."""
+    """Return the rules that the options of `add_decoding` set."""
     from catordog.photos.decode import DecodeRules
 
     return DecodeRules(args.allow_truncated, args.max_megapixels)
 
 
 def add_exclude(parser: argparse.ArgumentParser) -> None:
-    """`--exclude F`."""
+    """Add `--exclude F`."""
     parser.add_argument(
-        "--exclude", metavar="F", help="a CSV file with a column 'path': photos to leave out"
+        "--exclude", metavar="F", help="leave out the photos in the column 'path' of a CSV file"
     )
 
 
 def add_held_out(parser: argparse.ArgumentParser) -> None:
-    """`--data D` and `--split S`: which photos a model is measured on."""
+    """Add `--data D` and `--split S`: the photos that a model is measured on."""
     parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
     parser.add_argument(
         "--split",
         default="test",
         choices=["train", "val", "test", "all"],
-        help="which photos (default: test, the held-out ones)",
+        help="the part of the data (default: test, the held-out photos)",
     )

@@ -1,4 +1,4 @@
-"""`catordog predict`: what is on photos, as raw logits, confidences and verdicts."""
+"""`catordog predict`: classify photos, with raw logits, confidences and verdicts."""
 
 from __future__ import annotations
 
@@ -14,86 +14,109 @@ if TYPE_CHECKING:
     from catordog.model.predict import VerdictRules
     from catordog.photos.inputs import Inputs
     from catordog.photos.photo import Photo
+    from catordog.report.rows import Rows, Screen
 
-DESCRIPTION = """Say what is on photos: raw logits, confidences, and a verdict: one of the classes,
+DESCRIPTION = """Classify photos: raw logits, confidences, and a verdict, which is a class,
 'not sure', or 'neither'."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="photos, folders (at any depth), zips, or globs"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="photos, folders (at any depth), archives, or globs",
     )
     parser.add_argument("--model", metavar="M", help=MODEL_HELP)
     parser.add_argument(
         "--format", default="table", choices=["table", "jsonl", "csv"], help="default: table"
     )
-    parser.add_argument("--out", metavar="F", help="write the result to this file")
+    parser.add_argument("--out", metavar="F", help="write the results to this file")
     parser.add_argument(
         "--resume", action="store_true", help="skip photos that have a row in --out already"
-    )
-    parser.add_argument(
-        "--sort-into",
-        metavar="DIR",
-        help="copy each photo into DIR/cat, DIR/dog, DIR/not sure or DIR/neither; nothing is moved "
-        "or overwritten",
-    )
-    parser.add_argument(
-        "--link", action="store_true", help="with --sort-into: links instead of copies"
-    )
-    parser.add_argument(
-        "--watch", action="store_true", help="keep waiting for new photos in the folder"
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",
-        help="say 'not sure' below this confidence, 0 to 1 (default: the model's)",
+        help="below this confidence, 0 to 1, the verdict is 'not sure' (default: the model's)",
     )
     parser.add_argument(
         "--error-rate",
         type=float,
         metavar="E",
-        help="an error budget such as 0.01: abstain ('not sure') as often as needed to keep it",
+        help="error budget such as 0.01: abstain ('not sure') as often as needed to stay within it",
     )
     parser.add_argument(
         "--accept",
         type=float,
         metavar="A",
-        help="true-accept rate: the fraction of photos of the classes that is not called 'neither' "
-        "(default: 0.95; 1: call none 'neither')",
+        help="true-accept rate: the fraction of photos of the classes whose verdict is not "
+        "'neither' (default: 0.95; 1: never 'neither')",
     )
     parser.add_argument(
+        "--sort-into",
+        metavar="DIR",
+        help="copy each photo into the folder of its verdict, such as DIR/cat or 'DIR/not sure'; "
+        "originals stay, and nothing is overwritten",
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="with --sort-into: make links instead of copies"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="wait for new photos in the folders until Ctrl-C"
+    )
+    backends = ["here", "ray"]
+    parser.add_argument(
         "--backend",
+        default="here",
+        choices=backends,
+        help="ray: predict on a Ray cluster, into a Parquet file (default: here)",
+    )
+    parser.add_argument(
         "--engine",
         dest="backend",
-        default="here",
-        choices=["here", "ray"],
-        help="ray: on a Ray cluster, for millions of photos, into a Parquet file (default: here)",
+        default=argparse.SUPPRESS,
+        choices=backends,
+        help=argparse.SUPPRESS,  # the old name of --backend
     )
     add_decoding(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; results go to stdout or to --out. Returns 1 if a photo was unreadable."""
+    """Predict; results go to stdout or to --out. Returns 1 if a photo is unreadable."""
     import os
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
-    from catordog.errors import CatordogError
     from catordog.model.predict import VerdictRules
 
     rules = VerdictRules(args.threshold, args.error_rate, args.accept)
+    _check(args)
     if args.backend == "ray":
         from catordog.commands import predict_ray
 
+        return predict_ray.predict(args.paths, args.model, args.out, rules, decode_rules(args))
+    return _predict(args, rules)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that exclude each other."""
+    from pathlib import Path
+
+    from catordog.errors import CatordogError
+
+    if args.backend == "ray":
         if not args.out:
             raise CatordogError("--backend ray writes Parquet: it needs --out FILE.parquet")
         for name in ("resume", "sort_into", "link", "watch"):
             if getattr(args, name):
                 option = name.replace("_", "-")
                 raise CatordogError(f"--{option} and --backend ray exclude each other")
-        return predict_ray.predict(args.paths, args.model, args.out, rules, decode_rules(args))
-    return _predict(args, rules)
+    if args.resume and (args.out is None or args.format == "table"):
+        raise CatordogError("--resume needs --out, and --format jsonl or csv")
+    if args.watch and not all(Path(path).is_dir() for path in args.paths):
+        raise CatordogError("--watch waits for new photos in a folder: name folders only")
 
 
 def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
@@ -101,51 +124,54 @@ def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
     from collections import Counter
     from pathlib import Path
 
-    from catordog.confidence.verdict import Prediction
-    from catordog.errors import CatordogError, PhotoError
+    from catordog.errors import PhotoError
     from catordog.model.classifier import load
     from catordog.model.predict import predictions
     from catordog.photos.inputs import Inputs
-    from catordog.report.rows import Rows, Screen
+    from catordog.report.rows import UNREADABLE, summary
     from catordog.report.sorted_folders import SortedFolders
     from catordog.terminal import info, progress
 
-    if args.resume and (args.out is None or args.format == "table"):
-        raise CatordogError("--resume needs --out, and --format jsonl or csv")
-    if args.watch and not all(Path(path).is_dir() for path in args.paths):
-        raise CatordogError("--watch waits for new photos in a folder: name folders only")
     inputs = Inputs(args.paths, decode_rules(args))
     total = None if args.watch else inputs.count()
     classifier = load(args.model)
     if rules.error_rate is not None:
         classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
     folders = SortedFolders(Path(args.sort_into), link=args.link) if args.sort_into else None
-    tally: Counter[str] = Counter()
-    classes, style = classifier.classes, args.format
-    to = (
-        Rows(Path(args.out), style, classes, resume=args.resume)
-        if args.out
-        else Screen(style, classes)
-    )
-    with to as rows:
-        chosen = (item for item in inputs if not rows.has(item.path))
-        batches = watched(inputs, rows.has) if args.watch else iter([chosen])
-        with progress("predicting", total) as done:
-            count = rows.kept
-            for batch in batches:
-                for item, result in predictions(classifier, batch, rules):
-                    rows.write(item.path, result)
-                    unread = isinstance(result, PhotoError)
-                    tally["unreadable" if unread else result.verdict] += 1  # type: ignore[union-attr]
-                    if folders and isinstance(result, Prediction):
-                        folders.put(item, result.verdict)
-                    count += 1
-                    done(count)
-    new = tally.total()
-    words = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(tally.items()))
-    before = f" ({rows.kept:,} were in the file already)" if rows.kept else ""
-    info(f"{new:,} photo{'' if new == 1 else 's'}{': ' if words else ''}{words}{before}")
-    return 1 if tally["unreadable"] else 0
+    verdicts: Counter[str] = Counter()
+    with _rows(args, classifier.classes) as rows, progress("predicting", total) as done:
+        for batch in _batches(inputs, rows.has, watch=args.watch):
+            for photo, result in predictions(classifier, batch, rules):
+                rows.write(photo.path, result)
+                if isinstance(result, PhotoError):
+                    verdicts[UNREADABLE] += 1
+                else:
+                    verdicts[result.verdict] += 1
+                    if folders:
+                        folders.put(photo, result.verdict)
+                done(rows.resumed + verdicts.total())
+    info(summary(verdicts, rows.resumed))
+    return 1 if verdicts[UNREADABLE] else 0
+
+
+def _rows(args: argparse.Namespace, classes: tuple[str, ...]) -> Rows | Screen:
+    from pathlib import Path
+
+    from catordog.report.rows import Rows, Screen
+
+    if args.out:
+        return Rows(Path(args.out), args.format, classes, resume=args.resume)
+    return Screen(args.format, classes)
+
+
+def _batches(
+    inputs: Inputs, known: Callable[[str], bool], *, watch: bool
+) -> Iterator[Iterator[Photo]]:
+    """Yield the photos without a row: all at once, or as they arrive."""
+    if watch:
+        yield from map(iter, watched(inputs, known))
+    else:
+        yield (photo for photo in inputs if not known(photo.path))
 
 
 _PAUSE = 1.0
@@ -153,33 +179,37 @@ _PAUSE = 1.0
 
 
 def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Photo]]:
-    """Yield photos as they arrive, once they have stopped growing.
+    """Scan folders again and again, and yield the photos that have arrived since the last scan.
 
-    It ends with Ctrl-C, after the photos that are being predicted.
+    A photo has arrived when two scans find it unchanged. Ctrl-C ends the scans after the photos
+    that are being predicted.
 
     Args:
-        inputs: folders.
-        known: whether a photo is done already.
+        inputs: the folders.
+        known: whether a photo has a row already.
     """
     stopped = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopped.set())
-    done: set[str] = set()
-    growing: dict[str, tuple[int, int]] = {}
-    while not stopped.is_set():
-        ready = []
-        for item in inputs:
-            if item.path in done or item.file is None or known(item.path):
-                continue
-            try:
-                found = item.file.stat()
-            except OSError:  # removed as soon as it came
-                continue
-            size = (found.st_size, found.st_mtime_ns)
-            if growing.get(item.path) == size:
-                ready.append(item)
-                done.add(item.path)
-                del growing[item.path]
-            else:
-                growing[item.path] = size
-        yield ready
-        stopped.wait(_PAUSE)
+    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    arrived: set[str] = set()
+    arriving: dict[str, tuple[int, int]] = {}  # size and time of change at the last scan
+    try:
+        while not stopped.is_set():
+            ready = []
+            for photo in inputs:
+                if photo.path in arrived or photo.file is None or known(photo.path):
+                    continue
+                try:
+                    stat = photo.file.stat()
+                except OSError:  # removed meanwhile
+                    continue
+                state = (stat.st_size, stat.st_mtime_ns)
+                if arriving.get(photo.path) == state:
+                    ready.append(photo)
+                    arrived.add(photo.path)
+                    del arriving[photo.path]
+                else:
+                    arriving[photo.path] = state
+            yield ready
+            stopped.wait(_PAUSE)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,7 +1,7 @@
-"""`catordog predict --backend ray`: predictions of millions of photos, on many machines.
+"""`catordog predict --backend ray`: classify millions of photos on many machines.
 
-Ray Data hands photos to as many workers as the cluster has processors, and starts anew what a lost
-worker had; rows come back in order and go into one Parquet file.
+Ray Data streams the photos to one worker per processor of the cluster, and repeats the batches of a
+lost worker. Rows come back in order and go into one Parquet file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from catordog.model.classifier import load
 from catordog.model.predict import VerdictRules, predictions
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.inputs import Inputs, PhotosByLocation
-from catordog.report.rows import heads, values
+from catordog.report.rows import UNREADABLE, column_names, column_values, summary
 from catordog.terminal import info, progress
 
 _BATCH = 256
-"""Photos to a worker at a time: what has to be done again when one is lost."""
+"""Photos in a batch, the work that is repeated when a worker is lost."""
 
 
 def predict(
@@ -39,14 +39,14 @@ def predict(
     """Predict on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine.
 
     Args:
-        paths: see `predict.Inputs`; every machine of the cluster has to see them under these paths.
-        model: see `load`; likewise.
-        out: a Parquet file, with the columns of `--format csv`.
+        paths: see `Inputs`. They have to be the same on every machine of the cluster.
+        model: see `load`. It has to be at the same path on every machine, too.
+        out: the Parquet file to write, with the columns of `--format csv`.
         rules: see `VerdictRules`.
         decode_rules: see `DecodeRules`.
 
     Returns:
-        1 if a photo could not be read, else 0.
+        1 if a photo is unreadable, else 0.
 
     Raises:
         CatordogError: a path, the model or a value is wrong, or Ray is not installed.
@@ -59,12 +59,12 @@ def predict(
     model = model if model in (None, "bundled") else str(Path(str(model)).absolute())
     classifier = load(model)
     if rules.error_rate is not None:
-        classifier.quantile_for(rules.error_rate)
-    columns = heads(classifier.classes)
-    tally: Counter[str] = Counter()
+        classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
+    columns = column_names(classifier.classes)
+    verdicts: Counter[str] = Counter()
     with _cluster() as (ray, processors), _parquet(target, columns) as write:
         info(f"{total:,} photos, {processors} workers")
-        found = ray.data.from_arrow(list(_tables(inputs))).map_batches(
+        predicted = ray.data.from_arrow(list(_location_tables(inputs))).map_batches(
             Worker,
             fn_constructor_args=(model, rules, decode_rules),
             batch_size=_BATCH,
@@ -72,18 +72,16 @@ def predict(
             concurrency=(1, processors),
         )
         with progress("predicting", total) as done:
-            for batch in found.iter_batches(batch_size=4096, batch_format="pyarrow"):
+            for batch in predicted.iter_batches(batch_size=4096, batch_format="pyarrow"):
                 write(batch)
-                tally.update(batch.column("verdict").to_pylist())
-                done(tally.total())
-    unread = tally.pop("", 0)
-    words = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(tally.items()))
-    info(f"{total:,} photos: {words}" + (f", {unread:,} unreadable" if unread else ""))
-    return 1 if unread else 0
+                verdicts.update(v or UNREADABLE for v in batch.column("verdict").to_pylist())
+                done(verdicts.total())
+    info(summary(verdicts))
+    return 1 if verdicts[UNREADABLE] else 0
 
 
 class Worker:
-    """What a process of the cluster does: it keeps a model, and predicts one batch after another.
+    """A process of the cluster: it loads the model once, and predicts batch after batch.
 
     Args:
         model: see `load`.
@@ -94,23 +92,24 @@ class Worker:
     def __init__(
         self, model: str | None, rules: VerdictRules, decode_rules: DecodeRules = DEFAULT_RULES
     ) -> None:
-        os.environ["CATORDOG_THREADS"] = "1"  # there is a worker for every processor
+        os.environ["CATORDOG_THREADS"] = "1"  # every processor has a worker of its own
         self._classifier = load(model)
         self._rules = rules
         self._photos = PhotosByLocation(decode_rules)
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Any:
-        """From photos to a table of rows, in their order."""
+        """Turn a batch of locations into a table of predictions, in the same order."""
         import pyarrow
 
         photos = map(self._photos.photo, batch["root"].tolist(), batch["name"].tolist())
         results = predictions(self._classifier, photos, self._rules)
-        found: dict[str, list[Any]] = {name: [] for name in heads(self._classifier.classes)}
+        classes = self._classifier.classes
+        columns: dict[str, list[Any]] = {name: [] for name in column_names(classes)}
         for path, (_, result) in zip(batch["path"].tolist(), results, strict=True):
-            row = values(path, result, len(self._classifier.classes))
-            for column, value in zip(found.values(), row, strict=True):
+            row = column_values(path, result, len(classes))
+            for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
-        return pyarrow.table(found, _schema(list(found)))
+        return pyarrow.table(columns, _schema(list(columns)))
 
 
 _TEXT = frozenset({"path", "label", "verdict", "error"})
@@ -123,14 +122,14 @@ def _schema(columns: Sequence[str]) -> Any:
     return pyarrow.schema([(name, text if name in _TEXT else number) for name in columns])
 
 
-def _tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
-    """Where photos lie, a few thousand at a time: path, and a file, or a store and a name in it."""
+def _location_tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
+    """Yield tables of the photos' locations (see `Inputs.locations`), of a few thousand rows."""
     import pyarrow
 
     columns: dict[str, list[str]] = {"path": [], "root": [], "name": []}
     for root, name, path in inputs.locations():
-        place = (path, str(Path(root).absolute()), name)  # workers run elsewhere
-        for column, value in zip(columns.values(), place, strict=True):
+        location = (path, str(Path(root).absolute()), name)  # workers have another current folder
+        for column, value in zip(columns.values(), location, strict=True):
             column.append(value)
         if len(columns["path"]) == rows:
             yield pyarrow.table(columns)
@@ -141,15 +140,16 @@ def _tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
 
 @contextmanager
 def _cluster() -> Iterator[tuple[Any, int]]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    """Connect to a cluster, or start one, and yield Ray and the number of processors."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics to its makers
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise missing_package(error, "scale") from None
-    begun = not ray.is_initialized()
-    if begun:
+    ours = not ray.is_initialized()
+    if ours:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -157,19 +157,22 @@ def _cluster() -> Iterator[tuple[Any, int]]:
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield ray, max(1, int(there.get("CPU", 1)))
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield ray, max(1, int(resources.get("CPU", 1)))
     finally:
-        if begun:
+        if ours:
             ray.shutdown()
 
 
 @contextmanager
 def _parquet(target: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """Write a Parquet file that is there when it is whole."""
+    """Write a Parquet file atomically; yield a function that writes a table of rows."""
     import pyarrow
     import pyarrow.parquet
 
     schema = _schema(columns)
-    with atomic_path(target) as made, pyarrow.parquet.ParquetWriter(str(made), schema) as writer:
+    with (
+        atomic_path(target) as temporary,
+        pyarrow.parquet.ParquetWriter(str(temporary), schema) as writer,
+    ):
         yield lambda table: writer.write_table(table.select(columns))

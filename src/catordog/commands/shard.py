@@ -1,4 +1,4 @@
-"""`catordog shard`: pack a dataset for a slow disk, or for many disks."""
+"""`catordog shard`: pack a dataset into shards, for training from slow or many disks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 
 from catordog.commands.options import DATA_HELP, add_decoding, add_exclude, decode_rules
 
-DESCRIPTION = """Pack photos into tars of a thousand with an index: a form of --data that is read a
-few tars at a time, from a slow disk or from many disks. Photos are copied unchanged."""
+DESCRIPTION = """Pack labelled photos into shards: tar files of a thousand photos, with an index.
+Shards are a form of --data that is read a few files at a time, from a slow disk or from many disks.
+Photos are copied unchanged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder for the shards")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the new folder of the shards")
     parser.add_argument(
         "--photos", type=int, default=1000, metavar="N", help="photos per shard (default: 1000)"
     )
@@ -22,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pack the photos, and print the command that trains on them. Returns 1 if one was unreadable.
+    """Pack the photos, and print the command that trains on them. Returns 1 if one is unreadable.
 
-    An interrupted run is resumed: shards that are complete are kept.
+    An interrupted run is resumed after its last complete shard.
     """
     import shlex
     from pathlib import Path
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.terminal import info, progress
 
     if args.photos < 1:
-        raise CatordogError(f"--photos {args.photos} is not a number of photos")
+        raise CatordogError(f"--photos {args.photos}: a shard needs at least one photo")
     folder = Path(args.out)
     if (folder / INDEX).exists():
         raise CatordogError(f"--out {args.out}: it has shards already; give another folder")

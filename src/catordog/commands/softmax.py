@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-DESCRIPTION = """Turn raw logits into confidences, step by step: catordog softmax 16.917 0.772"""
+DESCRIPTION = (
+    """Turn raw logits into confidences, step by step. Try: catordog softmax 16.917 0.772"""
+)
 
 _NAMES = ("dog", "cat")
-"""Of the two logits in the examples; more than two are numbered."""
+"""The default class names of two logits; more than two are numbered."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="divide the logits by this: above 1 softens, below 1 sharpens (default: 1)",
     )
-    parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="of the classes (default: dog cat)"
-    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="class names (default: dog cat)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a row for each logit: the logit, its power of e, the confidence. Returns 0."""
+    """Print a row per logit: the logit, its exponential, the confidence. Returns 0."""
     import math
 
     from catordog.confidence.softmax import format_confidence, format_percent, softmax
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if names is None:
         names = _NAMES if len(logits) == 2 else [f"class {n}" for n in range(1, len(logits) + 1)]
     if len(names) != len(logits):
-        raise CatordogError(f"{len(logits)} logits need as many names; got {len(names)}")
+        raise CatordogError(f"{len(logits)} logits need as many names; --names gives {len(names)}")
     confidences = softmax(logits, temperature)
     best = max(logits)
     opened, divided = ("", "") if temperature == 1 else ("(", f") / {temperature:g}")

@@ -1,4 +1,4 @@
-"""Photos sorted into folders by what is on them. The photos themselves are never touched."""
+"""Sort photos into folders by verdict. The originals are never changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from catordog.errors import CatordogError, PhotoError
+from catordog.errors import CatordogError
 from catordog.photos.photo import Photo
 
 
@@ -18,79 +18,82 @@ class SortedFolders:
     """Folders by verdict, under one root.
 
     Args:
-        root: where they are; made when the first photo comes.
-        link: put links there (hard ones, or symbolic ones from another disk), and not copies.
+        root: their parent folder; created for the first photo.
+        link: make hard links (symbolic links across disks) instead of copies.
     """
 
     def __init__(self, root: Path, *, link: bool = False) -> None:
         self.root, self._link = root, link
 
     def put(self, photo: Photo, verdict: str) -> Path:
-        """Put a photo on its shelf. What is there stays: another photo of its name gets a number.
+        """Put a photo into the folder of its verdict.
+
+        Nothing is overwritten: another photo of the same name gets a number, and a photo that is
+        there already is not copied again.
 
         Returns:
-            where it is now, or was already.
+            The path of the copy or link.
 
         Raises:
             CatordogError: it can't be written.
+            PhotoError: the photo is gone.
         """
-        shelf = self.root / (re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", verdict).strip(". ") or "_")
+        safe = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", verdict).strip(". ") or "_"
+        folder = self.root / safe
         name = PurePath(photo.path).name
         try:
-            shelf.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             if self._link and photo.file is not None:
-                return self._linked(photo.file.resolve(), shelf, name)
-            return self._copied(photo, shelf, name)
-        except PhotoError:
-            raise
+                return self._linked(photo.file.resolve(), folder, name)
+            return self._copied(photo, folder, name)
         except OSError as error:
             raise CatordogError(
-                f"can't put {photo.path} into {shelf}: {error.strerror or error}"
+                f"can't put {photo.path} into {folder}: {error.strerror or error}"
             ) from None
 
-    def _linked(self, file: Path, shelf: Path, name: str) -> Path:
-        for place in _names(shelf, name):
-            if place.exists() and place.samefile(file):
-                return place
+    def _linked(self, file: Path, folder: Path, name: str) -> Path:
+        for target in _names(folder, name):
+            if target.exists() and target.samefile(file):
+                return target
             try:
-                os.link(file, place)
+                os.link(file, target)
             except FileExistsError:
                 continue
             except OSError as error:
                 if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
                     raise
                 try:
-                    place.symlink_to(file)
+                    target.symlink_to(file)
                 except FileExistsError:
                     continue
-            return place
+            return target
         raise AssertionError
 
-    def _copied(self, photo: Photo, shelf: Path, name: str) -> Path:
-        handle, made = tempfile.mkstemp(dir=shelf, prefix=".copying-")
-        fresh = Path(made)
+    def _copied(self, photo: Photo, folder: Path, name: str) -> Path:
+        handle, created = tempfile.mkstemp(dir=folder, prefix=".copying-")
+        temporary = Path(created)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(photo.read())
-            fresh.chmod(0o644)
+            temporary.chmod(0o644)
             if photo.file is not None:
                 found = photo.file.stat()
-                os.utime(fresh, ns=(found.st_atime_ns, found.st_mtime_ns))
-            for place in _names(shelf, name):
-                if place.is_file() and filecmp.cmp(place, fresh, shallow=False):
-                    return place
-                if not os.path.lexists(place):
-                    fresh.rename(place)
-                    return place
+                os.utime(temporary, ns=(found.st_atime_ns, found.st_mtime_ns))
+            for target in _names(folder, name):
+                if target.is_file() and filecmp.cmp(target, temporary, shallow=False):
+                    return target
+                if not os.path.lexists(target):
+                    temporary.rename(target)
+                    return target
         finally:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise AssertionError
 
 
-def _names(shelf: Path, name: str) -> Iterator[Path]:
+def _names(folder: Path, name: str) -> Iterator[Path]:
     """Yield `cat.jpg`, `cat (2).jpg`, `cat (3).jpg`, and so on."""
-    yield shelf / name
+    yield folder / name
     pure, number = PurePath(name), 2
     while True:
-        yield shelf / f"{pure.stem} ({number}){pure.suffix}"
+        yield folder / f"{pure.stem} ({number}){pure.suffix}"
         number += 1
