@@ -197,7 +197,6 @@ def benchmark_predict(args: argparse.Namespace) -> None:
         )
     import catordog
     from catordog.model.predict import VerdictRules, predictions
-    from catordog.photos.decode import decode
     from catordog.photos.inputs import Inputs
     from catordog.photos.parallel import in_parallel
 
@@ -215,10 +214,7 @@ def benchmark_predict(args: argparse.Namespace) -> None:
                 pass
 
         def baseline() -> None:
-            def read(item: Any) -> Any:
-                return preprocess.pixels(decode(item.read(), item.path, near=preprocess.size))
-
-            for _ in in_parallel(read, inputs):
+            for _ in in_parallel(preprocess.load, inputs):
                 pass
 
         show("predict", inputs.count(), *alternate(ours, baseline, args.rounds))
@@ -324,10 +320,9 @@ def write_splits(data: str, folder: Path) -> None:
     dataset = open_dataset(data)
     for split in SPLITS:
         for number, photo in enumerate(dataset.split(split, SplitFractions(0.1, 0.2))):
-            packed, suffix = photo.data()
-            file = folder / split / dataset.classes[photo.label] / f"{number:06}{suffix}"
+            file = folder / split / dataset.classes[photo.label] / f"{number:06}{photo.suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(packed)
+            file.write_bytes(photo.read())
 
 
 def run_contender(name: str, folder: Path, **options: Any) -> dict[str, Any]:

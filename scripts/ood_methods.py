@@ -77,7 +77,6 @@ def out_of_distribution(size: int, folder: str) -> dict[str, list[Image.Image]]:
     import numpy as np
     from PIL import Image
 
-    from catordog.photos.decode import decode
     from catordog.photos.inputs import Inputs
     from catordog.photos.synthetic import draw
 
@@ -94,7 +93,7 @@ def out_of_distribution(size: int, folder: str) -> dict[str, list[Image.Image]]:
         return Image.new("RGB", (size, size), tuple(generator.integers(0, 256, 3).tolist()))
 
     return {
-        "photos": [decode(item.read(), item.path, near=size) for item in Inputs([folder])],
+        "photos": [photo.image(near=size) for photo in Inputs([folder])],
         "synthetic": [draw(index, 3, size=size).image for index in range(IMAGES)],
         "noise": [noise() for _ in range(IMAGES)],
         "textures": [texture() for _ in range(IMAGES)],
