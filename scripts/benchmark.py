@@ -207,14 +207,13 @@ def benchmark_predict(args: argparse.Namespace) -> None:
                 (folder / f"{index}.jpg").write_bytes(synthetic_jpeg(index, (4000, 3000)))
         inputs = Inputs([str(folder)])
         classifier = catordog.load(args.model)
-        preprocess = classifier.model.preprocess
 
         def ours() -> None:
             for _ in predictions(classifier, inputs, VerdictRules()):
                 pass
 
         def baseline() -> None:
-            for _ in in_parallel(preprocess.load, inputs):
+            for _ in in_parallel(classifier.model.preprocess.load, inputs):
                 pass
 
         show("predict", inputs.count(), *alternate(ours, baseline, args.rounds))
@@ -320,7 +319,8 @@ def write_splits(data: str, folder: Path) -> None:
     dataset = open_dataset(data)
     for split in SPLITS:
         for number, photo in enumerate(dataset.split(split, SplitFractions(0.1, 0.2))):
-            file = folder / split / dataset.classes[photo.label] / f"{number:06}{photo.suffix}"
+            label = dataset.classes[photo.label]
+            file = folder / split / label / f"{number:06}{photo.suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(photo.read())
 
