@@ -11,7 +11,7 @@ from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
 from catordog.evaluation.intervals import wilson
-from catordog.evaluation.promises import check_error_rate
+from catordog.evaluation.error_rate_check import check_error_rate
 from confidence.test_temperature import honest_logits
 
 

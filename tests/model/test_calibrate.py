@@ -139,7 +139,7 @@ class TestErrorRate:
         words = ["evaluate", str(copy), "--data", "drawn", "--neither", "nowhere"]
         assert main(words) == 2
         err = capsys.readouterr().err
-        assert err.startswith("catordog: error: this model can't tell photos of no class")
+        assert err.startswith("catordog: error: this model can't detect photos of no class")
         assert "50 validation photos or more" in err
 
     def test_both_rules_at_once_are_refused(self, drawn_run, capsys):

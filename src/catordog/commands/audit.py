@@ -27,22 +27,12 @@ def run(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from catordog.evaluation.audit import Audit, judge_labels
+    from catordog.evaluation.audit import audit
     from catordog.files import write_text
-    from catordog.photos.datasets import open_dataset
-    from catordog.photos.findings import audit as look
     from catordog.report.audit_text import fix_list, report
     from catordog.terminal import info
 
-    dataset = open_dataset(args.data, rules=decode_rules(args))
-    classifier = None
-    if args.model is not None:
-        from catordog.model.classifier import load
-
-        classifier = load(args.model)  # refuse it before any photo is read
-    result = Audit(look(dataset))
-    if classifier is not None:
-        result = judge_labels(result.findings, classifier, args.model)
+    result = audit(args.data, args.model, rules=decode_rules(args))
     if args.json:
         text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         write_text(Path(args.json), text + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from catordog.commands.options import (
     ANY_MODEL_HELP,
@@ -13,14 +12,8 @@ from catordog.commands.options import (
     decode_rules,
 )
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from catordog.model.classifier import Classifier
-    from catordog.photos.photo import Photo
-
-DESCRIPTION = """Measure a model on photos that it was not trained on: accuracy, loss, calibration,
-and what its raw logits and softmax confidences are worth."""
+DESCRIPTION = """Evaluate a model on photos that it was not trained on: accuracy, loss, calibration,
+and how far its confidence can be trusted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--neither",
         metavar="PATH",
-        help="photos that show none of the classes: measure how often they are accepted",
+        help="photos that show none of the classes: measure how often the model accepts them",
     )
     parser.add_argument(
         "--error-rate",
@@ -48,65 +41,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the result and write the files. Returns 1 if a photo was unreadable."""
     import json
-    from dataclasses import asdict
     from functools import partial
     from pathlib import Path
 
-    from catordog.evaluation.evaluate import ERROR_RATES, compare_with_truth, evaluate
-    from catordog.evaluation.ood import measure_ood, ood_unavailable
-    from catordog.evaluation.robustness import robustness
+    from catordog.evaluation.evaluate import evaluate
     from catordog.files import write_text
     from catordog.model.checkpoint import run_folder
     from catordog.model.classifier import load
     from catordog.photos.reading import report_failures
-    from catordog.report.evaluation_text import report, rows_csv
+    from catordog.report.evaluation_text import report
 
     classifier = load(args.model)
-    if args.error_rate is not None:
-        classifier.quantile_for(args.error_rate)  # refuse it before any photo is read
-    if args.neither and classifier.model.ood is None:
-        raise ood_unavailable()
     result = evaluate(
         classifier,
         args.data,
         args.split,
-        model=args.model,
         exclude=args.exclude,
-        error_rates=ERROR_RATES if args.error_rate is None else (args.error_rate,),
+        error_rates=None if args.error_rate is None else (args.error_rate,),
+        ood_photos=[args.neither] if args.neither else (),
+        corruptions=bool(args.html),
         rules=decode_rules(args),
+        name=args.model,
     )
-    truth = compare_with_truth(result)
-    ood = measure_ood(classifier, result, [args.neither]) if args.neither else None
-    corrupted = robustness(classifier, result) if args.html else None
     if args.json:
-        figures = result.to_dict()
-        figures["truth"] = truth and truth.error
-        figures["damage"] = corrupted and corrupted.to_dict()
-        figures["neither"] = ood and asdict(ood)
-        write_text(Path(args.json), json.dumps(figures, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
+        write_text(Path(args.json), text + "\n")
     if args.html:
         from catordog.report.evaluation_page import evaluation_page
+        from catordog.report.explanation import heat_of
 
-        heat = partial(_heat, classifier)
-        threshold = classifier.model.threshold
-        page = evaluation_page(result, threshold, corrupted, truth, ood, heat)
-        write_text(Path(args.html), page)
+        write_text(Path(args.html), evaluation_page(result, partial(heat_of, classifier)))
     if args.csv:
-        write_text(Path(args.csv), rows_csv(result))
-    print(report(result, truth, ood))
+        from catordog.report.evaluation_csv import evaluation_csv
+
+        write_text(Path(args.csv), evaluation_csv(result))
+    print(report(result))
     report_failures(result.failures, run_folder(Path(args.model)) / f"unreadable-{args.split}.txt")
     return 1 if result.failures else 0
-
-
-def _heat(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
-    """The explanation of a class, drawn on a photo. Raises `PhotoError`."""
-    import numpy as np
-
-    from catordog.evaluation.explain import explain
-    from catordog.report.explanation import heat
-
-    preprocess = classifier.model.preprocess
-    image = photo.image(near=preprocess.size)
-    found = explain(classifier, image).maps[classifier.classes[label]]
-    image.thumbnail((320, 320))
-    return heat(image, found / (float(np.abs(found).max()) or 1.0), preprocess)

@@ -1,4 +1,4 @@
-"""`catordog explain`: which parts of a photo speak for which class."""
+"""`catordog explain`: which regions of a photo are evidence for which class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 
 from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules
 
-DESCRIPTION = """Draw which parts of a photo speak for each class: each region is hidden in turn,
-and the drop in a class's logit is that region's contribution."""
+DESCRIPTION = """Draw which regions of a photo are evidence for each class: each region is hidden in
+turn, and the drop in a class's logit is that region's contribution."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     photo = args.photo
     file = Path(args.out) if args.out else Path(f"{Path(photo).stem}-explained.png")
     if file.suffix.lower() != ".png":
-        raise CatordogError(f"--out {args.out}: the picture is a PNG file")
+        raise CatordogError(f"--out {args.out}: the picture is a PNG file; end its name in .png")
     classifier = load(args.model)
     size = classifier.model.preprocess.size
     image = Photo.from_file(photo, decode_rules(args)).image(near=size)

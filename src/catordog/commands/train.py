@@ -35,9 +35,10 @@ def calibrate_and_log(best: Path, photos: Any) -> None:
     found = calibrate(best, photos)
     folder = run_folder(best)
     if any(folder.glob("events.out.tfevents.*")):
+        from catordog.evaluation.predictions import Predictions
         from catordog.report.figures import figures_of
         from catordog.training.tensorboard import log_figures
 
         model = found.model
-        figures = figures_of(found.logits, found.labels, model.classes, model.temperature)
-        log_figures(folder, "validation", figures)
+        predictions = Predictions(model.classes, found.labels, found.logits, model.temperature)
+        log_figures(folder, "validation", figures_of(predictions))

@@ -1,4 +1,4 @@
-"""`catordog audit`: the truth about a photo folder, before anyone trains on it."""
+"""Audit a photo folder: copies, contradictions, and with a model also wrong labels."""
 
 from __future__ import annotations
 
@@ -8,45 +8,55 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.evaluation.labels import Suspect
+from catordog.evaluation.evaluate import Model, model_name
+from catordog.evaluation.labels import Suspect, cross_validated, ood_scores, suspect_labels
+from catordog.model.classifier import Classifier, load
+from catordog.photos.datasets import open_dataset
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.findings import Findings
+from catordog.photos.findings import audit as find
 from catordog.photos.photo import Photo
+from catordog.photos.reading import decoded
 from catordog.terminal import info, progress
 
-STRANGE = 5.0
-"""A photo is strange if its distance from its neighbours is this many times the usual spread above
-the usual distance (medians)."""
+OOD_DEVIATIONS = 5.0
+"""A photo counts as out-of-distribution if its ood score is this many robust standard deviations
+above the median."""
+
+LEAST_PHOTOS = 5
+"""Cross-validation needs this many different photos of each class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit has found.
+    """The problems that an audit has found.
 
     Attributes:
-        findings: what needs no model.
-        model: the model that judged labels; None if none did.
-        suspects: photos whose labels the model disagrees with, worst first.
-        wrong: how many labels are wrong by estimate: so many of the first suspects probably are.
-        neither: places of photos that seem to show no class, with a score, worst first.
+        findings: those that need no model.
+        model: the name of the model that checked labels; None if none did.
+        suspects: photos whose label is probably wrong, the highest score first.
+        wrong: an estimate of how many labels are wrong: that many of the first suspects.
+        ood: indices of photos that seem to show none of the classes, each with its score in robust
+            standard deviations, the highest first.
     """
 
     findings: Findings
     model: str | None = None
     suspects: list[Suspect] = field(default_factory=list)
     wrong: int = 0
-    neither: list[tuple[int, float]] = field(default_factory=list)
+    ood: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def agreement(self) -> float:
-        """The share of readable photos on whose labels the model agrees, 0…1."""
-        return 1 - len(self.suspects) / max(
-            1, sum(look is not None for look in self.findings.facts)
-        )
+        """The fraction of readable photos whose label the model predicts, 0…1."""
+        readable = sum(facts is not None for facts in self.findings.facts)
+        return 1 - len(self.suspects) / max(1, readable)
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `catordog audit --json`."""
+        """The content of `catordog audit --json`."""
         found, classes = self.findings, self.findings.dataset.classes
         return {
             **found.to_dict(),
@@ -54,105 +64,131 @@ class Audit:
             "wrong_labels_estimated": self.wrong,
             "suspect_labels": [
                 {
-                    "path": found.path(suspect.place),
-                    "label": found.label(suspect.place),
+                    "path": found.path(suspect.index),
+                    "label": found.label(suspect.index),
                     "suggested": classes[suspect.suggested],
                     "score": round(suspect.score, 6),
                 }
                 for suspect in self.suspects
             ],
             "neither": [
-                {"path": found.path(place), "score": round(score, 6)}
-                for place, score in self.neither
+                {"path": found.path(index), "score": round(score, 6)} for index, score in self.ood
             ],
         }
 
     def proposals(self) -> Iterator[tuple[str, str, str, str]]:
         """Photos to leave out, each once, worst first: path, label, suggested label, reason."""
-        found, classes = self.findings, self.findings.dataset.classes
         seen: set[str] = set()
-
-        def row(
-            place: int, reason: str, suggested: str = ""
-        ) -> Iterator[tuple[str, str, str, str]]:
-            path = found.path(place)
+        for index, suggested, reason in self._reasons():
+            path = self.findings.path(index)
             if path not in seen:
                 seen.add(path)
-                yield path, found.label(place), suggested, reason
+                yield path, self.findings.label(index), suggested, reason
 
-        places = {photo.path: place for place, photo in enumerate(found.photos)}
+    def _reasons(self) -> Iterator[tuple[int, str, str]]:
+        """Photos to leave out: index, suggested label, reason. A photo may come twice."""
+        found, classes = self.findings, self.findings.dataset.classes
+        indices = {photo.path: index for index, photo in enumerate(found.photos)}
         for error in found.unreadable:
-            yield from row(places[error.path], f"can't be read: {error.reason}")
+            yield indices[error.path], "", f"unreadable: {error.reason}"
         for group in found.contradictions:
-            for place in group:
-                others = sorted({found.label(other) for other in group})
-                yield from row(place, f"the same picture is labelled {' and '.join(others)}")
+            labels = " and ".join(sorted({found.label(index) for index in group}))
+            for index in group:
+                yield index, "", f"the same picture is labelled {labels}"
         for suspect in self.suspects[: self.wrong]:
-            suggested = classes[suspect.suggested]
-            yield from row(
-                suspect.place, f"probably a wrong label (score {suspect.score:.3f})", suggested
-            )
-        for place, score in self.neither:
-            yield from row(place, f"seems to show no class (score {score:.2f})")
-        for place, reason in found.suspicious:
+            reason = f"probably a wrong label (score {suspect.score:.3f})"
+            yield suspect.index, classes[suspect.suggested], reason
+        for index, score in self.ood:
+            yield index, "", f"seems to show no class (score {score:.2f})"
+        for index, reason in found.suspicious:
             if not reason.startswith("misnamed"):
-                yield from row(place, reason)
+                yield index, "", reason
         for kind, groups in (("copy", found.exact_copies), ("near copy", found.near_copies)):
-            for group in groups:
-                for place in group[1:]:
-                    yield from row(place, f"{kind} of {found.path(group[0])}")
+            for first, *others in groups:
+                for index in others:
+                    yield index, "", f"{kind} of {found.path(first)}"
 
 
-def judge_labels(findings: Findings, classifier: Any, model: str) -> Audit:
-    """Let a model look for wrong labels, and for photos that show no class."""
-    from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
+def audit(
+    data: str, model: Model = None, *, rules: DecodeRules = DEFAULT_RULES, name: str | None = None
+) -> Audit:
+    """Find problems in a dataset.
 
-    readable = [place for place, seen in enumerate(findings.facts) if seen]
-    kept, features = _features(classifier, findings.photos, readable)
-    labels = np.array([findings.photos[place].label for place in kept], dtype=np.int64)
-    groups = [findings.groups[place] for place in kept]
-    for label, name in enumerate(findings.dataset.classes):
-        if len({group for group, own in zip(groups, labels, strict=True) if own == label}) < 5:
+    Args:
+        data: as in `open_dataset`.
+        model: checks the labels, and finds photos that show no class: a path, `bundled`, or a
+            `Classifier`; None: neither is done.
+        rules: which photos are decoded.
+        name: what reports call the model; None: its path.
+
+    Raises:
+        CatordogError: the data or the model can't be opened, or a class has too few photos for its
+            labels to be checked.
+    """
+    dataset = open_dataset(data, rules=rules)
+    if model is None:
+        return Audit(find(dataset))
+    classifier = model if isinstance(model, Classifier) else load(model)  # before photos are read
+    return check_labels(find(dataset), classifier, name or model_name(model))
+
+
+def check_labels(findings: Findings, classifier: Classifier, model: str) -> Audit:
+    """Add wrong labels, and photos that show no class, to the findings.
+
+    Args:
+        findings: what was found without a model.
+        classifier: its features are used, and not its predictions.
+        model: its name.
+
+    Raises:
+        CatordogError: a class has fewer than 5 different readable photos.
+    """
+    readable = [index for index, facts in enumerate(findings.facts) if facts]
+    indices, features = _features(classifier, findings.photos, readable)
+    labels = np.array([findings.photos[index].label for index in indices], dtype=np.int64)
+    groups = [findings.groups[index] for index in indices]
+    for label, class_name in enumerate(findings.dataset.classes):
+        different = {group for group, own in zip(groups, labels, strict=True) if own == label}
+        if len(different) < LEAST_PHOTOS:
             raise CatordogError(
-                f"--model: {findings.dataset.name} has fewer than 5 different readable photos "
-                f"of {name}, too few to judge labels by: audit it without --model"
+                f"--model: {findings.dataset.name} has only {len(different)} different readable "
+                f"photos of {class_name}, and checking labels needs {LEAST_PHOTOS}: audit it "
+                "without --model"
             )
-    info("judging labels")
-    confidences = cross_validated(features, labels, groups)
-    ranked, wrong = suspect_labels(confidences, labels)
-    suspects = [replace(suspect, place=kept[suspect.place]) for suspect in ranked]
-    return Audit(findings, model, suspects, wrong, _strange(ood_scores(features), kept))
+    info("checking labels")
+    ranked, wrong = suspect_labels(cross_validated(features, labels, groups), labels)
+    suspects = [replace(suspect, index=indices[suspect.index]) for suspect in ranked]
+    return Audit(findings, model, suspects, wrong, _outliers(ood_scores(features), indices))
 
 
 def _features(
-    classifier: Any, photos: Sequence[Photo], places: Sequence[int]
-) -> tuple[list[int], Any]:
-    """The places of the photos that could be read again, and their features `[N, D]`.
+    classifier: Classifier, photos: Sequence[Photo], indices: Sequence[int]
+) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """The indices of the photos that are still readable, and their features `[N, D]`.
 
-    Those of a photo and of its mirror image are averaged: what a network sees in only one of them
-    is no feature of the animal.
+    Features of a photo and of its horizontal flip are averaged: what the network finds in only one
+    of them doesn't belong to the animal.
     """
-    from catordog.photos.reading import decoded
-
-    kept: list[int] = []
+    found: list[int] = []
     rows = []
-    pixels = decoded((photos[place] for place in places), classifier.model.preprocess)
-    stream = zip(places, pixels, strict=True)
-    with progress("running the model", len(places)) as done:
+    pixels = decoded((photos[index] for index in indices), classifier.model.preprocess)
+    stream = zip(indices, pixels, strict=True)
+    with progress("running the model", len(indices)) as done:
         while batch := list(islice(stream, 64)):
-            good = [(place, one) for place, one in batch if not isinstance(one, PhotoError)]
+            good = [(index, one) for index, one in batch if not isinstance(one, PhotoError)]
             if good:
                 batch_pixels = np.stack([one for _, one in good])
                 both = (batch_pixels, batch_pixels[:, :, ::-1])
                 rows.append(np.mean([classifier.features_of_pixels(x)[1] for x in both], axis=0))
-                kept += [place for place, _ in good]
-            done(len(kept))
-    return kept, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+                found += [index for index, _ in good]
+            done(len(found))
+    return found, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
 
 
-def _strange(scores: Any, places: Sequence[int]) -> list[tuple[int, float]]:
-    """Photos that are unlike any other: far out by the measure of the others."""
-    usual = float(np.median(scores))
-    spread = 1.4826 * float(np.median(np.abs(scores - usual))) or 1e-12
-    out = (scores - usual) / spread
-    return [(places[i], float(out[i])) for i in np.argsort(-out) if out[i] > STRANGE]
+def _outliers(scores: npt.NDArray[np.float64], indices: Sequence[int]) -> list[tuple[int, float]]:
+    """Photos whose ood score is far above the others', in robust standard deviations."""
+    median = float(np.median(scores))
+    # The median absolute deviation, scaled so that it estimates a normal standard deviation.
+    deviation = 1.4826 * float(np.median(np.abs(scores - median))) or 1e-12
+    out = (scores - median) / deviation
+    return [(indices[i], float(out[i])) for i in np.argsort(-out) if out[i] > OOD_DEVIATIONS]

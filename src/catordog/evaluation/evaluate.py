@@ -1,88 +1,112 @@
-"""`catordog evaluate`: how good a model is on photos that it has not trained on."""
+"""Evaluate a model on photos that it was not trained on: `catordog evaluate`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.softmax import softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
 from catordog.evaluation.class_matching import match_classes
+from catordog.evaluation.error_rate_check import ErrorRateCheck, check_error_rate
 from catordog.evaluation.metrics import Metrics, measure
-from catordog.evaluation.promises import ErrorRateCheck, check_error_rate
-from catordog.model.classifier import Classifier, Output
-from catordog.photos.datasets import open_dataset
+from catordog.evaluation.ood import OodResult, measure_ood, ood_unavailable
+from catordog.evaluation.predictions import Floats, Predictions
+from catordog.evaluation.robustness import Robustness, robustness
+from catordog.model.classifier import Classifier, Output, load
+from catordog.photos.datasets import PhotoDataset, open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
 from catordog.photos.splits import Split
 from catordog.terminal import progress
 
 ERROR_RATES = (0.01, 0.05)
-"""Promises that are checked where the user names none."""
+"""Error budgets that are checked by default."""
+
+Model = str | PathLike[str] | Classifier | None
+"""A model file's path, `bundled` or None for the bundled model, or a loaded model."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's logits on a data set, and what they come to.
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """Confidence compared with the true probability, which synthetic pictures know.
+
+    Attributes:
+        probability: the true probability of the second class, `[N]`.
+        confidence: the model's confidence in it, `[N]`.
+        error: their mean absolute difference, 0…1.
+    """
+
+    probability: Floats
+    confidence: Floats
+    error: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation(Predictions):
+    """A model's predictions for the photos of a dataset, and how good they are.
 
     Attributes:
         model, data, split: as the user named them.
-        classes: in the order of the logits.
-        photos: the N photos that could be read.
-        labels: `int64 [N]`, indices into `classes`.
-        logits: raw, `float32 [N, C]`.
-        ood_score: the share of validation photos that look less strange, `[N]`; None where the
-            model doesn't know.
-        temperature: of `softmax`.
-        metrics: the figures.
-        promises: how error rates that the model can promise came out.
-        failures: one for each photo that could not be read.
-        excluded: how many photos the user has left out.
-        accuracy_with_excluded: the accuracy if they were not; None if there are none.
+        photos: the N photos that were readable.
+        threshold: below this confidence the model's verdict is `not sure`, 0…1.
+        ood_score: of each photo, `[N]` (see `OodDetector`); None where the model has no detector.
+        failures: one error for each unreadable photo.
+        error_rate_checks: how often prediction sets miss the right class; empty where the model
+            is not calibrated.
+        excluded: how many photos the user has excluded.
+        accuracy_with_excluded: the accuracy with them; None if there are none.
+        ood: how well the model rejects photos of no class; None if it was not measured.
+        robustness: how it does on corrupted photos; None if it was not measured.
     """
 
     model: str
     data: str
     split: str
-    classes: tuple[str, ...]
     photos: list[Photo]
-    labels: npt.NDArray[np.int64]
-    logits: npt.NDArray[np.float32]
-    ood_score: npt.NDArray[np.float64] | None
-    temperature: float
-    metrics: Metrics
+    threshold: float
+    ood_score: Floats | None
     failures: list[PhotoError]
-    promises: list[ErrorRateCheck] = field(default_factory=list)
+    error_rate_checks: list[ErrorRateCheck] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
+    ood: OodResult | None = None
+    robustness: Robustness | None = None
 
     @cached_property
-    def uncalibrated(self) -> Metrics | None:
-        """The figures at a temperature of 1; None if that is the model's."""
-        return None if self.temperature == 1 else measure(self.logits, self.labels, self.classes)
+    def metrics(self) -> Metrics:
+        """All metrics, with the model's temperature."""
+        return measure(self)
+
+    @cached_property
+    def uncalibrated_metrics(self) -> Metrics:
+        """All metrics at a temperature of 1."""
+        return self.metrics if self.temperature == 1 else measure(self.uncalibrated)
 
     @cached_property
     def alternatives(self) -> list[Alternative]:
-        """Other calibrations, and whether they would do better."""
+        """More flexible calibrations, and whether they would do better."""
         return alternatives(self.logits, self.labels)
 
     @cached_property
-    def confidences(self) -> npt.NDArray[np.float64]:
-        """Softmax of the logits, `[N, C]`."""
-        return softmax(self.logits, self.temperature)
-
-    def confidences_of(self, place: int) -> npt.NDArray[np.float64]:
-        """Softmax of one photo's logits, `[C]`."""
-        return softmax(self.logits[place], self.temperature)
+    def truth(self) -> Truth | None:
+        """The true probabilities of the photos; None where they are unknown."""
+        known = [photo.probability for photo in self.photos]
+        if len(self.classes) != 2 or any(probability is None for probability in known):
+            return None
+        probability = np.array(known, dtype=np.float64)
+        confidence = self.confidences[:, 1]
+        return Truth(probability, confidence, float(np.abs(probability - confidence).mean()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `catordog evaluate --json`; fractions, not percent."""
+        """The content of `catordog evaluate --json`; fractions, not percent."""
+        before = self.uncalibrated_metrics.to_dict()
         return {
             "model": self.model,
             "data": self.data,
@@ -92,47 +116,92 @@ class Evaluation:
             "accuracy_with_excluded": self.accuracy_with_excluded,
             "temperature": self.temperature,
             **self.metrics.to_dict(),
-            "uncalibrated": {
-                name: value
-                for name, value in (self.uncalibrated or self.metrics).to_dict().items()
-                if name in self.metrics.ci95 or name == "ci95"
-            },
+            "uncalibrated": {name: before[name] for name in (*self.metrics.ci95, "ci95")},
             "alternatives": [
                 {**asdict(other), "better": other.better} for other in self.alternatives
             ],
-            "promises": [asdict(promise) for promise in self.promises],
+            "promises": [asdict(check) for check in self.error_rate_checks],
+            "truth": self.truth and self.truth.error,
+            "damage": self.robustness and self.robustness.to_dict(),
+            "neither": self.ood and asdict(self.ood),
         }
 
 
 def evaluate(
-    classifier: Classifier,
+    model: Model,
     data: str,
     split: Split | Literal["all"] = "test",
     *,
-    model: str = "",
     exclude: str | None = None,
-    error_rates: Sequence[float] = ERROR_RATES,
+    error_rates: Sequence[float] | None = None,
+    ood_photos: Sequence[str] = (),
+    corruptions: bool = False,
     rules: DecodeRules = DEFAULT_RULES,
+    name: str | None = None,
 ) -> Evaluation:
-    """Run every photo of a split through a model.
+    """Predict every photo of a split and compare the predictions with the labels.
 
-    The split is cut with the fractions that the model was trained with, so that "test" means
-    photos that took no part in making it.
+    The dataset is split by the fractions that the model was trained with, so that `test` means
+    photos that were not used to make it.
 
     Args:
-        classifier: the model.
-        data: as `open_dataset` takes it.
+        model: a path, `bundled` or None for the bundled model, or a `Classifier`.
+        data: as in `open_dataset`.
         split: which photos.
-        model: what to call the model.
         exclude: a CSV file with a column `path`: photos to leave out.
-        error_rates: promises to check, each in 0…1 (see `confidence.conformal`).
-        rules: what is decoded.
+        error_rates: error budgets to check, each in 0…1 (see `confidence.conformal`); None: 0.01
+            and 0.05 if the model is calibrated.
+        ood_photos: files, folders or archives of photos that show no class: measure how often the
+            model accepts them.
+        corruptions: also measure how the model does on corrupted photos.
+        rules: which photos are decoded.
+        name: what reports call the model; None: its path.
 
     Raises:
-        CatordogError: the data has no such split, other classes, or no readable photo.
+        CatordogError: the data has no such split, other classes, or no readable photo; or the
+            model can't do what was asked.
+
+    >>> result = evaluate(None, "drawn:n=200,seed=1", "all")
+    >>> result.metrics.n, result.metrics.accuracy > 0.5
+    (200, True)
     """
+    classifier = model if isinstance(model, Classifier) else load(model)
+    for error_rate in error_rates or ():
+        classifier.quantile_for(error_rate)  # refuse it before any photo is read
+    if ood_photos and classifier.model.ood is None:
+        raise ood_unavailable()
     dataset = open_dataset(data, rules=rules, exclude=exclude)
-    place = match_classes(dataset.classes, classifier.classes, data)
+    indices = match_classes(dataset.classes, classifier.classes, data)
+    photos, outputs, failures = _predict(classifier, dataset, split)
+    labels = np.array([indices[p.label] for p in photos if p.label is not None], dtype=np.int64)
+    logits = np.stack([output.logits for output in outputs])
+    excluded = np.array([photo.name in dataset.excluded for photo in photos])
+    if excluded.all():
+        raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
+    result = Evaluation(
+        model=name or model_name(model),
+        data=data,
+        split=split,
+        classes=classifier.classes,
+        photos=[photo for photo, out in zip(photos, excluded, strict=True) if not out],
+        labels=labels[~excluded],
+        logits=logits[~excluded],
+        temperature=classifier.model.temperature,
+        threshold=classifier.model.threshold,
+        ood_score=_ood_scores(classifier, outputs, ~excluded),
+        failures=failures,
+        excluded=int(excluded.sum()),
+        accuracy_with_excluded=(
+            float((logits.argmax(axis=1) == labels).mean()) if excluded.any() else None
+        ),
+    )
+    return _with_checks(result, classifier, error_rates, ood_photos, corruptions=corruptions)
+
+
+def _predict(
+    classifier: Classifier, dataset: PhotoDataset, split: Split | Literal["all"]
+) -> tuple[list[Photo], list[Output], list[PhotoError]]:
+    """The readable photos of a split, their outputs, and the errors of the others."""
     chosen = dataset.split(split, classifier.model.split_fractions, excluded=True)
     photos: list[Photo] = []
     outputs: list[Output] = []
@@ -148,60 +217,43 @@ def evaluate(
             done(count)
     if not photos:
         raise CatordogError(
-            f"none of the {len(chosen):,} photos of {data} could be read: {failures[0]}"
+            f"none of the {len(chosen):,} photos of {dataset.name} could be read: {failures[0]}"
         )
-    labels = np.array([place[p.label] for p in photos if p.label is not None], dtype=np.int64)
-    stacked = np.stack([output.logits for output in outputs])
-    strange = np.array([output.ood_score for output in outputs], dtype=np.float64)
-    out = np.array([photo.name in dataset.excluded for photo in photos])
-    if out.all():
-        raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
-    temperature = classifier.model.temperature
-    kept, truth = stacked[~out], labels[~out]
-    scores = classifier.model.nonconformity
-    confidences = softmax(kept, temperature)
-    return Evaluation(
-        model=model,
-        data=data,
-        split=split,
-        classes=classifier.classes,
-        photos=[photo for photo, left_out in zip(photos, out, strict=True) if not left_out],
-        labels=truth,
-        logits=kept,
-        ood_score=None if classifier.model.ood is None else strange[~out],
-        temperature=temperature,
-        metrics=measure(kept, truth, classifier.classes, temperature),
-        failures=failures,
-        promises=[
-            check_error_rate(scores, error_rate, confidences, truth)
-            for error_rate in error_rates
-            if scores
-        ],
-        excluded=int(out.sum()),
-        accuracy_with_excluded=float((stacked.argmax(1) == labels).mean()) if out.any() else None,
-    )
+    return photos, outputs, failures
 
 
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """Confidence beside the true probability.
-
-    Attributes:
-        true: probability of the second class, `[N]`.
-        said: the model's confidence in it, `[N]`.
-        error: mean absolute difference, 0…1.
-    """
-
-    true: npt.NDArray[np.float64]
-    said: npt.NDArray[np.float64]
-    error: float
-
-
-def compare_with_truth(result: Evaluation) -> Truth | None:
-    """The true probabilities of the photos; None where nobody knows them."""
-    known = [photo.probability for photo in result.photos]
-    if len(result.classes) != 2 or any(probability is None for probability in known):
+def _ood_scores(
+    classifier: Classifier, outputs: Sequence[Output], kept: npt.NDArray[np.bool_]
+) -> Floats | None:
+    if classifier.model.ood is None:
         return None
-    true = np.array(known, dtype=np.float64)
-    said = result.confidences[:, 1]
-    return Truth(true, said, float(np.abs(true - said).mean()))
+    return np.array([output.ood_score for output in outputs], dtype=np.float64)[kept]
+
+
+def _with_checks(
+    result: Evaluation,
+    classifier: Classifier,
+    error_rates: Sequence[float] | None,
+    ood_photos: Sequence[str],
+    *,
+    corruptions: bool,
+) -> Evaluation:
+    """Add what was asked for beyond the predictions."""
+    scores = classifier.model.nonconformity
+    checks = [
+        check_error_rate(scores, error_rate, result.confidences, result.labels)
+        for error_rate in (ERROR_RATES if error_rates is None else error_rates)
+        if scores
+    ]
+    ood = None
+    if ood_photos and result.ood_score is not None:
+        ood = measure_ood(classifier, result.ood_score, ood_photos)
+    robust = robustness(classifier, result.photos, result) if corruptions else None
+    return replace(result, error_rate_checks=checks, ood=ood, robustness=robust)
+
+
+def model_name(model: Model) -> str:
+    """What reports call a model that was given no name."""
+    if isinstance(model, Classifier):
+        return f"a {model.model.network} model"
+    return "bundled" if model is None else str(model)

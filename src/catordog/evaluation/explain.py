@@ -1,9 +1,9 @@
-"""`catordog explain`: where on a photo the network looked, for each class.
+"""Explain a prediction by occlusion: `catordog explain`.
 
-Parts of the photo are blurred away, one after the other, and the logits are read again: what a
-class's logit loses is what that part said for it (occlusion, after Zeiler and Fergus 2014). It
-needs nothing but the network's answers, so it works with every model file; and it finds drawn
-animals better than Grad-CAM does, whose maps are as coarse as the last convolution.
+Each region of the photo is blurred in turn, and the network predicts again: the drop in a class's
+logit is that region's contribution (Zeiler and Fergus 2014). Occlusion needs only the network's
+logits, so it works with every model file. It also locates synthetic animals better than Grad-CAM,
+whose maps are as coarse as the last convolution.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from catordog.model.classifier import Classifier
 Floats = npt.NDArray[np.float32]
 
 GRID = 12
-"""Parts of a photo, along each side."""
+"""Regions along each side of a photo."""
 
 REACH = 1.2
-"""Standard deviation of the soft window that is blurred away, in parts of the grid."""
+"""Standard deviation of the soft window that is blurred, in cells of the grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """What a photo's parts say for each class.
+    """The contribution of each region of a photo to the logit of each class.
 
     Attributes:
-        prediction: of the photo as it is.
-        maps: for every class, what its logit loses where a part is hidden, `float32 [GRID, GRID]`,
-            from the top left, over what the network sees; below 0 where the part speaks against it.
+        prediction: for the unchanged photo.
+        maps: for every class, the drop of its logit where a region is hidden, `float32
+            [GRID, GRID]`, from the top left of the network's input; below 0 where the region is
+            evidence against the class.
     """
 
     prediction: Prediction
@@ -41,7 +42,9 @@ class Explanation:
 
 
 def explain(classifier: Classifier, image: Image.Image) -> Explanation:
-    """Find out what each part of a photo says for each class.
+    """Measure what each region of a photo contributes to the logit of each class.
+
+    The network runs 144 times, once for each region.
 
     Args:
         classifier: any model.
@@ -50,22 +53,22 @@ def explain(classifier: Classifier, image: Image.Image) -> Explanation:
     pixels = classifier.model.preprocess.pixels(image)
     windows = _windows(len(pixels))
     (output,) = classifier.outputs([pixels])
-    blurred = ImageFilter.GaussianBlur(len(pixels) / 10)
-    hidden = np.asarray(Image.fromarray(pixels).filter(blurred), np.float32)
-    shown = pixels.astype(np.float32)
+    blur = ImageFilter.GaussianBlur(len(pixels) / 10)
+    hidden = np.asarray(Image.fromarray(pixels).filter(blur), np.float32)
+    visible = pixels.astype(np.float32)
     logits = np.concatenate([
         classifier.logits_of_pixels(
-            np.rint(shown + (hidden - shown) * row[..., None]).astype(np.uint8)
+            np.rint(visible + (hidden - visible) * row[..., None]).astype(np.uint8)
         )
         for row in windows
     ])  # fmt: skip
-    lost = (output.logits - logits).T.reshape(-1, GRID, GRID)
-    return Explanation(classifier.judge(output), dict(zip(classifier.classes, lost, strict=True)))
+    drop = (output.logits - logits).T.reshape(-1, GRID, GRID)
+    return Explanation(classifier.judge(output), dict(zip(classifier.classes, drop, strict=True)))
 
 
-def _windows(side: int) -> Floats:
-    """Soft windows, 0…1, `[GRID, GRID, side, side]`: one around each part of the photo."""
-    places = (np.arange(side, dtype=np.float32) + 0.5) * GRID / side
+def _windows(size: int) -> Floats:
+    """Gaussian windows, 0…1, `[GRID, GRID, size, size]`: one around each region of the photo."""
+    positions = (np.arange(size, dtype=np.float32) + 0.5) * GRID / size
     centres = np.arange(GRID, dtype=np.float32) + 0.5
-    along = np.exp(-(((places - centres[:, None]) / REACH) ** 2) / 2)
+    along = np.exp(-(((positions - centres[:, None]) / REACH) ** 2) / 2)
     return along[:, None, :, None] * along[None, :, None, :]

@@ -1,287 +1,272 @@
-"""How good a set of logits is, and how true the confidences that softmax makes of them."""
+"""Metrics of accuracy, confidence and calibration: one table, `METRICS`, with a row for each.
+
+The text report, the HTML page, `evaluate --json` and `compare` iterate over the table. To add a
+metric, add a row.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.softmax import softmax
-from catordog.evaluation.intervals import wilson
+from catordog.evaluation.curves import (
+    coverage_at,
+    equal_mass_bins,
+    equal_width_bins,
+    in_bins,
+    risk_coverage,
+)
+from catordog.evaluation.intervals import bootstrap, centred_interval, wilson
+from catordog.evaluation.predictions import Floats, Labels, Predictions
 
-if TYPE_CHECKING:
-    import torch
-
-COVERAGE_TARGETS = (0.95, 0.99, 0.999)
+FEW_PHOTOS = 50
+"""Fewer are too few to judge calibration or to trust a bootstrap interval."""
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """Figures over N photos; fractions, not percent.
+class Metric:
+    """One row of the table.
 
     Attributes:
-        n: number of photos.
-        accuracy: share of photos whose highest logit is the label's.
+        name: its key in JSON, and its attribute of `Metrics`.
+        title: its name in reports.
+        format: writes a value for people.
+        better: whether a higher or a lower value is better.
+        function: computes it from N predictions. It returns either a number (None where the metric
+            is undefined), or terms `[N, K]`: the metric is then `Σₖ |meanₙ termsₙₖ|`, and gets a
+            bootstrap interval.
+        description: what it measures, in one line.
+    """
+
+    name: str
+    title: str
+    format: Callable[[float], str]
+    better: Literal["higher", "lower"]
+    function: Callable[[Predictions], float | Floats | None]
+    description: str
+
+    def best(self, values: list[float | None]) -> list[int]:
+        """The indices of the best values; more than one if they tie as printed.
+
+        >>> METRICS[0].best([0.5, 0.9, None])
+        [1]
+        """
+        known = [value for value in values if value is not None]
+        if not known:
+            return []
+        best = self.format(max(known) if self.better == "higher" else min(known))
+        return [
+            index
+            for index, value in enumerate(values)
+            if value is not None and self.format(value) == best
+        ]
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with two decimals.
+
+    >>> percent(0.98765)
+    '98.77 %'
+    """
+    return f"{100 * fraction:.2f} %"
+
+
+def _accuracy(found: Predictions) -> float:
+    return float(found.correct.mean())
+
+
+def _nll(found: Predictions) -> Floats:
+    return found.losses[:, None]
+
+
+def _brier(found: Predictions) -> Floats:
+    terms: Floats = ((found.confidences - found.one_hot) ** 2).sum(axis=1, keepdims=True)
+    return terms
+
+
+def _ece(found: Predictions) -> Floats:
+    return ece_terms(found.confidences, found.labels)
+
+
+def _ece_equal_mass(found: Predictions) -> Floats:
+    return in_bins(found.confidence - found.correct, equal_mass_bins(found.confidence))
+
+
+def _classwise_ece(found: Predictions) -> Floats:
+    columns = zip(found.confidences.T, found.one_hot.T, strict=True)
+    parts = [in_bins(column - truth, equal_width_bins(column)) for column, truth in columns]
+    terms: Floats = np.concatenate(parts, axis=1) / len(parts)
+    return terms
+
+
+def _auroc(found: Predictions) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    count = len(found.classes)
+    if len(np.unique(found.labels)) < count:
+        return None
+    if count == 2:
+        # By the margin: confidences of exactly 1 would tie where the logits still differ.
+        return float(roc_auc_score(found.labels, found.logits[:, 1] - found.logits[:, 0]))
+    return float(roc_auc_score(found.labels, found.confidences, multi_class="ovr"))
+
+
+def _aurc(found: Predictions) -> float:
+    return float(risk_coverage(found.confidences, found.labels)[1].mean())
+
+
+METRICS = (
+    Metric(
+        "accuracy", "accuracy", percent, "higher", _accuracy,
+        "the fraction of photos whose top class is the label",
+    ),
+    Metric(
+        "nll", "loss (NLL)", "{:.4f}".format, "lower", _nll,
+        "mean negative log-likelihood of the label, in nats: what training minimises",
+    ),
+    Metric(
+        "brier", "Brier score", "{:.4f}".format, "lower", _brier,
+        "mean squared error of the confidences, summed over classes, 0 to 2 (Brier 1950)",
+    ),
+    Metric(
+        "ece", "ECE", percent, "lower", _ece,
+        "expected calibration error: the mean gap between confidence and accuracy, over 15 "
+        "equally wide bins of the top confidence (Naeini et al. 2015)",
+    ),
+    Metric(
+        "ece_equal_mass", "ECE, equal-mass bins", percent, "lower", _ece_equal_mass,
+        "the same over 15 bins of equally many photos (Nixon et al. 2019)",
+    ),
+    Metric(
+        "classwise_ece", "classwise ECE", percent, "lower", _classwise_ece,
+        "the ECE of each class's confidence, averaged over classes (Kull et al. 2019)",
+    ),
+    Metric(
+        "auroc", "AUROC", "{:.4f}".format, "higher", _auroc,
+        "area under the ROC curve, the mean over classes if there are more than two; 0.5 is chance",
+    ),
+    Metric(
+        "aurc", "AURC", "{:.4f}".format, "lower", _aurc,
+        "area under the risk-coverage curve: the mean error rate among the most confident photos "
+        "(Geifman et al. 2019)",
+    ),
+)  # fmt: skip
+"""All metrics, in the order in which reports list them."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics over N photos; fractions, not percent.
+
+    Each metric of `METRICS` is an attribute too: `metrics.ece` is `metrics.values["ece"]`.
+
+    Attributes:
+        n: the number of photos.
+        values: by the name of the metric; None where it is undefined, as AUROC is where a class
+            has no photo.
         accuracy_ci95: Wilson's 95 % interval of the accuracy.
-        nll: mean negative log-likelihood of the label, in nats; the loss. 0 is perfect, and
-            log(C) is a coin toss.
-        brier: mean squared distance of confidences and truth, summed over classes, 0…2.
-        ece: expected calibration error of the winner's confidence, 15 equal-width bins, 0…1
-            (Naeini et al. 2015).
-        ece_equal_mass: the same, with bins that hold equally many photos (Nixon et al. 2019).
-        classwise_ece: the mean over classes of the same for each class's confidence, 15
-            equal-width bins (Kull et al. 2019).
-        aurc: area under the risk-coverage curve, the mean error among the surest 1, 2, … N photos,
-            0…1 (Geifman et al. 2019). 0 is perfect.
-        auroc: area under the ROC curve; of the second class where there are two, else the mean of
-            each against the rest. None where a class has no photo.
-        coverage_at: for each accuracy aimed at, the largest share of photos, taken from the most
+        ci95: 95 % bootstrap intervals of the other metrics that are means over photos or bins.
+        coverage_at: for each target accuracy, the largest fraction of photos, taken from the most
             confident on, that reaches it.
-        confusion: photos by true class, then by predicted class.
-        ci95: 95 % bootstrap intervals of `nll`, `brier` and the calibration errors.
+        confusion: counts of photos by true class, then by predicted class.
     """
 
     n: int
-    accuracy: float
+    values: dict[str, float | None]
     accuracy_ci95: tuple[float, float]
-    nll: float
-    brier: float
-    ece: float
-    ece_equal_mass: float
-    classwise_ece: float
-    auroc: float | None
-    aurc: float
+    ci95: dict[str, tuple[float, float]]
     coverage_at: dict[str, float]
     confusion: dict[str, dict[str, int]]
-    ci95: dict[str, tuple[float, float]]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "values" or name not in self.values:  # "values" is missing while unpickling
+            raise AttributeError(f"Metrics has no attribute {name!r}")
+        return self.values[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.values]
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """The 95 % interval of a metric; None where it has none."""
+        return self.accuracy_ci95 if name == "accuracy" else self.ci95.get(name)
+
+    def recall(self, name: str) -> float | None:
+        """The accuracy on the photos of one class, 0…1; None where it has no photo."""
+        row = self.confusion[name]
+        return row[name] / sum(row.values()) if any(row.values()) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return asdict(self)
+        return {
+            "n": self.n,
+            **self.values,
+            "accuracy_ci95": self.accuracy_ci95,
+            "ci95": self.ci95,
+            "coverage_at": self.coverage_at,
+            "confusion": self.confusion,
+        }
 
 
-def measure(
-    logits: npt.NDArray[np.floating[Any]],
-    labels: npt.NDArray[np.integer[Any]],
-    classes: tuple[str, ...],
-    temperature: float = 1.0,
-) -> Metrics:
-    """Hold logits against the truth.
+def measure(found: Predictions) -> Metrics:
+    """Compute every metric of `METRICS` from N ≥ 1 predictions.
 
-    Args:
-        logits: raw, `[N, C]`, N ≥ 1.
-        labels: indices into `classes`, `[N]`.
-        classes: names, in the order of the logits.
-        temperature: see `softmax`.
+    >>> import numpy as np
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    >>> metrics = measure(Predictions(("cat", "dog"), np.array([0, 1, 1]), logits))
+    >>> round(metrics.accuracy, 4), metrics.confusion["dog"]
+    (0.6667, {'cat': 1, 'dog': 1})
     """
-    import torch
-    from torchmetrics import functional as tm
+    from sklearn.metrics import confusion_matrix
 
-    count = len(classes)
-    confidences = softmax(logits, temperature)
-    scaled = torch.from_numpy(np.asarray(logits, dtype=np.float64) / temperature)
-    p, y = torch.from_numpy(confidences), torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    confusion = tm.confusion_matrix(scaled, y, task="multiclass", num_classes=count)
-    right = int(confusion.diagonal().sum())
-    n = len(labels)
-    # From the logits and not from the confidences: log(1e-400) is still a number.
-    losses = torch.nn.functional.cross_entropy(scaled, y, reduction="none").numpy()
-    truth = _Truth(confidences, np.asarray(labels), losses)
+    values: dict[str, float | None] = {}
+    terms: dict[str, Floats] = {}
+    for metric in METRICS:
+        value = metric.function(found)
+        if isinstance(value, np.ndarray):
+            terms[metric.name] = value
+            value = _total(value)
+        values[metric.name] = value
+    n, classes = len(found.labels), found.classes
+    counts = confusion_matrix(found.labels, found.predicted, labels=range(len(classes)))
+    draws = bootstrap(terms)
     return Metrics(
         n=n,
-        accuracy=right / n,
-        accuracy_ci95=wilson(right, n),
-        **truth.figures(),
-        auroc=_auroc(scaled, p, y),
-        aurc=float(risk_coverage(confidences, np.asarray(labels))[1].mean()),
-        coverage_at=coverage(confidences, np.asarray(labels)),
+        values=values,
+        accuracy_ci95=wilson(int(found.correct.sum()), n),
+        ci95={name: _positive_interval(draws[name], _total(terms[name])) for name in terms},
+        coverage_at=coverage_at(found.confidences, found.labels),
         confusion={
-            true: {said: int(confusion[i, j]) for j, said in enumerate(classes)}
-            for i, true in enumerate(classes)
+            true: dict(zip(classes, row, strict=True))
+            for true, row in zip(classes, counts.tolist(), strict=True)
         },
-        ci95=truth.intervals(),
     )
 
 
-def calibration_error(
-    confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
-) -> float:
-    """The expected calibration error alone (see `Metrics.ece`)."""
-    confidence = confidences.max(axis=1)
-    gap = confidence - (confidences.argmax(axis=1) == labels)
-    return float(np.abs(_spread(gap, equal_width(confidence)).mean(axis=0)).sum())
+def ece(confidences: Floats, labels: Labels) -> float:
+    """The expected calibration error alone, 0…1 (see `METRICS`).
 
-
-class _Truth:
-    """Figures that are sums over photos, or over bins of photos: so they can be drawn again."""
-
-    def __init__(
-        self,
-        confidences: npt.NDArray[np.float64],
-        labels: npt.NDArray[np.integer[Any]],
-        losses: npt.NDArray[np.float64],
-    ) -> None:
-        n, count = confidences.shape
-        one_hot = np.eye(count)[labels]
-        best = confidences.argmax(axis=1)
-        confidence = confidences[np.arange(n), best]
-        gap = confidence - (best == labels)
-        # Each column is a value of each photo; its name says which figure it adds to.
-        self.columns: dict[str, npt.NDArray[np.float64]] = {
-            "nll": losses[:, None],
-            "brier": ((confidences - one_hot) ** 2).sum(axis=1, keepdims=True),
-            "ece": _spread(gap, equal_width(confidence)),
-            "ece_equal_mass": _spread(gap, equal_mass(confidence)),
-            "classwise_ece": np.concatenate(
-                [
-                    _spread(confidences[:, i] - one_hot[:, i], equal_width(confidences[:, i]))
-                    for i in range(count)
-                ],
-                axis=1,
-            )
-            / count,
-        }
-        self.n = n
-
-    def figures(self) -> dict[str, float]:
-        everyone = np.full((1, self.n), 1 / self.n)
-        return {name: float(values[0]) for name, values in self._of(everyone).items()}
-
-    def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """Percentile intervals over photos that are drawn again and again (Efron 1979).
-
-        A calibration error is larger among photos that are drawn twice, as chance gaps don't
-        average out; so the draws are moved until their mean is the figure itself.
-        """
-        generator = np.random.default_rng(seed)
-        draws = RESAMPLES if self.n <= 50_000 else RESAMPLES // 5
-        at_once = max(1, 4_000_000 // self.n)
-        found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self.columns}
-        for start in range(0, draws, at_once):
-            rounds = min(at_once, draws - start)
-            times = generator.multinomial(self.n, np.full(self.n, 1 / self.n), rounds)
-            for name, values in self._of(times / self.n).items():
-                found[name].append(values)
-        intervals = {}
-        figures = self.figures()
-        for name, parts in found.items():
-            drawn = np.concatenate(parts)
-            low, high = np.quantile(drawn + (figures[name] - drawn.mean()), (0.025, 0.975))
-            intervals[name] = (max(0.0, float(low)), float(high))
-        return intervals
-
-    def _of(self, weights: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-        """Each figure under several weightings `[R, N]` of the photos, `[R]`."""
-        return {
-            name: np.abs(weights @ columns).sum(axis=1) for name, columns in self.columns.items()
-        }
-
-
-BINS = 15
-RESAMPLES = 1000
-
-
-def equal_width(confidence: npt.NDArray[np.float64], bins: int = BINS) -> npt.NDArray[np.int64]:
-    """The bin of each confidence, 0…bins − 1, each `1/bins` wide and closed above."""
-    edges = np.linspace(0, 1, bins + 1)[1:-1]
-    return np.searchsorted(edges, confidence, side="left")
-
-
-def equal_mass(confidence: npt.NDArray[np.float64], bins: int = BINS) -> npt.NDArray[np.int64]:
-    """The bin of each confidence, 0…bins − 1, by rank: each holds as many photos as the others."""
-    ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")
-    return ranks * bins // max(1, len(confidence))
-
-
-def _spread(
-    values: npt.NDArray[np.float64], places: npt.NDArray[np.int64], bins: int = BINS
-) -> npt.NDArray[np.float64]:
-    """Each photo's value in the column of its bin, `[N, bins]`."""
-    columns = np.zeros((len(values), bins))
-    columns[np.arange(len(values)), places] = values
-    return columns
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Photos of about the same confidence.
-
-    Attributes:
-        n: how many.
-        confidence: their mean, 0…1.
-        accuracy: the share that is right, 0…1.
-        ci95: Wilson's interval of it.
+    Args:
+        confidences: `[N, C]`.
+        labels: `[N]`.
     """
-
-    n: int
-    confidence: float
-    accuracy: float
-    ci95: tuple[float, float]
+    return _total(ece_terms(confidences, labels))
 
 
-def reliability(
-    confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
-) -> list[Bin]:
-    """The bins of a reliability diagram, equally wide, without the empty ones."""
-    best = confidences.argmax(axis=1)
+def ece_terms(confidences: Floats, labels: Labels) -> Floats:
+    """The terms of the expected calibration error, `[N, 15]` (see `Metric.function`)."""
     confidence = confidences.max(axis=1)
-    right, places = best == labels, equal_width(confidence)
-    found = []
-    for place in np.unique(places):
-        inside = places == place
-        n, good = int(inside.sum()), int(right[inside].sum())
-        found.append(Bin(n, float(confidence[inside].mean()), good / n, wilson(good, n)))
-    return found
+    correct = confidences.argmax(axis=1) == labels
+    return in_bins(confidence - correct, equal_width_bins(confidence))
 
 
-def risk_coverage(
-    confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The error among the surest photos: coverage `[N]`, rising to 1, and the error at each `[N]`.
-
-    Photos of one confidence share the mean error of all that are as sure or surer.
-    """
-    confidence = confidences.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    wrong = (confidences.argmax(axis=1) != labels)[order]
-    counts = np.arange(1, len(wrong) + 1)
-    ranked = confidence[order]
-    last = np.searchsorted(-ranked, -ranked, side="right") - 1  # of those with the same confidence
-    risk = (np.cumsum(wrong) / counts)[last]
-    return counts / len(wrong), risk
+def _total(terms: Floats) -> float:
+    return float(np.abs(terms.mean(axis=0)).sum())
 
 
-def coverage(
-    confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
-) -> dict[str, float]:
-    """The share of photos that can be answered at each accuracy of `COVERAGE_TARGETS`."""
-    confidence = confidences.max(axis=-1)
-    order = np.argsort(-confidence, kind="stable")
-    right = (confidences.argmax(axis=-1) == labels)[order]
-    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
-    # A threshold takes all photos of one confidence or none: ties end together.
-    ranked = confidence[order]
-    ends = np.append(ranked[1:] != ranked[:-1], True)
-    shares = {}
-    for target in COVERAGE_TARGETS:
-        reached = np.flatnonzero(ends & (accuracy >= target))
-        shares[str(target)] = float((reached[-1] + 1) / len(right)) if len(reached) else 0.0
-    return shares
-
-
-def _auroc(scaled: torch.Tensor, p: torch.Tensor, y: torch.Tensor) -> float | None:
-    import torch
-    from torchmetrics import functional as tm
-
-    count = p.shape[1]
-    if len(set(y.tolist())) < count:
-        return None
-    if count == 2:
-        # Ranks of the margin: confidences of exactly 1 would tie where the logits still differ.
-        _, rank = np.unique((scaled[:, 1] - scaled[:, 0]).numpy(), return_inverse=True)
-        area = tm.auroc(torch.from_numpy(rank / len(rank)), y, task="binary")
-    else:
-        area = tm.auroc(p, y, task="multiclass", num_classes=count)
-    return None if area is None else float(area)
+def _positive_interval(draws: npt.NDArray[np.float64], value: float) -> tuple[float, float]:
+    low, high = centred_interval(draws, value)
+    return max(0.0, low), high

@@ -1,4 +1,4 @@
-"""How well a model rejects photos that show none of its classes."""
+"""Measure how well a model rejects out-of-distribution photos: those that show no class."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from catordog.confidence.ood import ACCEPT, LEAST_PHOTOS
 from catordog.errors import CatordogError
-from catordog.evaluation.evaluate import Evaluation
 from catordog.model.classifier import Classifier, Output
+from catordog.photos.inputs import Inputs
 
 
 @dataclass(frozen=True, slots=True)
 class OodResult:
-    """How well a model tells photos that show none of its classes.
+    """How well a model separates out-of-distribution photos from photos of its classes.
 
     Attributes:
-        n: such photos.
-        auroc: the chance that one of them looks stranger than one of the evaluated, 0…1.
-        false_accept: the share of them that is not called `neither`, 0…1.
-        false_reject: the share of the evaluated photos that is, 0…1.
+        n: the number of out-of-distribution photos.
+        auroc: the probability that one of them has a higher ood score than an evaluated photo,
+            0…1.
+        false_accept: the false-accept rate: the fraction of them that is not called `neither`,
+            0…1.
+        false_reject: the fraction of the evaluated photos that is called `neither`, 0…1.
     """
 
     n: int
@@ -31,44 +34,41 @@ class OodResult:
 
 
 def ood_unavailable() -> CatordogError:
-    """What to say where a model has no ood detector."""
+    """The error for a model that has no ood detector."""
     return CatordogError(
-        "this model can't tell photos of no class: it was not calibrated, or on too few photos; "
-        f"let a training with {LEAST_PHOTOS} validation photos or more run to its end"
+        "this model can't detect photos of no class: it was not calibrated, or on too few photos; "
+        f"calibrate it on {LEAST_PHOTOS} validation photos or more"
     )
 
 
-def measure_ood(classifier: Classifier, result: Evaluation, paths: Sequence[str]) -> OodResult:
-    """Hold the evaluated photos against photos that show none of the classes.
+def measure_ood(
+    classifier: Classifier, ood_score: npt.NDArray[np.float64], paths: Sequence[str]
+) -> OodResult:
+    """Compare the ood scores of the evaluated photos with those of photos that show no class.
 
     Args:
-        classifier: the model.
-        result: its evaluation.
-        paths: of those photos: files, folders, zips or globs.
+        classifier: a model with an ood detector.
+        ood_score: of the evaluated photos, `[N]`.
+        paths: of the out-of-distribution photos: files, folders, archives or glob patterns.
 
     Raises:
-        CatordogError: the model can't tell, or none of the photos can be read.
+        CatordogError: the model has no ood detector, or none of the photos can be read.
     """
     from sklearn.metrics import roc_auc_score
 
-    from catordog.photos.inputs import Inputs
-
-    if result.ood_score is None:
+    if classifier.model.ood is None:
         raise ood_unavailable()
     inputs = Inputs(paths)
-    inputs.count()  # says so where there are none
-    strange = [
-        output.ood_score
-        for _, output in classifier.stream(inputs, classifier.model.preprocess.load)
-        if isinstance(output, Output) and output.ood_score is not None
-    ]
-    if not strange:
+    inputs.count()  # raises where there are none
+    outputs = classifier.stream(inputs, classifier.model.preprocess.load)
+    scores = [output.ood_score for _, output in outputs if isinstance(output, Output)]
+    if not scores:
         raise CatordogError(f"none of the photos of {', '.join(paths)} could be read")
-    scores = np.concatenate([result.ood_score, strange])
-    none = np.arange(len(scores)) >= len(result.ood_score)
+    outside = np.array(scores, dtype=np.float64)
+    is_outside = np.arange(len(ood_score) + len(outside)) >= len(ood_score)
     return OodResult(
-        len(strange),
-        float(roc_auc_score(none, scores)),
-        float((np.array(strange) <= ACCEPT).mean()),
-        float((result.ood_score > ACCEPT).mean()),
+        n=len(outside),
+        auroc=float(roc_auc_score(is_outside, np.concatenate([ood_score, outside]))),
+        false_accept=float((outside <= ACCEPT).mean()),
+        false_reject=float((ood_score > ACCEPT).mean()),
     )

@@ -1,7 +1,8 @@
-"""What blur, noise and JPEG compression do to a model."""
+"""Measure how accuracy and calibration hold up on corrupted photos: blur, noise, JPEG."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.softmax import softmax
-from catordog.evaluation.evaluate import Evaluation
-from catordog.evaluation.metrics import calibration_error
+from catordog.evaluation.metrics import ece
+from catordog.evaluation.predictions import Predictions
 from catordog.model.classifier import Classifier
 from catordog.photos.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from catordog.photos.photo import Photo
 from catordog.terminal import progress
 
+MOST_PHOTOS = 400
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Robustness:
-    """What damage to photos does to a model.
+    """Accuracy and calibration on corrupted photos.
 
     Attributes:
-        kinds: of damage, K of them.
-        accuracy: `[K, D + 1]`, without damage and at each degree, 0…1.
-        ece: the same of the expected calibration error.
-        n: photos that it was measured on.
+        kinds: of corruption, K of them.
+        accuracy: without corruption, and at each of S severities, `[K, S + 1]`, 0…1.
+        ece: the expected calibration error likewise.
+        n: the number of photos.
     """
 
     kinds: tuple[str, ...]
@@ -43,30 +47,32 @@ class Robustness:
         }
 
 
-def robustness(classifier: Classifier, result: Evaluation, most: int = 400) -> Robustness:
-    """Evaluate the same photos after blur, noise and JPEG compression in three degrees.
+def robustness(
+    classifier: Classifier, photos: Sequence[Photo], found: Predictions, most: int = MOST_PHOTOS
+) -> Robustness:
+    """Predict the same photos again after each corruption in three severities.
 
     Args:
         classifier: the model.
-        result: its evaluation.
-        most: so many photos, evenly chosen.
+        photos: the N photos.
+        found: its predictions for them.
+        most: at most so many of the photos, chosen evenly.
     """
-    places = np.unique(np.linspace(0, len(result.photos) - 1, most).astype(int))
-    labels = result.labels[places]
-    whole = [classifier.model.preprocess.load(result.photos[place]) for place in places]
+    chosen = np.unique(np.linspace(0, len(photos) - 1, most).astype(int))
+    labels = found.labels[chosen]
+    clean = [classifier.model.preprocess.load(photos[index]) for index in chosen]
     shape = (len(CORRUPTIONS), len(SEVERITIES) + 1)
-    accuracy, ece = np.empty(shape), np.empty(shape)
-    with progress("damaging photos", len(CORRUPTIONS) * len(SEVERITIES)) as done:
+    accuracy, calibration = np.empty(shape), np.empty(shape)
+    accuracy[:, 0] = found.correct[chosen].mean()
+    calibration[:, 0] = ece(found.confidences[chosen], labels)
+    with progress("predicting corrupted photos", len(CORRUPTIONS) * len(SEVERITIES)) as done:
         for row, kind in enumerate(CORRUPTIONS):
-            for degree in (0, *SEVERITIES):
-                if degree:
-                    pairs = enumerate(whole)
-                    pixels = np.stack([corrupt(photo, kind, degree, seed) for seed, photo in pairs])
-                    logits = classifier.logits_of_pixels(pixels)
-                    done(row * len(SEVERITIES) + degree)
-                else:
-                    logits = result.logits[places]
-                confidences = softmax(logits, result.temperature)
-                accuracy[row, degree] = (logits.argmax(axis=1) == labels).mean()
-                ece[row, degree] = calibration_error(confidences, labels)
-    return Robustness(CORRUPTIONS, accuracy, ece, len(places))
+            for column, severity in enumerate(SEVERITIES, 1):
+                pixels = np.stack(
+                    [corrupt(photo, kind, severity, seed) for seed, photo in enumerate(clean)]
+                )
+                logits = classifier.logits_of_pixels(pixels)
+                accuracy[row, column] = (logits.argmax(axis=1) == labels).mean()
+                calibration[row, column] = ece(softmax(logits, found.temperature), labels)
+                done(row * len(SEVERITIES) + column)
+    return Robustness(CORRUPTIONS, accuracy, calibration, len(chosen))

@@ -1,1 +1,1 @@
-"""Figures, and pages that need nothing but themselves."""
+"""Reports of results: text for the terminal, self-contained HTML pages, figures, CSV and JSON."""

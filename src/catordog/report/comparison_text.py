@@ -1,4 +1,4 @@
-"""A comparison as text."""
+"""A comparison of models as text."""
 
 from __future__ import annotations
 
@@ -9,95 +9,120 @@ import numpy as np
 from catordog.confidence.softmax import format_confidence
 from catordog.evaluation.compare import Comparison, Pair
 from catordog.evaluation.evaluate import Evaluation
+from catordog.evaluation.metrics import FEW_PHOTOS, METRICS, percent
+from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 
-SHOWN = 8
-"""Disagreements that are listed."""
+TOO_FEW = 0.05
+"""An interval of the accuracy difference that reaches further than this from 0 tells little."""
 
 
 def report(result: Comparison) -> str:
     """The comparison for people to read."""
     first = result.results[0]
-    names = short_names([one.model for one in result.results])
+    names = short_names(len(result.results))
+    models = [[name, one.model] for name, one in zip(names, result.results, strict=True)]
     parts = [
         f"{first.data}, {first.split} split: {first.metrics.n:,} photos",
-        table(*summary(result, names)),
+        table(models),
+        table(summary(result, names), frozenset(range(1, 1 + len(names)))),
         *(sentence(pair, names) for pair in result.pairs),
     ]
     if result.disagreements:
-        parts.append(where(result, names))
+        parts.append(disagreement(result, names))
         rows = [["  label", *names, "photo"]]
-        for place in result.disagreements[:SHOWN]:
-            answers = [answer(one, place) for one in result.results]
-            label = first.classes[int(first.labels[place])]
-            rows.append([f"  {label}", *answers, first.photos[place].path])
-        parts.append("where they disagree most surely\n" + table(rows))
+        for index in result.disagreements[:SHOWN_IN_TEXT]:
+            answers = [answer(one, index) for one in result.results]
+            label = first.classes[int(first.labels[index])]
+            rows.append([f"  {label}", *answers, first.photos[index].path])
+        parts.append("most confident disagreements\n" + table(rows))
     return "\n\n".join(parts)
 
 
-def short_names(models: Sequence[str]) -> list[str]:
+def short_names(count: int) -> list[str]:
     """A, B, C, …: paths are too long for columns."""
-    return [chr(ord("A") + place) if place < 26 else f"M{place}" for place, _ in enumerate(models)]
+    return [chr(ord("A") + index) if index < 26 else f"M{index}" for index in range(count)]
 
 
-def summary(result: Comparison, names: Sequence[str]) -> tuple[list[list[str]], frozenset[int]]:
-    """A row for each model, with a head, and which columns are numbers."""
-    classes = result.results[0].classes
-    rows = [["", "accuracy", "loss (NLL)", "ECE", *classes, "model"]]
-    for name, one in zip(names, result.results, strict=True):
-        rows.append([name, *_figures(one), one.model])
-    return rows, frozenset(range(1, 4 + len(classes)))
+def summary(result: Comparison, names: Sequence[str]) -> list[list[str]]:
+    """A row for each metric and for the accuracy on each class, with a head; * marks the best."""
+    rows = [["", *(f"{name}  " for name in names)]]
+    for metric in METRICS:
+        values = [one.metrics.values[metric.name] for one in result.results]
+        cells = ["–" if value is None else metric.format(value) for value in values]
+        rows.append([metric.title, *_marked(cells, metric.best(values))])
+    accuracy = METRICS[0]
+    for name in result.results[0].classes:
+        values = [one.metrics.recall(name) for one in result.results]
+        cells = ["–" if value is None else percent(value) for value in values]
+        rows.append([f"accuracy on {name}", *_marked(cells, accuracy.best(values))])
+    return rows
 
 
-def answer(one: Evaluation, place: int) -> str:
-    """What a model says of one photo, and how confidently."""
-    said = one.classes[int(one.logits[place].argmax())]
-    return f"{said} {format_confidence(float(one.confidences_of(place).max()))}"
+def _marked(cells: Sequence[str], best: Sequence[int]) -> list[str]:
+    """A mark on the best cells, unless all are equal."""
+    if len(best) == len(cells):
+        best = []
+    return [f"{cell}{' *' if index in best else '  '}" for index, cell in enumerate(cells)]
 
 
-def _figures(one: Evaluation) -> list[str]:
-    """Accuracy, loss, calibration error, and the accuracy on each class."""
-    metrics = one.metrics
-    each = []
-    for name in one.classes:
-        row = metrics.confusion[name]
-        total = sum(row.values())
-        each.append(f"{100 * row[name] / total:.2f} %" if total else "–")
-    accuracy, ece = f"{100 * metrics.accuracy:.2f} %", f"{100 * metrics.ece:.2f} %"
-    return [accuracy, f"{metrics.nll:.4f}", ece, *each]
+def answer(one: Evaluation, index: int) -> str:
+    """A model's prediction for one photo, and its confidence."""
+    predicted = one.classes[int(one.predicted[index])]
+    return f"{predicted} {format_confidence(float(one.confidence[index]))}"
 
 
 def sentence(pair: Pair, names: Sequence[str]) -> str:
-    """What the difference of two models comes to."""
+    """What the differences of two models amount to: accuracy, then calibration, then loss."""
     a, b = names[pair.first], names[pair.second]
-    low, high = pair.accuracy_ci95
-    spread = f"{100 * low:+.2f} to {100 * high:+.2f} points, McNemar's p = {pair.mcnemar_p:.2g}"
+    return "; ".join((_accuracy(pair, a, b), _calibration(pair, a, b), _loss(pair, a, b)))
+
+
+def _accuracy(pair: Pair, a: str, b: str) -> str:
+    low, high = (100 * end for end in pair.accuracy_ci95)
+    evidence = f"{b} − {a}: {low:+.2f} to {high:+.2f} points, McNemar's p = {pair.mcnemar_p:.2g}"
     if pair.accuracies_differ:
         better = b if pair.accuracy_difference > 0 else a
-        words = f"{better} is more accurate ({b} − {a}: {spread})"
-    else:
-        words = f"{a} and {b} are equally accurate, as far as these photos tell "
-        words += f"({b} − {a}: {spread})"
+        return f"{better} is more accurate ({evidence})"
+    words = f"no significant difference in accuracy between {a} and {b} ({evidence})"
+    if max(map(abs, pair.accuracy_ci95)) > TOO_FEW:
+        words += f": {pair.n:,} photos are too few to tell"
+    return words
+
+
+def _calibration(pair: Pair, a: str, b: str) -> str:
+    if pair.n < FEW_PHOTOS:
+        return f"{pair.n:,} photos are too few to compare calibration and loss"
+    low, high = (100 * end for end in pair.ece_ci95)
+    evidence = f"ECE of {b} − {a}: {low:+.2f} to {high:+.2f} points"
+    if pair.calibrations_differ:
+        better = b if pair.ece_difference < 0 else a
+        return f"{better} is better calibrated ({evidence})"
+    return f"no significant difference in calibration ({evidence})"
+
+
+def _loss(pair: Pair, a: str, b: str) -> str:
     low, high = pair.nll_ci95
-    loss = f"loss of {b} − {a}: {low:+.4f} to {high:+.4f}"
-    if pair.confidences_differ:
-        truer = b if pair.nll_difference < 0 else a
-        return f"{words}; {truer}'s confidence is truer ({loss})"
-    return f"{words}; neither's confidence is truer ({loss})"
+    evidence = f"NLL of {b} − {a}: {low:+.4f} to {high:+.4f}"
+    if pair.losses_differ:
+        better = b if pair.nll_difference < 0 else a
+        return f"{better} has the lower loss ({evidence})"
+    return f"no significant difference in loss ({evidence})"
 
 
-def where(result: Comparison, names: Sequence[str]) -> str:
+def disagreement(result: Comparison, names: Sequence[str]) -> str:
     """Which model is right where they disagree."""
-    places = np.array(result.disagreements)
-    labels = result.results[0].labels[places]
-    said = np.stack([one.logits[places].argmax(axis=1) for one in result.results])
-    confidence = np.stack([one.confidences[places].max(axis=1) for one in result.results])
-    surer = said[confidence.argmax(axis=0), np.arange(len(places))]
-    rights = ", ".join(
+    indices = np.array(result.disagreements, dtype=np.int64)
+    labels = result.results[0].labels[indices]
+    predicted = np.stack([one.predicted[indices] for one in result.results])
+    confidence = np.stack([one.confidence[indices] for one in result.results])
+    most_confident = predicted[confidence.argmax(axis=0), np.arange(len(indices))]
+    right = ", ".join(
         f"{name} is right on {int((row == labels).sum()):,}"
-        for name, row in zip(names, said, strict=True)
+        for name, row in zip(names, predicted, strict=True)
     )
+    photos = f"{len(indices):,} photo{'' if len(indices) == 1 else 's'}"
     return (
-        f"they disagree on {len(places):,} photos: {rights}; the surer one of them on "
-        f"{int((surer == labels).sum()):,}"
+        f"The models disagree on {photos}: {right}; the most confident model is right on "
+        f"{int((most_confident == labels).sum()):,}"
     )

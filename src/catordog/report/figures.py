@@ -1,7 +1,7 @@
-"""The figures of an evaluation: for the page as SVG that follows its colours, and for TensorBoard.
+"""Draw the figures of an evaluation, for pages (as SVG in the page's colours) and TensorBoard.
 
-Colours are those that colour-blind people can tell apart (Okabe and Ito 2008), and no figure needs
-colour alone: lines differ in their dashes, and points in their marks.
+The colours can be told apart by colour-blind people (Okabe and Ito 2008), and no figure needs
+colour alone: lines differ in their dashes, points in their markers, bars in their hatches.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
+from markupsafe import Markup
 
-from catordog.confidence.softmax import softmax
-from catordog.evaluation.metrics import COVERAGE_TARGETS, Bin, reliability, risk_coverage
+from catordog.evaluation.curves import COVERAGE_TARGETS, Bin, reliability, risk_coverage
+from catordog.evaluation.predictions import Floats, Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Logits = npt.NDArray[np.floating[Any]]
-Labels = npt.NDArray[np.integer[Any]]
+    from catordog.evaluation.evaluate import Truth
+    from catordog.evaluation.robustness import Robustness
 
-# Each becomes a colour of the page, light or dark.
+# Each becomes a colour of the page, which differs between light and dark mode.
 _INK, _SOFT, _LINE, BLUE, ORANGE = "#1b1b1f", "#5d5d66", "#d9d9de", "#0072b2", "#b34700"
 _ON_THE_PAGE = {
     _INK: "var(--ink)",
@@ -35,53 +35,42 @@ _ON_THE_PAGE = {
 }
 
 WORKED_EXAMPLES = {"16.917 / 0.772": 16.917 - 0.772, "1.004 / 0.709": 1.004 - 0.709}
-"""The two photos that the README begins with: differences of their logits."""
+"""The two photos at the beginning of the README: the margins of their logits."""
 
 
-def figures_of(
-    logits: Logits, labels: Labels, classes: tuple[str, ...], temperature: float
-) -> dict[str, Figure]:
-    """All figures that logits and labels make, by name.
+def figures_of(found: Predictions) -> dict[str, Figure]:
+    """All figures that predictions and labels give, by name.
 
-    Args:
-        logits: raw, `[N, C]`.
-        labels: `[N]`.
-        classes: names, in the order of the logits.
-        temperature: of the model.
+    >>> logits, labels = np.array([[2.0, 0], [0, 1]]), np.array([0, 1])
+    >>> list(figures_of(Predictions(("cat", "dog"), labels, logits)))
+    ['reliability', 'logit margins', 'confidence', 'risk and coverage', 'ROC']
     """
     return {
-        "reliability": reliability_figure(logits, labels, temperature),
-        "logit margins": margins_figure(logits, labels, classes),
-        "confidence": confidence_figure(logits, labels, temperature),
-        "risk and coverage": risk_figure(logits, labels, temperature),
-        "ROC": roc_figure(logits, labels, classes),
+        "reliability": reliability_figure(found),
+        "logit margins": margins_figure(found),
+        "confidence": confidence_figure(found),
+        "risk and coverage": risk_figure(found),
+        "ROC": roc_figure(found),
     }
 
 
-def reliability_figure(logits: Logits, labels: Labels, temperature: float) -> Figure:
-    """Confidence against the share that is right, before and after the temperature."""
-    figure = _figure(7.4, 4.0)
-    rows = figure.subplots(
-        2, 2, height_ratios=(3, 1), sharex=True, gridspec_kw={"hspace": 0.08, "wspace": 0.08}
-    )
-    sides = [("before calibration", 1.0), (f"after (temperature {temperature:.2f})", temperature)]
-    for column, (title, t) in enumerate(sides):
-        bins = reliability(softmax(logits, t), labels)
-        _reliability(rows[0][column], bins, logits.shape[1])
-        rows[0][column].set_title(title, fontsize=10, color=_INK)
-        below = rows[1][column]
-        below.bar([b.confidence for b in bins], [b.n for b in bins], width=0.03, color=BLUE)
+def reliability_figure(found: Predictions) -> Figure:
+    """Accuracy by confidence, before and after calibration, above histograms of confidence."""
+    figure = _figure(7.4, 4.2)
+    rows = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
+    titles = ("before calibration", f"after calibration (temperature {found.temperature:.2f})")
+    for column, (title, each) in enumerate(zip(titles, (found.uncalibrated, found), strict=True)):
+        bins = reliability(each.confidences, each.labels)
+        above, below = rows[0][column], rows[1][column]
+        _reliability(above, bins, len(found.classes))
+        above.set_title(title, fontsize=10, color=_INK)
+        width = 0.8 / 15
+        below.bar([b.confidence for b in bins], [b.n for b in bins], width=width, color=BLUE)
         below.set_yscale("symlog")
         _plain(below)
         below.set_xlabel("confidence")
-        if column:
-            rows[0][1].set_yticklabels([])
-            below.set_yticklabels([])
-    rows[0][0].set_ylabel("share that is right")
+    rows[0][0].set_ylabel("accuracy")
     rows[1][0].set_ylabel("photos")
-    highest = max(rows[1][0].get_ylim()[1], rows[1][1].get_ylim()[1])
-    for below in rows[1]:
-        below.set_ylim(0, highest)
     return figure
 
 
@@ -92,180 +81,193 @@ def _reliability(axes: Axes, bins: Sequence[Bin], classes: int) -> None:
     x = [b.confidence for b in bins]
     y = np.array([b.accuracy for b in bins])
     ends = np.array([b.ci95 for b in bins]).T
-    spread = np.maximum(np.stack([y - ends[0], ends[1] - y]), 0)
-    axes.errorbar(x, y, yerr=spread, fmt="o-", color=BLUE, markersize=4, linewidth=1.5)
-    axes.set_xlim(low - 0.02, 1.02)
+    errors = np.maximum(np.stack([y - ends[0], ends[1] - y]), 0)
+    axes.errorbar(x, y, yerr=errors, fmt="o-", color=BLUE, markersize=4, linewidth=1.5)
+    axes.set_xlim(low - 0.04, 1.04)
     axes.set_ylim(min(low, float(ends[0].min())) - 0.02, 1.02)
 
 
-def margins_figure(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> Figure:
-    """How far apart the logits are, by class; for more than two classes, of right and wrong."""
+def margins_figure(found: Predictions) -> Figure:
+    """Margins of the logits by class; with more than two classes, of right and wrong photos."""
     figure = _figure(7.4, 3.2)
     axes = figure.add_subplot()
     _plain(axes)
+    classes, logits = found.classes, found.logits
     if len(classes) == 2:
         margin = logits[:, 1] - logits[:, 0]
-        groups = {name: margin[labels == place] for place, name in enumerate(classes)}
+        groups = {name: margin[found.labels == label] for label, name in enumerate(classes)}
         axes.set_xlabel(f"logit of {classes[1]} − logit of {classes[0]}")
     else:
         ranked = np.sort(logits, axis=1)
         margin = ranked[:, -1] - ranked[:, -2]
-        right = logits.argmax(axis=1) == labels
-        groups = {"right": margin[right], "wrong": margin[~right]}
-        axes.set_xlabel("highest logit − second highest")
+        groups = {"right": margin[found.correct], "wrong": margin[~found.correct]}
+        axes.set_xlabel("highest logit − second highest logit")
     edges = np.histogram_bin_edges(margin, 50).tolist()
     for (name, values), colour, hatch in zip(
         groups.items(), (ORANGE, BLUE), ("///", ""), strict=True
     ):
-        _filled(axes, values, edges, colour, hatch, name)
+        _histogram(axes, values, edges, colour, hatch, name)
     axes.set_ylabel("photos")
-    top = 1.25 * axes.get_ylim()[1]
+    top = 1.3 * axes.get_ylim()[1]
     axes.set_ylim(0, top)
-    for (name, x), height in zip(WORKED_EXAMPLES.items(), (0.94, 0.87), strict=True):
+    for (name, x), height in zip(WORKED_EXAMPLES.items(), (0.94, 0.86), strict=True):
         inside = edges[0] <= x <= edges[-1]
-        where = x if inside else edges[-1]
-        axes.axvline(where, color=_INK, linewidth=1, linestyle="--" if inside else ":")
+        position = x if inside else edges[-1]
+        axes.axvline(position, color=_INK, linewidth=1, linestyle="--" if inside else ":")
         arrow = "" if inside else " →"
         axes.annotate(
-            f"{name}{arrow}", (where, top * height), (-4, 0), textcoords="offset points",
+            f"{name}{arrow}", (position, top * height), (-4, 0), textcoords="offset points",
             ha="right", fontsize=8, color=_INK,
         )  # fmt: skip
-    _legend(axes)
+    _legend(axes, "upper left")
     return figure
 
 
-def confidence_figure(logits: Logits, labels: Labels, temperature: float) -> Figure:
-    """How many photos get which confidence, right and wrong ones."""
+def confidence_figure(found: Predictions) -> Figure:
+    """Histograms of the confidence, of right and of wrong photos."""
     figure = _figure(7.4, 3.0)
     axes = figure.add_subplot()
     _plain(axes)
-    confidences = softmax(logits, temperature)
-    confidence, right = confidences.max(axis=1), confidences.argmax(axis=1) == labels
-    edges = np.linspace(1 / logits.shape[1], 1, 26).tolist()
+    edges = np.linspace(1 / len(found.classes), 1, 26).tolist()
     for name, values, colour, hatch in (
-        ("right", confidence[right], BLUE, ""),
-        ("wrong", confidence[~right], ORANGE, "///"),
+        ("right", found.confidence[found.correct], BLUE, ""),
+        ("wrong", found.confidence[~found.correct], ORANGE, "///"),
     ):
-        _filled(axes, values, edges, colour, hatch, name)
+        _histogram(axes, values, edges, colour, hatch, name)
     axes.set_yscale("symlog")
     axes.set(xlabel="confidence", ylabel="photos")
-    _legend(axes)
+    _legend(axes, "upper left")
     return figure
 
 
-def risk_figure(logits: Logits, labels: Labels, temperature: float) -> Figure:
-    """The error among the surest photos, as more and more of them are answered."""
+def risk_figure(found: Predictions) -> Figure:
+    """The error rate among the most confident photos, as more and more of them are answered."""
     figure = _figure(7.4, 3.0)
     axes = figure.add_subplot()
     _plain(axes)
-    covered, risk = risk_coverage(softmax(logits, temperature), labels)
-    axes.plot(100 * covered, 100 * risk, color=BLUE, linewidth=1.8)
-    for target, mark in zip(COVERAGE_TARGETS, ("o", "s", "^"), strict=True):
+    coverage, risk = risk_coverage(found.confidences, found.labels)
+    axes.plot(100 * coverage, 100 * risk, color=BLUE, linewidth=1.8)
+    labels: list[tuple[float, float, str]] = []
+    for target, marker in zip(COVERAGE_TARGETS, ("o", "s", "^"), strict=True):
         reached = np.flatnonzero(risk <= 1 - target + 1e-12)
         if len(reached):
-            x, y = 100 * covered[reached[-1]], 100 * risk[reached[-1]]
-            axes.plot(x, y, mark, color=ORANGE, markersize=7)
-            axes.annotate(
-                f"{100 * target:g} % right on the surest {x:.0f} %", (x, y), (-6, 8),
-                textcoords="offset points", ha="right", fontsize=8, color=_INK,
-            )  # fmt: skip
-    axes.set(xlabel="photos that are answered, the surest first, in %", ylabel="of them wrong, %")
+            x, y = 100 * coverage[reached[-1]], 100 * risk[reached[-1]]
+            axes.plot(x, y, marker, color=ORANGE, markersize=7)
+            labels.append((x, y, f"{100 * target:g} % right on {x:.0f} %"))
+    top = max(1.0, 115 * float(risk.max()))
+    for number, (x, y, text) in enumerate(sorted(labels, key=lambda label: label[1])):
+        # Labels of targets that are reached at about the same coverage would overlap.
+        axes.annotate(
+            text, (x, y), (2, top * (0.42 + 0.17 * number)), ha="left", fontsize=8, color=_INK,
+            arrowprops={"arrowstyle": "-", "color": _SOFT, "linewidth": 0.6},
+        )  # fmt: skip
+    axes.set(xlabel="coverage: photos answered, the most confident first, %", ylabel="errors, %")
     axes.set_xlim(0, 101)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, top)
     return figure
 
 
-def roc_figure(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> Figure:
-    """Found against falsely found, at every threshold; a curve for each class of more than two."""
+def roc_figure(found: Predictions) -> Figure:
+    """ROC curve of the second class; with more than two classes, a curve for each of them."""
     from sklearn.metrics import roc_curve
 
-    figure = _figure(4.2, 3.6)
+    figure = _figure(4.4, 3.6)
     axes = figure.add_subplot()
     _plain(axes)
     axes.plot([0, 1], [0, 1], ":", color=_SOFT, linewidth=1.2)
-    places = [1] if len(classes) == 2 else range(len(classes))
+    classes = [1] if len(found.classes) == 2 else range(len(found.classes))
     styles = ("-", "--", "-.", ":")
-    for order, place in enumerate(places):
-        there = labels == place
-        if there.all() or not there.any():
+    for number, label in enumerate(classes):
+        positive = found.labels == label
+        if positive.all() or not positive.any():
             continue
-        score = logits[:, place] - np.delete(logits, place, axis=1).max(axis=1)
-        false, true, _ = roc_curve(there, score)
-        colour = (BLUE, ORANGE)[order % 2]
-        axes.plot(false, true, styles[order // 2 % 4], color=colour, label=classes[place])
-    axes.set(xlabel="falsely found", ylabel="found")
-    _legend(axes, "lower right")
+        score = found.logits[:, label] - np.delete(found.logits, label, axis=1).max(axis=1)
+        false, true, _ = roc_curve(positive, score)
+        colour = (BLUE, ORANGE)[number % 2]
+        axes.plot(false, true, styles[number // 2 % 4], color=colour, label=found.classes[label])
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    if axes.get_legend_handles_labels()[0]:
+        _legend(axes, "lower right")
     return figure
 
 
-def corruption_figure(
-    kinds: Sequence[str], accuracy: npt.NDArray[np.float64], ece: npt.NDArray[np.float64]
-) -> Figure:
-    """What damage does to accuracy and to calibration.
-
-    Args:
-        kinds: of damage.
-        accuracy: `[K, D + 1]`, at no damage and each degree.
-        ece: the same, of the calibration error.
-    """
+def corruption_figure(result: Robustness) -> Figure:
+    """Accuracy and calibration error by the severity of a corruption."""
     figure = _figure(7.4, 3.0)
     left, right = figure.subplots(1, 2)
-    for axes, values, title in ((left, accuracy, "accuracy, %"), (right, ece, "ECE, %")):
+    severities = result.accuracy.shape[1]
+    panels = ((left, result.accuracy, "accuracy, %"), (right, result.ece, "ECE, %"))
+    for axes, values, title in panels:
         _plain(axes)
-        for place, kind in enumerate(kinds):
+        for number, kind in enumerate(result.kinds):
             axes.plot(
-                100 * values[place], ("o-", "s--", "^:")[place % 3],
-                color=(BLUE, ORANGE, _INK)[place % 3], label=kind,
+                100 * values[number], ("o-", "s--", "^:")[number % 3],
+                color=(BLUE, ORANGE, _INK)[number % 3], label=kind,
             )  # fmt: skip
         axes.set_title(title, fontsize=10, color=_INK)
-        axes.set_xticks(range(accuracy.shape[1]), ["none", *map(str, range(1, accuracy.shape[1]))])
-        axes.set_xlabel("damage")
+        axes.set_xticks(range(severities), ["none", *map(str, range(1, severities))])
+        axes.set_xlabel("severity")
     _legend(left)
     return figure
 
 
-def truth_figure(true: npt.NDArray[np.float64], said: npt.NDArray[np.float64]) -> Figure:
-    """Confidence against the true probability, which is known for drawn pictures.
+def truth_figure(truth: Truth, name: str) -> Figure:
+    """Confidence by true probability, photo by photo and on average.
 
     Args:
-        true: `[N]`.
-        said: `[N]`.
+        truth: of synthetic pictures.
+        name: of the second class, whose probability it is.
     """
     figure = _figure(4.6, 4.0)
     axes = figure.add_subplot()
     _plain(axes)
     axes.plot([0, 1], [0, 1], ":", color=_SOFT, linewidth=1.2)
-    axes.plot(true, said, ".", color=BLUE, markersize=3, alpha=0.35)
-    places = np.minimum((true * 10).astype(int), 9)
-    used = np.unique(places)
+    axes.plot(truth.probability, truth.confidence, ".", color=BLUE, markersize=3, alpha=0.35)
+    bins = np.minimum((truth.probability * 10).astype(int), 9)
+    used = np.unique(bins)
     axes.plot(
-        [true[places == place].mean() for place in used],
-        [said[places == place].mean() for place in used],
+        [truth.probability[bins == number].mean() for number in used],
+        [truth.confidence[bins == number].mean() for number in used],
         "s-", color=ORANGE, markersize=5, label="mean",
     )  # fmt: skip
-    axes.set(xlabel="true probability of dog", ylabel="confidence in dog")
+    axes.set(xlabel=f"true probability of {name}", ylabel=f"confidence in {name}")
     _legend(axes, "upper left")
     return figure
 
 
-def svg(figure: Figure, alt: str) -> str:
-    """A figure as SVG for a page: it takes the page's colours, and says what it shows."""
+def bars_figure(names: Sequence[str], counts: Sequence[int], xlabel: str) -> Figure:
+    """A bar chart with the count above each bar."""
+    figure = _figure(5.6, 2.4)
+    axes = figure.add_subplot()
+    _plain(axes)
+    bars = axes.bar(names, counts, color=BLUE, width=0.75)
+    axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, color=_SOFT, padding=2)
+    axes.set(xlabel=xlabel, ylabel="photos")
+    axes.margins(y=0.15)
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def svg(figure: Figure, alt: str) -> Markup:
+    """A figure as SVG for a page: it takes the page's colours, and `alt` describes it.
+
+    The text stays text, so a reader can select and search it.
+    """
     import matplotlib as mpl
 
-    packed = io.StringIO()
-    # Names within a figure must not meet those of another on the same page.
+    buffer = io.StringIO()
+    # The salt keeps the ids of clip paths and markers apart from those of other figures.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
-        figure.savefig(packed, format="svg", transparent=True, metadata={"Date": None})
-    text = packed.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Several figures on a page all have a figure_1; only what is referred to needs its name.
+    # Groups have ids such as figure_1 in every figure, and nothing refers to them.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     for colour, variable in _ON_THE_PAGE.items():
         text = text.replace(colour, variable)
-    from html import escape
-
-    return text.replace("<svg", f'<svg class="plot" role="img" aria-label="{escape(alt)}"', 1)
+    attributes = Markup('<svg class="plot" role="img" aria-label="{}"').format(alt)
+    return Markup(text.replace("<svg", attributes, 1))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -288,10 +290,10 @@ def _legend(axes: Axes, where: Literal["best", "upper left", "lower right"] = "b
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
 
 
-def _filled(
-    axes: Axes, values: Logits, edges: Sequence[float], colour: str, hatch: str, label: str
+def _histogram(
+    axes: Axes, values: Floats, edges: Sequence[float], colour: str, hatch: str, label: str
 ) -> None:
-    """A histogram that others can be seen through."""
+    """A histogram through which another one can be seen."""
     axes.hist(
         values, edges, histtype="stepfilled", facecolor=(colour, 0.3), edgecolor=colour,
         hatch=hatch, linewidth=1.2, label=label,

@@ -1,4 +1,4 @@
-"""Whether a promised error rate is kept on labelled photos."""
+"""Check on labelled photos whether conformal prediction meets its error rate."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import prediction_set, quantile
+from catordog.evaluation.intervals import wilson
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRateCheck:
-    """How a promised error rate came out; all are shares of the photos, 0…1.
+    """How an error rate turned out; all values are fractions of the photos, 0…1.
 
     Attributes:
-        error_rate: what was promised at most.
-        missed: photos whose right class was not kept.
-        missed_ci95: Wilson's 95 % interval of it.
-        answered: photos with one class kept.
+        error_rate: the error budget: the highest acceptable fraction of misses.
+        missed: photos whose prediction set lacks the right class.
+        missed_ci95: Wilson's 95 % interval of that fraction.
+        answered: photos with one class in their prediction set.
         not_sure: photos with several.
         neither: photos with none.
     """
@@ -39,19 +40,17 @@ def check_error_rate(
     confidences: npt.NDArray[np.float64],
     labels: npt.NDArray[np.integer[Any]],
 ) -> ErrorRateCheck:
-    """Hold a promised error rate against photos whose labels are known.
+    """Compare an error budget with the errors on photos whose labels are known.
 
     Args:
-        scores: of `nonconformity`, of the photos that the promise is learnt from.
-        error_rate: the promise, 0…1.
+        scores: `nonconformity` of the calibration photos.
+        error_rate: the error budget, 0…1.
         confidences: of other photos, `[N, C]`.
-        labels: theirs, `[N]`.
+        labels: of the same photos, `[N]`.
     """
-    from catordog.evaluation.intervals import wilson
-
-    possible = prediction_set(confidences, quantile(scores, error_rate))
-    missed = int((~possible[np.arange(len(labels)), labels]).sum())
-    sizes = possible.sum(axis=1)
+    sets = prediction_set(confidences, quantile(scores, error_rate))
+    missed = int((~sets[np.arange(len(labels)), labels]).sum())
+    sizes = sets.sum(axis=1)
     return ErrorRateCheck(
         error_rate=error_rate,
         missed=missed / len(labels),
