@@ -18,7 +18,7 @@ import numpy as np
 import catordog
 from catordog.commands.demo import MORPHED, NEW_SEED
 from catordog.confidence import format_percent
-from catordog.evaluation.metrics import reliability
+from catordog.evaluation.curves import reliability
 from catordog.photos import synthetic
 
 if TYPE_CHECKING:

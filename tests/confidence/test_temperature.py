@@ -12,8 +12,10 @@ from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import LEAST, MOST, fit_temperature, log_loss
 from catordog.errors import CatordogError
 from catordog.evaluation.alternatives import _isotonic, _vector, alternatives
+from catordog.evaluation.curves import reliability, risk_coverage
 from catordog.evaluation.intervals import wilson
-from catordog.evaluation.metrics import measure, reliability, risk_coverage
+from catordog.evaluation.metrics import measure
+from catordog.evaluation.predictions import Predictions
 
 
 def honest_logits(n: int, classes: int = 2, seed: int = 0, spread: float = 2.0):
@@ -169,7 +171,7 @@ class TestFiguresAgainstAnIndependentLibrary:
     def test_calibration_errors(self, classes):
         logits, labels = honest_logits(3000, classes, seed=3)
         logits = 2 * logits
-        metrics = measure(logits, labels, tuple("abcd"[:classes]))
+        metrics = measure(Predictions(tuple("abcd"[:classes]), labels, logits))
         p, y = torch.from_numpy(softmax(logits)), torch.from_numpy(labels)
         top = multiclass_calibration_error(p, y, classes, n_bins=15, norm="l1")
         assert metrics.ece == pytest.approx(float(top), abs=1e-6)
@@ -181,7 +183,7 @@ class TestFiguresAgainstAnIndependentLibrary:
 
     def test_equal_mass_bins_hold_equally_many_photos(self):
         logits, labels = honest_logits(1500, seed=4)
-        metrics = measure(3 * logits, labels, ("a", "b"))
+        metrics = measure(Predictions(("a", "b"), labels, 3 * logits))
         confidence = softmax(3 * logits).max(axis=1)
         right = softmax(3 * logits).argmax(axis=1) == labels
         order = np.argsort(confidence, kind="stable")
@@ -193,7 +195,8 @@ class TestIntervals:
     def test_they_hold_the_figures_and_narrow_with_more_photos(self):
         widths = []
         for n in (400, 6400):
-            metrics = measure(*honest_logits(n, seed=9), ("a", "b"))
+            logits, labels = honest_logits(n, seed=9)
+            metrics = measure(Predictions(("a", "b"), labels, logits))
             for name in ("nll", "brier"):
                 low, high = metrics.ci95[name]
                 assert low < getattr(metrics, name) < high
@@ -202,7 +205,7 @@ class TestIntervals:
 
     def test_the_interval_of_the_loss_is_that_of_a_mean(self):
         logits, labels = honest_logits(2000, seed=2)
-        metrics = measure(logits, labels, ("a", "b"))
+        metrics = measure(Predictions(("a", "b"), labels, logits))
         losses = log_loss(softmax(logits), labels)
         half = 1.96 * losses.std() / len(losses) ** 0.5
         low, high = metrics.ci95["nll"]

@@ -1,4 +1,4 @@
-"""Wrong labels and strangers, found from features."""
+"""Wrong labels and out-of-distribution photos are found from features."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_planted_wrong_labels_come_first_with_the_right_suggestion(features):
     assert np.allclose(confidences.sum(1), 1)
     suspects, estimate = suspect_labels(confidences, labels)
     first = suspects[: len(wrong)]
-    assert len({suspect.place for suspect in first} & wrong) >= 0.9 * len(wrong)
-    assert sum(suspect.suggested == truth[suspect.place] for suspect in first) >= 0.9 * len(wrong)
+    assert len({suspect.index for suspect in first} & wrong) >= 0.9 * len(wrong)
+    assert sum(suspect.suggested == truth[suspect.index] for suspect in first) >= 0.9 * len(wrong)
     assert [s.score for s in suspects] == sorted((s.score for s in suspects), reverse=True)
     assert 0.7 * len(wrong) <= estimate <= 1.5 * len(wrong)
 
 
-def test_copies_never_judge_each_other():
-    """Features that say nothing: only who has seen a copy could know the label."""
+def test_copies_are_never_predicted_from_each_other():
+    """Features are random, so only a classifier fitted on a copy can know the label."""
     random = np.random.default_rng(1)
     points = np.repeat(random.normal(size=(300, 600)), 2, axis=0).astype(np.float32)
     labels = np.repeat(random.integers(0, 2, 300), 2)
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_confidences(features):
     assert np.array_equal(one, two)
 
 
-def test_a_point_in_another_direction_is_the_strangest(features):
+def test_a_point_in_another_direction_has_the_highest_ood_score(features):
     points = np.concatenate([features[0], [np.full(16, -9, np.float32)]])
     scores = ood_scores(points)
     assert scores.argmax() == 1200
@@ -58,15 +58,15 @@ def test_a_point_in_another_direction_is_the_strangest(features):
     assert (scores <= 2).all()
 
 
-def test_strangeness_is_the_mean_cosine_distance_of_the_ten_nearest_others():
+def test_the_ood_score_is_the_mean_cosine_distance_of_the_ten_nearest_neighbours():
     points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
-    levelled = np.sign(points) * np.sqrt(np.abs(points))
-    unit = levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+    rooted = np.sign(points) * np.sqrt(np.abs(points))
+    unit = rooted / np.linalg.norm(rooted, axis=1, keepdims=True)
     distances = np.sort(1 - unit @ unit.T, axis=1)[:, 1:11]  # the first is itself
     assert ood_scores(points) == pytest.approx(distances.mean(axis=1), abs=1e-6)
 
 
-def test_of_many_photos_some_are_the_neighbours_drawn_by_the_seed(monkeypatch):
+def test_with_many_photos_the_seed_draws_the_neighbours(monkeypatch):
     monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 30)
     points = np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32)
     one, same, other = (ood_scores(points, seed) for seed in (0, 0, 1))

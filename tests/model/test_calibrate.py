@@ -104,7 +104,7 @@ class TestErrorRate:
         words = ["evaluate", str(drawn_run.checkpoint), "--data", "drawn", "--json", str(file)]
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert "where 1.00% was promised" in out
+        assert "with an error budget of 1.00%" in out
         found = json.loads(file.read_text())
         assert [promise["error_rate"] for promise in found["promises"]] == [0.01, 0.05]
         for promise in found["promises"]:

@@ -104,6 +104,7 @@ def _classwise_ece(found: Predictions) -> Floats:
 
 
 def _auroc(found: Predictions) -> float | None:
+    """Of the second of two classes; the mean of each class against the rest if there are more."""
     from sklearn.metrics import roc_auc_score
 
     count = len(found.classes)
@@ -122,7 +123,7 @@ def _aurc(found: Predictions) -> float:
 METRICS = (
     Metric(
         "accuracy", "accuracy", percent, "higher", _accuracy,
-        "the fraction of photos whose top class is the label",
+        "the fraction of photos whose predicted class is the label",
     ),
     Metric(
         "nll", "loss (NLL)", "{:.4f}".format, "lower", _nll,
@@ -147,12 +148,11 @@ METRICS = (
     ),
     Metric(
         "auroc", "AUROC", "{:.4f}".format, "higher", _auroc,
-        "area under the ROC curve, the mean over classes if there are more than two; 0.5 is chance",
+        "area under the ROC curve; 0.5 is chance",
     ),
     Metric(
         "aurc", "AURC", "{:.4f}".format, "lower", _aurc,
-        "area under the risk-coverage curve: the mean error rate among the most confident photos "
-        "(Geifman et al. 2019)",
+        "area under the risk-coverage curve (Geifman et al. 2019); 0 is perfect",
     ),
 )  # fmt: skip
 """All metrics, in the order in which reports list them."""

@@ -55,7 +55,7 @@ def report(result: Audit) -> str:
             shown = [f"  {line}" for line in section.lines[:SHOWN_IN_TEXT]]
             parts.append("\n".join([section.name, *shown, *more]))
     if result.model is None:
-        parts.append("to find wrong labels and photos of no class, give a model: --model best.ckpt")
+        parts.append("To find wrong labels and photos of no class, give a model: --model best.ckpt")
     return "\n\n".join(parts)
 
 

@@ -84,7 +84,7 @@ def _accuracy(pair: Pair, a: str, b: str) -> str:
     if pair.accuracies_differ:
         better = b if pair.accuracy_difference > 0 else a
         return f"{better} is more accurate ({evidence})"
-    words = f"no significant difference in accuracy between {a} and {b} ({evidence})"
+    words = f"No significant difference in accuracy between {a} and {b} ({evidence})"
     if max(map(abs, pair.accuracy_ci95)) > TOO_FEW:
         words += f": {pair.n:,} photos are too few to tell"
     return words

@@ -56,7 +56,7 @@ def figures_of(found: Predictions) -> dict[str, Figure]:
 
 def reliability_figure(found: Predictions) -> Figure:
     """Accuracy by confidence, before and after calibration, above histograms of confidence."""
-    figure = _figure(7.4, 4.2)
+    figure = _figure(6.6, 4.2)
     rows = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
     titles = ("before calibration", f"after calibration (temperature {found.temperature:.2f})")
     for column, (title, each) in enumerate(zip(titles, (found.uncalibrated, found), strict=True)):
@@ -89,7 +89,7 @@ def _reliability(axes: Axes, bins: Sequence[Bin], classes: int) -> None:
 
 def margins_figure(found: Predictions) -> Figure:
     """Margins of the logits by class; with more than two classes, of right and wrong photos."""
-    figure = _figure(7.4, 3.2)
+    figure = _figure(6.6, 3.2)
     axes = figure.add_subplot()
     _plain(axes)
     classes, logits = found.classes, found.logits
@@ -125,7 +125,7 @@ def margins_figure(found: Predictions) -> Figure:
 
 def confidence_figure(found: Predictions) -> Figure:
     """Histograms of the confidence, of right and of wrong photos."""
-    figure = _figure(7.4, 3.0)
+    figure = _figure(6.6, 3.0)
     axes = figure.add_subplot()
     _plain(axes)
     edges = np.linspace(1 / len(found.classes), 1, 26).tolist()
@@ -142,28 +142,22 @@ def confidence_figure(found: Predictions) -> Figure:
 
 def risk_figure(found: Predictions) -> Figure:
     """The error rate among the most confident photos, as more and more of them are answered."""
-    figure = _figure(7.4, 3.0)
+    figure = _figure(6.6, 3.0)
     axes = figure.add_subplot()
     _plain(axes)
     coverage, risk = risk_coverage(found.confidences, found.labels)
     axes.plot(100 * coverage, 100 * risk, color=BLUE, linewidth=1.8)
-    labels: list[tuple[float, float, str]] = []
     for target, marker in zip(COVERAGE_TARGETS, ("o", "s", "^"), strict=True):
         reached = np.flatnonzero(risk <= 1 - target + 1e-12)
         if len(reached):
             x, y = 100 * coverage[reached[-1]], 100 * risk[reached[-1]]
-            axes.plot(x, y, marker, color=ORANGE, markersize=7)
-            labels.append((x, y, f"{100 * target:g} % right on {x:.0f} %"))
-    top = max(1.0, 115 * float(risk.max()))
-    for number, (x, y, text) in enumerate(sorted(labels, key=lambda label: label[1])):
-        # Labels of targets that are reached at about the same coverage would overlap.
-        axes.annotate(
-            text, (x, y), (2, top * (0.42 + 0.17 * number)), ha="left", fontsize=8, color=_INK,
-            arrowprops={"arrowstyle": "-", "color": _SOFT, "linewidth": 0.6},
-        )  # fmt: skip
+            label = f"{100 * target:g} % right on the most confident {x:.0f} %"
+            axes.plot(x, y, marker, color=ORANGE, markersize=7, label=label)
     axes.set(xlabel="coverage: photos answered, the most confident first, %", ylabel="errors, %")
     axes.set_xlim(0, 101)
-    axes.set_ylim(0, top)
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.15)
+    _legend(axes)
     return figure
 
 
@@ -186,14 +180,13 @@ def roc_figure(found: Predictions) -> Figure:
         colour = (BLUE, ORANGE)[number % 2]
         axes.plot(false, true, styles[number // 2 % 4], color=colour, label=found.classes[label])
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-    if axes.get_legend_handles_labels()[0]:
-        _legend(axes, "lower right")
+    _legend(axes, "lower right")
     return figure
 
 
 def corruption_figure(result: Robustness) -> Figure:
     """Accuracy and calibration error by the severity of a corruption."""
-    figure = _figure(7.4, 3.0)
+    figure = _figure(6.6, 3.0)
     left, right = figure.subplots(1, 2)
     severities = result.accuracy.shape[1]
     panels = ((left, result.accuracy, "accuracy, %"), (right, result.ece, "ECE, %"))
@@ -287,14 +280,15 @@ def _plain(axes: Axes) -> None:
 
 
 def _legend(axes: Axes, where: Literal["best", "upper left", "lower right"] = "best") -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
 
 
 def _histogram(
     axes: Axes, values: Floats, edges: Sequence[float], colour: str, hatch: str, label: str
 ) -> None:
-    """A histogram through which another one can be seen."""
+    """A histogram through which another one can be seen: hatched, or else lightly filled."""
     axes.hist(
-        values, edges, histtype="stepfilled", facecolor=(colour, 0.3), edgecolor=colour,
-        hatch=hatch, linewidth=1.2, label=label,
+        values, edges, histtype="stepfilled", facecolor="none" if hatch else (colour, 0.3),
+        edgecolor=colour, hatch=hatch, linewidth=1.2, label=label,
     )  # fmt: skip

@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
         template: its file name.
         values: what it needs; a missing one is an error.
     """
-    return _environment().get_template(template).render(SHOWN=SHOWN_ON_PAGE, **values)
+    return _environment().get_template(template).render(**values)
 
 
 @cache
@@ -45,6 +45,7 @@ def _environment() -> Environment:
     environment.filters["count"] = "{:,}".format
     environment.filters["percent"] = lambda fraction, digits=1: f"{100 * fraction:.{digits}f} %"
     environment.filters["confidence"] = format_confidence
+    environment.globals["SHOWN"] = SHOWN_ON_PAGE
     environment.globals["thumbnail_of"] = thumbnail_of
     return environment
 
