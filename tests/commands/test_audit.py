@@ -1,4 +1,4 @@
-"""`catordog audit`, and `--exclude`, which takes what it writes."""
+"""`catordog audit` finds problems in a folder; its fix list is for `--exclude`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from catordog.cli import main
+from catordog.evaluation.audit import audit
 from conftest import jpeg, picture, save, write_folder
 
 
@@ -54,7 +55,7 @@ def short(groups):
     return [{"/".join(path.split("/")[-2:]) for path in group} for group in groups]
 
 
-def test_exact_copies_near_copies_and_contradictions_are_told_apart(audited):
+def test_exact_copies_near_copies_and_contradictions_are_separate_lists(audited):
     facts = audited[0]
     assert short(facts["exact_copies"]) == [
         {"Cat/0.jpg", "Cat/copy.jpg"},
@@ -94,15 +95,15 @@ def test_the_counts_add_up(audited):
     assert facts["suspect_labels"] == facts["neither"] == []
 
 
-def test_people_read_the_same_in_short(audited):
+def test_the_text_summarises_the_findings(audited):
     out = audited[3].out
     assert re.search(r"contradictions +1 ", out)
     assert re.search(r"unreadable +3 ", out)
-    assert "copies: a split at random" in out
+    assert "4 groups of copies: a random split" in out
     assert "--model" in out
 
 
-def test_the_page_stands_alone_and_escapes_names(audited):
+def test_the_page_is_self_contained_and_escapes_names(audited):
     page = audited[1].read_text("utf-8")
     assert "&lt;b&gt;page &amp; more.jpg" in page
     assert "<b>page" not in page
@@ -116,7 +117,7 @@ def test_the_page_stands_alone_and_escapes_names(audited):
     assert order == sorted(order)
 
 
-def test_what_is_left_after_excluding_the_fix_list_is_clean(audited, dirty, tmp_path, capsys):
+def test_without_the_photos_of_the_fix_list_the_folder_is_clean(audited, dirty, tmp_path, capsys):
     rows = list(csv.DictReader(audited[2].open(encoding="utf-8")))
     assert len(rows) == len({row["path"] for row in rows})
     assert {"path", "label", "suggested", "reason"} == set(rows[0])
@@ -131,17 +132,21 @@ def test_what_is_left_after_excluding_the_fix_list_is_clean(audited, dirty, tmp_
         assert re.search(rf"{name} +0 ", out), out
 
 
-def test_a_clean_folder_has_nothing_to_complain_about(tmp_path, capsys):
+def test_python_gets_the_same_findings_as_the_command(audited, dirty):
+    assert json.loads(json.dumps(audit(str(dirty)).to_dict())) == audited[0]
+
+
+def test_a_clean_folder_has_no_findings(tmp_path, capsys):
     write_folder(tmp_path / "clean", {f"{'cd'[i % 2]}/{i}.jpg": photo(i) for i in range(8)})
     page = tmp_path / "a.html"
     assert main(["audit", "--data", str(tmp_path / "clean"), "--html", str(page)]) == 0
-    assert "Nothing to complain about" in page.read_text("utf-8")
-    assert "copies: a split" not in capsys.readouterr().out
+    assert "No problems found" in page.read_text("utf-8")
+    assert "of copies" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
 def mislabelled(tmp_path_factory):
-    """500 drawn photos, of which 15 have the wrong label, and a chequered board."""
+    """500 synthetic pictures, of which 15 have the wrong label, and a chequered board."""
     root = tmp_path_factory.mktemp("mislabelled")
     planted = set()
     for i in range(500):
@@ -155,7 +160,7 @@ def mislabelled(tmp_path_factory):
     return root / "pets", planted
 
 
-def test_a_model_finds_wrong_labels_and_what_shows_no_class(
+def test_a_model_finds_wrong_labels_and_photos_of_no_class(
     mislabelled, drawn_run, catordog, tmp_path
 ):
     pets, planted = mislabelled
@@ -179,7 +184,7 @@ def test_a_model_finds_wrong_labels_and_what_shows_no_class(
     assert 'id="suspects"' in (tmp_path / "a.html").read_text("utf-8")
 
 
-def test_evaluation_shows_the_accuracy_with_and_without_the_excluded(
+def test_evaluate_reports_the_accuracy_with_and_without_the_excluded_photos(
     mislabelled, drawn_run, catordog, tmp_path
 ):
     pets, planted = mislabelled
@@ -197,7 +202,7 @@ def test_evaluation_shows_the_accuracy_with_and_without_the_excluded(
     assert facts["excluded"] == len(planted)
     assert facts["n"] == 501 - len(planted)
     right = facts["accuracy"] * facts["n"]
-    # The network is right about pictures whose labels are wrong, and so loses by them.
+    # The network predicts the true class of mislabelled pictures, which counts as a mistake.
     assert facts["accuracy"] > facts["accuracy_with_excluded"] >= right / 501
     assert f"with the {len(planted)} excluded photos" in ended.out
 
@@ -221,8 +226,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert says in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_real_photos_flaws_are_found(shared_photos, tmp_path):
-    """Every copy and contradiction that is known to be in the zip."""
+def test_known_problems_of_the_real_photos_are_found(shared_photos, tmp_path):
+    """Every known copy and contradiction in the zip."""
     data = shared_photos / "dogs-vs-cats-200px.zip"
     assert main(["audit", "--data", str(data), "--json", str(tmp_path / "a.json")]) == 0
     facts = json.loads((tmp_path / "a.json").read_text("utf-8"))

@@ -10,8 +10,8 @@ from catordog.confidence.conformal import nonconformity, prediction_set, quantil
 from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
-from catordog.evaluation.intervals import wilson
 from catordog.evaluation.error_rate_check import check_error_rate
+from catordog.evaluation.intervals import wilson
 from confidence.test_temperature import honest_logits
 
 

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from catordog.cli import main
+from catordog.evaluation.metrics import METRICS
 from catordog.photos.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from catordog.photos.synthetic import draw
+from catordog.report.shown import EXPLAINED
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -39,7 +41,7 @@ def browse(page, *options: str) -> str:
 
 
 class Reader(HTMLParser):
-    """Collects what a page asks for, and what its pictures say to those who can't see them."""
+    """Collects the requests of a page, its ids, and its pictures without a description."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,39 +62,53 @@ class Reader(HTMLParser):
             self.silent.append(tag)
 
 
-def test_it_is_self_contained_and_every_picture_has_words(evaluated):
+def test_it_is_self_contained_and_every_picture_has_a_description(evaluated):
     reader = Reader()
     reader.feed(evaluated[0].read_text("utf-8"))
     assert not reader.silent
     assert all(asked.startswith(("data:", "#")) for asked in reader.asked)
-    assert len(reader.ids) == len(set(reader.ids))  # figures don't take each other's parts
+    assert len(reader.ids) == len(set(reader.ids))  # figures don't use each other's parts
 
 
-def test_the_verdict_comes_first_and_each_figure_has_a_sentence(evaluated):
+def test_the_verdict_comes_first_and_each_section_is_explained(evaluated):
     text = evaluated[0].read_text("utf-8")
-    verdict = text.index("are right</b>")
-    assert verdict < text.index("<svg")
-    assert text.index("confidences can") < text.index("<svg")
-    sections = re.findall(r'<section id="([^"]+)"><h2>[^<]+</h2><p class="soft">([^<]+)</p>', text)
-    names = "reliability margins confidence risk roc confusion mistakes unsure neither damage truth"
-    assert {*names.split(), "figures"} == {name for name, _ in sections}
+    verdict = text.index("of the predictions are right</b>")
+    assert verdict < text.index("Its confidence is") < text.index("<svg")
+    sections = re.findall(
+        r'<section id="([^"]+)"><h2>[^<]+</h2>\s*<p class="soft">([^<]+)</p>', text
+    )
+    names = "reliability margins confidence risk roc confusion mistakes unsure ood robustness truth"
+    assert [*names.split(), "metrics"] == [name for name, _ in sections]
     assert all(len(words) > 10 for _, words in sections)
 
 
-def test_drawn_pictures_are_held_against_the_truth(evaluated):
+def test_the_table_of_contents_links_to_every_section(evaluated):
+    text = evaluated[0].read_text("utf-8")
+    links = re.findall(r'<a href="#([^"]+)">', text)
+    assert links == re.findall(r'<section id="([^"]+)">', text)
+
+
+def test_every_metric_is_in_the_table(evaluated):
+    text = evaluated[0].read_text("utf-8")
+    for metric in METRICS:
+        assert f"<td>{metric.title}</td>" in text
+        assert metric.format(evaluated[1][metric.name]) in text
+
+
+def test_synthetic_pictures_are_compared_with_their_true_probability(evaluated):
     error = evaluated[1]["truth"]
-    assert 0 < error < 0.2  # a network that says one half to all is 0.35 off
+    assert 0 < error < 0.2  # a constant confidence of one half is 0.35 off
 
 
-def test_below_the_first_mistakes_is_where_the_network_looked(evaluated):
+def test_the_first_mistakes_have_a_heat_map(evaluated):
     page = evaluated[0].read_text("utf-8")
     mistakes = page[page.index('<section id="mistakes">') : page.index('<section id="unsure">')]
-    looked = mistakes.count('alt="where the network saw a ')
-    assert looked == min(12, mistakes.count("<figure>"))
-    assert looked > 0
+    maps = mistakes.count('alt="the regions that are evidence for ')
+    assert maps == min(EXPLAINED, mistakes.count("<figure>"))
+    assert maps > 0
 
 
-def test_damage_is_measured_and_costs_accuracy(evaluated):
+def test_corruptions_are_measured_and_cost_accuracy(evaluated):
     found = evaluated[1]["damage"]
     assert found["n"] == 400
     for kind in CORRUPTIONS:
@@ -101,10 +117,11 @@ def test_damage_is_measured_and_costs_accuracy(evaluated):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_more_damage_is_further_from_the_photo(kind):
+def test_a_higher_severity_is_further_from_the_photo(kind):
     pixels = np.asarray(draw(3, size=96).image)
     distance = [
-        np.abs(corrupt(pixels, kind, degree).astype(float) - pixels).mean() for degree in SEVERITIES
+        np.abs(corrupt(pixels, kind, severity).astype(float) - pixels).mean()
+        for severity in SEVERITIES
     ]
     assert 0 < distance[0] < distance[1] < distance[2]
     assert (corrupt(pixels, kind, 2, seed=5) == corrupt(pixels, kind, 2, seed=5)).all()
@@ -112,7 +129,7 @@ def test_more_damage_is_further_from_the_photo(kind):
 
 @in_a_browser
 def test_nothing_is_wider_than_a_phone(evaluated):
-    """The browser draws the page at a phone's width, and its right margin stays empty."""
+    """At the width of a phone, the right margin of the page stays empty."""
     page = evaluated[0]
     for width, name in ((390, "phone"), (1200, "desk")):
         file = page.parent / f"{name}.png"
@@ -129,7 +146,6 @@ def test_it_follows_a_dark_screen(evaluated):
     page = evaluated[0]
     light, dark = page.parent / "light.png", page.parent / "dark.png"
     browse(page, "--window-size=800,1200", f"--screenshot={light}")
-    # A browser without a setting of the system's is told by its own: 1 is dark.
     browse(
         page, "--window-size=800,1200", f"--screenshot={dark}",
         "--blink-settings=preferredColorScheme=0",

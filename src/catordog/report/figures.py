@@ -230,7 +230,7 @@ def truth_figure(truth: Truth, name: str) -> Figure:
 
 def bars_figure(names: Sequence[str], counts: Sequence[int], xlabel: str) -> Figure:
     """A bar chart with the count above each bar."""
-    figure = _figure(5.6, 2.4)
+    figure = _figure(6.6, 2.4)
     axes = figure.add_subplot()
     _plain(axes)
     bars = axes.bar(names, counts, color=BLUE, width=0.75)

@@ -3,7 +3,7 @@
 SHOWN_IN_TEXT = 8
 """Lines of a list on the terminal."""
 
-SHOWN_ON_PAGE = 48
+SHOWN_ON_PAGE = 36
 """Thumbnails, or groups of them, in a section of a page."""
 
 EXPLAINED = 12
