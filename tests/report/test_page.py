@@ -30,6 +30,10 @@ def test_a_figure_escapes_its_words():
     assert "&lt;b&gt;" in drawing
 
 
+def test_a_name_with_dollar_signs_is_no_formula():
+    assert "$\\frac$" in svg(bars_figure([r"$\frac$"], [3], "x"), "chart")
+
+
 def test_two_figures_on_a_page_share_no_id():
     import re
 

@@ -13,7 +13,7 @@ under several labels; with --model also wrong labels, and photos that show none 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
-    parser.add_argument("--model", metavar="M", help="a model whose features judge the labels")
+    parser.add_argument("--model", metavar="M", help="a model whose features check the labels")
     parser.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
     parser.add_argument("--json", metavar="F", help="write the findings to this file")
     parser.add_argument(

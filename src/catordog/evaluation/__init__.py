@@ -1,1 +1,1 @@
-"""How good a model or a dataset is, as plain data classes."""
+"""Measure how good a model or a dataset is; results are data classes."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError
-from catordog.evaluation.evaluate import Evaluation, Model, evaluate
+from catordog.evaluation.evaluate import Evaluation, Model, evaluate, model_name
 from catordog.evaluation.intervals import bootstrap, centred_interval, wilson
 from catordog.evaluation.metrics import FEW_PHOTOS, ece_terms
 from catordog.model.classifier import Classifier, load
@@ -162,12 +162,9 @@ def compare(
     classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
     _check_comparable(models, classifiers, split)
     results = [
-        evaluate(
-            classifier, data, split, exclude=exclude, rules=rules,
-            name=None if isinstance(model, Classifier) else str(model or "bundled"),
-        )
+        evaluate(classifier, data, split, exclude=exclude, rules=rules, name=model_name(model))
         for model, classifier in zip(models, classifiers, strict=True)
-    ]  # fmt: skip
+    ]
     predicted = np.stack([result.predicted for result in results])
     highest = np.stack([result.confidence for result in results]).max(axis=0)
     differ = np.flatnonzero((predicted != predicted[0]).any(axis=0))
@@ -181,16 +178,16 @@ def compare(
 def _check_comparable(
     models: Sequence[Model], classifiers: Sequence[Classifier], split: str
 ) -> None:
-    first = classifiers[0]
-    for model, other in zip(models, classifiers, strict=True):
+    first, names = classifiers[0], [model_name(model) for model in models]
+    for name, other in zip(names, classifiers, strict=True):
         if other.classes != first.classes:
             raise CatordogError(
-                f"{model} knows {', '.join(other.classes)}, and {models[0]} knows "
+                f"{name} knows {', '.join(other.classes)}, and {names[0]} knows "
                 f"{', '.join(first.classes)}: models of different classes can't be compared"
             )
         if other.model.split_fractions != first.model.split_fractions and split != "all":
             raise CatordogError(
-                f"{model} and {models[0]} held out different photos "
+                f"{name} and {names[0]} held out different photos "
                 f"({other.model.split_fractions} and {first.model.split_fractions}), so one was "
                 "trained on photos that test the other: give photos that neither was trained on, "
                 "with --split all"

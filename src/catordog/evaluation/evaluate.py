@@ -161,9 +161,9 @@ def evaluate(
         CatordogError: the data has no such split, other classes, or no readable photo; or the
             model can't do what was asked.
 
-    >>> result = evaluate(None, "drawn:n=200,seed=1", "all")
-    >>> result.metrics.n, result.metrics.accuracy > 0.5
-    (200, True)
+    >>> result = evaluate("bundled", "drawn:n=20,seed=1", "all")
+    >>> result.metrics.n, result.confidences.shape
+    (20, (20, 2))
     """
     classifier = model if isinstance(model, Classifier) else load(model)
     for error_rate in error_rates or ():
@@ -223,11 +223,11 @@ def _predict(
 
 
 def _ood_scores(
-    classifier: Classifier, outputs: Sequence[Output], kept: npt.NDArray[np.bool_]
+    classifier: Classifier, outputs: Sequence[Output], chosen: npt.NDArray[np.bool_]
 ) -> Floats | None:
     if classifier.model.ood is None:
         return None
-    return np.array([output.ood_score for output in outputs], dtype=np.float64)[kept]
+    return np.array([output.ood_score for output in outputs], dtype=np.float64)[chosen]
 
 
 def _with_checks(

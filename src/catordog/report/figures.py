@@ -96,7 +96,7 @@ def margins_figure(found: Predictions) -> Figure:
     if len(classes) == 2:
         margin = logits[:, 1] - logits[:, 0]
         groups = {name: margin[found.labels == label] for label, name in enumerate(classes)}
-        axes.set_xlabel(f"logit of {classes[1]} − logit of {classes[0]}")
+        axes.set_xlabel(f"logit of {_literal(classes[1])} − logit of {_literal(classes[0])}")
     else:
         ranked = np.sort(logits, axis=1)
         margin = ranked[:, -1] - ranked[:, -2]
@@ -178,7 +178,9 @@ def roc_figure(found: Predictions) -> Figure:
         score = found.logits[:, label] - np.delete(found.logits, label, axis=1).max(axis=1)
         false, true, _ = roc_curve(positive, score)
         colour = (BLUE, ORANGE)[number % 2]
-        axes.plot(false, true, styles[number // 2 % 4], color=colour, label=found.classes[label])
+        axes.plot(
+            false, true, styles[number // 2 % 4], color=colour, label=_literal(found.classes[label])
+        )
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     _legend(axes, "lower right")
     return figure
@@ -223,7 +225,9 @@ def truth_figure(truth: Truth, name: str) -> Figure:
         [truth.confidence[bins == number].mean() for number in used],
         "s-", color=ORANGE, markersize=5, label="mean",
     )  # fmt: skip
-    axes.set(xlabel=f"true probability of {name}", ylabel=f"confidence in {name}")
+    axes.set(
+        xlabel=f"true probability of {_literal(name)}", ylabel=f"confidence in {_literal(name)}"
+    )
     _legend(axes, "upper left")
     return figure
 
@@ -233,7 +237,7 @@ def bars_figure(names: Sequence[str], counts: Sequence[int], xlabel: str) -> Fig
     figure = _figure(6.6, 2.4)
     axes = figure.add_subplot()
     _plain(axes)
-    bars = axes.bar(names, counts, color=BLUE, width=0.75)
+    bars = axes.bar(list(map(_literal, names)), counts, color=BLUE, width=0.75)
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, color=_SOFT, padding=2)
     axes.set(xlabel=xlabel, ylabel="photos")
     axes.margins(y=0.15)
@@ -284,11 +288,16 @@ def _legend(axes: Axes, where: Literal["best", "upper left", "lower right"] = "b
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
 
 
+def _literal(text: str) -> str:
+    """Text in which matplotlib finds no formula: a class may be called $x$."""
+    return text.replace("$", r"\$")
+
+
 def _histogram(
     axes: Axes, values: Floats, edges: Sequence[float], colour: str, hatch: str, label: str
 ) -> None:
     """A histogram through which another one can be seen: hatched, or else lightly filled."""
     axes.hist(
         values, edges, histtype="stepfilled", facecolor="none" if hatch else (colour, 0.3),
-        edgecolor=colour, hatch=hatch, linewidth=1.2, label=label,
+        edgecolor=colour, hatch=hatch, linewidth=1.2, label=_literal(label),
     )  # fmt: skip
