@@ -208,7 +208,7 @@ def test_evaluate_reports_the_accuracy_with_and_without_the_excluded_photos(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
         (["--data", "few", "--model", "nothing.ckpt"], "nothing.ckpt"),
@@ -217,13 +217,13 @@ def test_evaluate_reports_the_accuracy_with_and_without_the_excluded_photos(
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
-    words, says, drawn_run, tmp_path, monkeypatch, capsys
+    words, message, drawn_run, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "few", {f"{'cd'[i % 2]}/{i}.jpg": photo(i) for i in range(8)})
     words = [str(drawn_run.checkpoint) if word == "MODEL" else word for word in words]
     assert main(["audit", *words]) == 2
-    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_known_problems_of_the_real_photos_are_found(shared_photos, tmp_path):

@@ -1,3 +1,5 @@
+"""Explanations by occlusion: the evidence lies on the animal, and heat maps on the photo."""
+
 from __future__ import annotations
 
 import io
@@ -18,27 +20,27 @@ from catordog.photos.preprocess import Preprocess
 from catordog.report.explanation import draw, heat
 from conftest import jpeg
 
-SIDE = 64
+SIZE = 64
 
 
 def picture_and_animal(index: int) -> tuple[Image.Image, np.ndarray]:
-    """A drawn picture, and where on it the animal is: `bool [64, 64]`."""
-    seen: list[np.ndarray] = []
+    """A synthetic picture, and the mask of the animal on it: `bool [64, 64]`."""
+    masks: list[np.ndarray] = []
     original = synthetic._Animal.draw
 
-    def spied(self) -> None:
+    def recorded(self) -> None:
         before = np.array(self.pen._image)
         original(self)
-        seen.append((np.array(self.pen._image) != before).any(axis=-1))
+        masks.append((np.array(self.pen._image) != before).any(axis=-1))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic._Animal, "draw", spied)
-        image = synthetic.draw(index, 31, size=SIDE).image
-    return image, seen[0].reshape(SIDE, 2, SIDE, 2).any(axis=(1, 3))
+        patch.setattr(synthetic._Animal, "draw", recorded)
+        image = synthetic.draw(index, 31, size=SIZE).image
+    return image, masks[0].reshape(SIZE, 2, SIZE, 2).any(axis=(1, 3))
 
 
 def enlarged(values: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(values).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +48,25 @@ def classifier(drawn_run):
     return catordog.load(drawn_run.checkpoint)
 
 
-def test_the_map_lies_on_the_animal(classifier):
-    hits, shares = [], []
+def test_the_evidence_lies_on_the_animal(classifier):
+    hits, fractions = [], []
     for index in range(60):
         image, animal = picture_and_animal(index)
         explanation = explain(classifier, image)
         found = enlarged(explanation.maps[explanation.prediction.label])
         hits.append(animal.flat[found.argmax()])
-        shares.append((found.clip(0) * animal).sum() / found.clip(0).sum())
+        fractions.append((found.clip(0) * animal).sum() / found.clip(0).sum())
     assert np.mean(hits) >= 0.95
-    assert np.mean(shares) > 0.7
+    assert np.mean(fractions) > 0.7
 
 
-def test_random_weights_destroy_the_map(classifier):
-    """The sanity check of Adebayo et al. (2018): what survives it would be edges, not reasons."""
+def test_random_weights_give_an_unrelated_map(classifier):
+    """Sanity check of Adebayo et al. (2018): a map that survives it shows edges, not evidence."""
     alike = []
     for index in range(20):
         torch.manual_seed(index)
-        network = build_network("residual", 2, size=SIDE)
-        untrained = Classifier(TorchBackend(network, SIDE), classifier.model)
+        network = build_network("residual", 2, size=SIZE)
+        untrained = Classifier(TorchBackend(network, SIZE), classifier.model)
         image, _ = picture_and_animal(index)
         label = classifier.predict(image).label
         maps = [explain(each, image).maps[label].ravel() for each in (classifier, untrained)]
@@ -72,25 +74,25 @@ def test_random_weights_destroy_the_map(classifier):
     assert abs(np.mean(alike)) < 0.25
 
 
-def test_hiding_the_strongest_part_takes_more_from_the_logit_than_hiding_the_weakest(classifier):
+def test_hiding_the_strongest_region_lowers_the_logit_more_than_hiding_the_weakest(classifier):
     image, _ = picture_and_animal(2)
     explanation = explain(classifier, image)
     label = explanation.prediction.label
-    values, whole = explanation.maps[label], explanation.prediction.logits[label]
-    cell = SIDE // GRID
+    values, unchanged = explanation.maps[label], explanation.prediction.logits[label]
+    cell = SIZE // GRID
     logits = []
-    for place in (values.argmax(), values.argmin()):
-        row, column = divmod(int(place), GRID)
+    for region in (values.argmax(), values.argmin()):
+        row, column = divmod(int(region), GRID)
         box = (column * cell - 4, row * cell - 4, column * cell + 10, row * cell + 10)
         hidden = image.copy()
         hidden.paste(tuple(int(x) for x in np.asarray(image).mean(axis=(0, 1))), box)
         logits.append(float(classifier.logits(hidden)[0, classifier.classes.index(label)]))
     assert logits[0] < logits[1]
-    assert logits[0] < whole
+    assert logits[0] < unchanged
 
 
-def test_the_map_is_of_what_the_network_sees():
-    """However the photo got into its square: a corner of the map is a corner of that."""
+def test_the_heat_map_covers_the_part_of_the_photo_that_the_network_sees():
+    """For each resize rule, a corner of the map is a corner of the network's input."""
     values = np.zeros((GRID, GRID), np.float32)
     values[:3, :3] = 1
     photo = Image.new("RGB", (400, 200), (128, 128, 128))
@@ -107,30 +109,30 @@ def test_the_map_is_of_what_the_network_sees():
     left, right, top, bottom = lit("crop")  # the middle 200 × 200
     assert left == pytest.approx(100, abs=2)
     assert right == pytest.approx(150, abs=12)
-    values[1:3] = 0  # only the rim above the photo, where there is none of it
+    values[1:3] = 0  # only the padding above the photo
     assert not (np.asarray(heat(photo, values, Preprocess(64, "pad"))) != 128).any()
 
 
 class TestTheCommand:
-    def test_it_draws_three_panels_of_any_photo(self, shared_photos, tmp_path, capsys):
+    def test_it_draws_three_panels(self, shared_photos, tmp_path, capsys):
         photo = shared_photos / "oxford-iiit-pet-60" / "images" / "Abyssinian_1.jpg"
         out = tmp_path / "e.png"
         assert main(["explain", str(photo), "--out", str(out)]) == 0
-        said = capsys.readouterr()
-        assert said.out == f"{out}\n"
-        assert "cat" in said.err
+        printed = capsys.readouterr()
+        assert printed.out == f"{out}\n"
+        assert "cat" in printed.err
         with Image.open(out) as picture:
             assert picture.format == "PNG"
             assert picture.width > 2.5 * picture.height
 
-    def test_without_a_name_it_lies_here(self, tmp_path, monkeypatch):
+    def test_without_out_it_writes_into_the_current_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "a b.jpg").write_bytes(jpeg(0))
         assert main(["explain", "a b.jpg"]) == 0
         assert (tmp_path / "a b-explained.png").exists()
 
     @pytest.mark.parametrize(
-        ("words", "says"),
+        ("words", "message"),
         [
             (["gone.jpg"], "gone.jpg"),
             (["text.jpg"], "not a photo"),
@@ -138,14 +140,14 @@ class TestTheCommand:
             (["a.jpg", "--model", "gone.ckpt"], "no such file"),
         ],
     )
-    def test_wrong_usage_is_one_line(self, tmp_path, monkeypatch, capsys, words, says):
+    def test_wrong_usage_is_one_line(self, tmp_path, monkeypatch, capsys, words, message):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "text.jpg").write_bytes(b"a text")
         (tmp_path / "a.jpg").write_bytes(jpeg(0))
         assert main(["explain", *words]) == 2
-        said = capsys.readouterr().err
-        assert says in said
-        assert len(said.splitlines()) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
 
 
 def test_very_long_and_very_tall_photos_can_be_drawn(classifier):
