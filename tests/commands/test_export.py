@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import catordog
 from catordog.cli import main
-from catordog.model.backends import TorchBackend
+from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
-from catordog.model.export import to_onnx
+from catordog.model.export.onnx import to_onnx
 from catordog.model.info import ModelInfo
 from catordog.model.networks import build_network
 from catordog.photos.preprocess import Preprocess

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 import catordog
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends import TorchBackend
+from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.photos.synthetic import draw
 from conftest import jpeg

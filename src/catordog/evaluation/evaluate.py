@@ -13,9 +13,9 @@ import numpy.typing as npt
 from catordog.confidence.softmax import softmax
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
-from catordog.evaluation.class_matching import match_classes
 from catordog.evaluation.metrics import Metrics, measure
 from catordog.evaluation.promises import ErrorRateCheck, check_error_rate
+from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, Output
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
