@@ -33,6 +33,13 @@ MOST_SCORES = 10_000
 Batches = Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 """Photos `uint8 [N, S, S, 3]` with their labels `[N]`."""
 
+_PHOTOS = {
+    "train": "training photos",
+    "val": "validation photos",
+    "test": "test photos",
+    "all": "photos of all splits",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -103,8 +110,7 @@ def calibrate(
         info(f"--split {split} includes training photos: confidence fitted to them is too high")
     failures: list[PhotoError] = []
     batches = _read(photos, classifier, indices, failures)
-    what = "photos" if split == "all" else f"{split} photos"
-    return _calibrate(Path(model), classifier, batches, what, failures)
+    return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures)
 
 
 def calibrate_on(path: Path, batches: Batches) -> Calibration:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Any
 
 from catordog.errors import CatordogError
-from catordog.model.backends import Floats
+from catordog.model.backends import Floats, watch_forks
 
 
 class OnnxBackend:
@@ -25,15 +26,16 @@ class OnnxBackend:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._session = _session(data)
-        self._process = os.getpid()
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        session = _session(data)
+        self._session: Any = session
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         self._outputs = [output.name for output in outputs]
         if len(inputs) != 1 or self._outputs[:1] != ["logits"]:
             raise CatordogError("not written by 'catordog export' (no output 'logits')")
         self._input = inputs[0].name
         self.shapes = [inputs[0].shape, *(output.shape for output in outputs)]
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
+        watch_forks(self)
 
     @property
     def has_features(self) -> bool:
@@ -58,24 +60,21 @@ class OnnxBackend:
         return logits, features
 
     def _run(self, outputs: list[str], inputs: Floats) -> Any:
-        if self._process != os.getpid():
-            self._renew()
+        if self._session is None:
+            self._session = _session(self._data)
         return self._session.run(outputs, {self._input: inputs})
 
-    def _renew(self) -> None:
-        """Open a new session: the old one's threads do not survive a fork."""
-        _ABANDONED.append(self._session)
-        self._session, self._process = _session(self._data), os.getpid()
+    def after_fork(self) -> None:
+        """Make the network usable in a forked process, with a new session on its first use."""
+        # The old session is never destroyed: that would wait for its threads, which do not exist.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._session = None
 
     def __getstate__(self) -> bytes:
         return self._data
 
     def __setstate__(self, data: bytes) -> None:
         self.__init__(data)  # type: ignore[misc]
-
-
-_ABANDONED: list[Any] = []
-"""Sessions of a parent process. To close one would mean to wait for threads that do not exist."""
 
 
 def quiet_onnxruntime() -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle  # nosec B403 - only inside the caller's own pickle
 import threading
-import weakref
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from torch import nn
 
 from catordog.errors import CatordogError
-from catordog.model.backends import Floats
+from catordog.model.backends import Floats, watch_forks
 from catordog.model.contract import last_layer
 
 
@@ -33,8 +31,7 @@ class TorchBackend:
         self._tta_flip = tta_flip
         self._last: nn.Module | None = None
         self._hook_lock = threading.Lock()  # a hook also sees the photos of other threads
-        _backends.add(self)
-        _register_fork_handler()
+        watch_forks(self)
 
     @property
     def last(self) -> nn.Module:
@@ -79,6 +76,12 @@ class TorchBackend:
         mean: Floats = np.mean(seen, axis=0, dtype=np.float32)
         return logits, mean
 
+    def after_fork(self) -> None:
+        """Make the network usable in a forked process."""
+        # OpenMP's worker threads do not survive a fork, and the child would wait for them for ever.
+        torch.set_num_threads(1)
+        self._hook_lock = threading.Lock()  # another thread may have held it
+
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: multiprocessing would move tensors into shared memory of the sending process.
         packed = pickle.dumps(self.network)
@@ -87,25 +90,3 @@ class TorchBackend:
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = pickle.loads(state["network"])  # nosec B301 - the caller is unpickling already
         self.__init__(network, state["size"], tta_flip=state["tta_flip"])  # type: ignore[misc]
-
-
-_backends: weakref.WeakSet[TorchBackend] = weakref.WeakSet()
-_registered = False
-
-
-def _register_fork_handler() -> None:
-    """Keep networks usable in forked processes, from the first network on.
-
-    Not at import: processes that run no network keep their threads after a fork.
-    """
-    global _registered  # noqa: PLW0603 - handlers can't be removed, so one per process
-    if not _registered and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
-        _registered = True
-
-
-def _after_fork() -> None:
-    # OpenMP's worker threads do not survive a fork, and the child would wait for them for ever.
-    torch.set_num_threads(1)
-    for backend in _backends:
-        backend._hook_lock = threading.Lock()  # another thread may have held it
