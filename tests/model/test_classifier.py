@@ -59,7 +59,7 @@ def test_every_form_of_a_photo_gives_the_same_logits(classifier, tmp_path):
     )
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I;16"])
 def test_an_image_of_any_mode_gives_finite_logits(classifier, mode):
     image = Image.new(mode, (70, 50)) if mode == "I;16" else picture(0).convert(mode)
     assert np.isfinite(classifier.logits(image)).all()

@@ -303,10 +303,13 @@ class Classifier:
     def _image(self, photo: PhotoLike) -> Image.Image:
         size = self.model.preprocess.size
         if isinstance(photo, Image.Image):
+            if photo.mode not in _PNG_MODES | _TIFF_MODES:
+                photo = photo.convert("RGB")
             buffer = io.BytesIO()  # through the one decoder: profiles, transparency, rotation
-            photo.save(buffer, "TIFF" if photo.mode == "F" else "PNG", exif=photo.getexif())
+            form = "TIFF" if photo.mode in _TIFF_MODES else "PNG"
+            photo.save(buffer, form, exif=photo.getexif())
             return decode(buffer.getvalue(), "image")
-        if hasattr(photo, "detach"):  # a torch tensor
+        if _is_tensor(photo):
             photo = np.moveaxis(np.asarray(photo.detach().cpu()), 0, -1)
         if isinstance(photo, np.ndarray):
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
@@ -322,6 +325,10 @@ class Classifier:
         return Photo.from_bytes(photo.read(), getattr(photo, "name", "photo")).image(near=size)
 
 
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
+_TIFF_MODES = {"F", "CMYK", "YCbCr", "LAB"}  # lossless, as PNG
+
+
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
     """Consecutive lists of at most `size` items; Python 3.12 has `itertools.batched`."""
     iterator = iter(items)
@@ -335,7 +342,11 @@ def _several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
 
 def _is_one(photos: PhotoLike | Iterable[PhotoLike]) -> TypeGuard[PhotoLike]:
     single = isinstance(photos, (str, PathLike, bytes, Image.Image, np.ndarray))
-    return single or hasattr(photos, "read") or hasattr(photos, "detach")
+    return single or hasattr(photos, "read") or _is_tensor(photos)
+
+
+def _is_tensor(photo: object) -> TypeGuard[Tensor]:
+    return hasattr(photo, "permute")  # torch is not imported to find out
 
 
 def load(path: str | PathLike[str] | None = None) -> Classifier:
