@@ -168,7 +168,7 @@ def test_without_the_package_onnx_the_error_says_what_to_install(original, tmp_p
     monkeypatch.setitem(sys.modules, "onnx", None)
     pixels = np.zeros((4, 32, 32, 3), np.uint8)
     with pytest.raises(
-        CatordogError, match=r"onnx is not installed: pip install 'catordog\[export"
+        CatordogError, match=r"onnx is not installed: run pip install 'catordog\[export"
     ):
         calibrate_on(path, [(pixels, np.array([0, 1, 0, 1]))])
     assert path.read_bytes() == original.read_bytes()

@@ -225,6 +225,11 @@ class TestManyPhotos:
         assert labels == [each.label for each in classifier.predict(map(picture, range(40)))]
         assert len(asked) < 500
 
+    def test_one_photo_is_a_stream_of_one(self, classifier, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        (found,) = classifier.predictions(str(tmp_path / "a.jpg"))
+        assert found.label == "cat"
+
     def test_an_unreadable_photo_gives_its_error(self, classifier, tmp_path):
         (tmp_path / "a.jpg").write_bytes(jpeg(0))
         (tmp_path / "b.jpg").write_bytes(b"no photo")

@@ -81,13 +81,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(classifier: Classifier, data: str | None, split: Split, most: int) -> tuple[Any, Any]:
-    """Preprocessed photos of a split, evenly spaced, with their labels."""
+    """Preprocessed photos of a split, evenly spaced, with the model's labels."""
     import numpy as np
 
+    from catordog.model.class_matching import match_classes
     from catordog.photos.datasets import open_dataset
     from catordog.photos.reading import read_pixels
 
-    photos = open_dataset(data or "drawn:n=400").split(split, classifier.model.split_fractions)
+    dataset = open_dataset(data or "drawn:n=400")
+    # The labels of synthetic pictures, on which any model can be compared, are not used.
+    indices = match_classes(dataset.classes, classifier.classes, data) if data else [0, 1]
+    photos = dataset.split(split, classifier.model.split_fractions)
     chosen = [photos[index] for index in range(0, len(photos), max(1, len(photos) // most))][:most]
     found = read_pixels(chosen, classifier.model.preprocess)
-    return found.pixels, np.array([photo.label for photo in found.photos])
+    labels = [indices[photo.label] for photo in found.photos if photo.label is not None]
+    return found.pixels, np.array(labels)

@@ -188,7 +188,7 @@ def _read(
         for count, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
             if isinstance(result, PhotoError):
                 failures.append(result)
-            else:
+            elif photo.label is not None:
                 pixels.append(result)
                 labels.append(indices[photo.label])
             if pixels and (len(pixels) == BATCH or count == len(photos)):

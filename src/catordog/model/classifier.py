@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeGuard, TypeVar, Union, overload
+from typing import IO, TYPE_CHECKING, TypeGuard, TypeVar, Union, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +155,9 @@ class Classifier:
             ]
         return results[0] if _is_one(photos) else results
 
-    def predictions(self, photos: Iterable[PhotoLike]) -> Iterator[Prediction | PhotoError]:
+    def predictions(
+        self, photos: PhotoLike | Iterable[PhotoLike]
+    ) -> Iterator[Prediction | PhotoError]:
         """Predict any number of photos, in order, in parallel and in bounded memory.
 
         Args:
@@ -169,7 +171,7 @@ class Classifier:
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(photos, self._load):
+        for _, output in self.stream(_several(photos), self._load):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -310,9 +312,9 @@ class Classifier:
             photo.save(buffer, form, exif=photo.getexif())
             return decode(buffer.getvalue(), "image")
         if _is_tensor(photo):
-            photo = np.moveaxis(np.asarray(photo.detach().cpu()), 0, -1)
+            return self._image(np.moveaxis(np.asarray(photo.detach().cpu()), 0, -1))
         if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            if photo.dtype != np.uint8 or photo.shape[2:] != (3,) or not photo.size:
                 raise CatordogError(
                     f"an array of {photo.dtype} {list(photo.shape)} is not a photo: give a uint8 "
                     "array [height, width, 3] or a uint8 tensor [3, height, width], in RGB"
@@ -322,7 +324,8 @@ class Classifier:
             return Photo.from_bytes(photo, "photo").image(near=size)
         if isinstance(photo, (str, PathLike)):
             return Photo.from_file(photo).image(near=size)
-        return Photo.from_bytes(photo.read(), getattr(photo, "name", "photo")).image(near=size)
+        file = cast("IO[bytes]", photo)
+        return Photo.from_bytes(file.read(), getattr(file, "name", "photo")).image(near=size)
 
 
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
