@@ -1,4 +1,4 @@
-"""What strangers put into names and archives: nothing of it runs, opens or fills anything."""
+"""Untrusted file names and archives execute nothing, open nothing and fill no memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def cells(file: Path) -> list[str]:
 
 
 def formulas(file: Path) -> list[str]:
-    """Cells that a spreadsheet would compute: like a formula, and no number."""
+    """Cells that a spreadsheet would evaluate: those like a formula that are not numbers."""
     found = [cell for cell in cells(file) if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     return [cell for cell in found if not cell.lstrip("+-").replace(".", "").isalnum()]
 
 
 @pytest.fixture
 def pets(tmp_path, monkeypatch) -> Path:
-    """Photos with names that are formulas, and broken ones."""
+    """Photos with names like formulas and markup, and a broken one."""
     monkeypatch.chdir(tmp_path)
     names = [*FORMULAS, *([] if sys.platform == "win32" else MARKUP)]
     files = {name: jpeg(i) for i, name in enumerate(names)} | {"=broken.jpg": b"no photo"}
@@ -40,7 +40,7 @@ def pets(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_no_name_of_a_photo_becomes_a_formula_and_every_path_still_leads_to_its_photo(pets):
+def test_predict_writes_no_formula_and_its_paths_lead_to_the_photos(pets):
     words = ["predict", *FORMULAS, "=broken.jpg", "--format", "csv", "--out", "r.csv"]
     assert main(words) == 1
     assert formulas(Path("r.csv")) == []
@@ -49,11 +49,11 @@ def test_no_name_of_a_photo_becomes_a_formula_and_every_path_still_leads_to_its_
     assert len(rows) == 5
     assert all(Path(row["path"]).is_file() for row in rows)
     before = Path("r.csv").read_bytes()
-    assert main([*words, "--resume"]) == 0  # it finds them all done
+    assert main([*words, "--resume"]) == 0  # all rows are there
     assert Path("r.csv").read_bytes() == before
 
 
-def test_nor_in_the_rows_of_evaluation_and_the_list_of_the_audit(tmp_path, monkeypatch):
+def test_evaluate_and_audit_write_no_formula(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = {f"=cat/{i}.jpg": jpeg(2 * i) for i in range(6)}
     files |= {f"dog/{i}.jpg": jpeg(2 * i + 1) for i in range(6)} | {"=cat/bad.jpg": b"no photo"}
@@ -70,7 +70,7 @@ def test_nor_in_the_rows_of_evaluation_and_the_list_of_the_audit(tmp_path, monke
     assert "'=cat" in cells(Path("fix.csv"))
 
 
-def test_a_folder_of_neither_without_photos_is_named(pets, capsys):
+def test_a_neither_folder_without_photos_is_named(pets, capsys):
     Path("empty").mkdir()
     write_folder(Path("d"), {f"{k}/{i}.jpg": jpeg(i) for k in ("cat", "dog") for i in range(3)})
     words = ["evaluate", "bundled", "--data", "d", "--split", "all", "--neither", "empty"]
@@ -79,7 +79,7 @@ def test_a_folder_of_neither_without_photos_is_named(pets, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
-def test_a_name_that_is_markup_is_text_on_every_page(tmp_path, monkeypatch):
+def test_markup_in_a_file_name_is_text_on_every_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = {f"{kind}/{i}{name}": jpeg(2 * i + (kind == "dog"), seed=i)
              for kind in ("cat", "dog") for i, name in enumerate(MARKUP * 4)}  # fmt: skip
@@ -96,12 +96,12 @@ def test_a_name_that_is_markup_is_text_on_every_page(tmp_path, monkeypatch):
 
 
 class TestArchives:
-    def test_a_member_that_unpacks_to_more_than_it_says_is_read_no_further(self, tmp_path):
+    def test_a_member_larger_than_its_header_states_is_not_read_further(self, tmp_path):
         files = {"cat.0.jpg": bytes(50_000_000), "dog.0.jpg": jpeg(1)}
         path = write_zip(tmp_path / "bomb.zip", files, zipfile.ZIP_DEFLATED)
         data = bytearray(path.read_bytes())
         assert len(data) < 100_000
-        for at in (22, data.find(b"PK\x01\x02") + 24):  # in both places that tell its length
+        for at in (22, data.find(b"PK\x01\x02") + 24):  # both headers with its length
             data[at : at + 4] = struct.pack("<I", 1000)
         path.write_bytes(data)
         photos = open_dataset(str(path)).photos
@@ -109,7 +109,7 @@ class TestArchives:
             next(photo for photo in photos if "cat" in photo.path).image()
         assert next(photo for photo in photos if "dog" in photo.path).image()
 
-    def test_a_member_that_says_it_is_huge_is_refused_unread(self, tmp_path):
+    def test_a_member_with_a_huge_size_is_refused_unread(self, tmp_path):
         files = {"cat.0.jpg": bytes(300_000_000), "dog.0.jpg": jpeg(1)}
         path = write_zip(tmp_path / "bomb.zip", files, zipfile.ZIP_DEFLATED)
         photo = next(p for p in open_dataset(str(path)).photos if "cat" in p.path)

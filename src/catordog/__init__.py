@@ -1,7 +1,7 @@
-"""Cat or dog? Train, evaluate and use image classifiers whose confidence can be believed.
+"""Cat or dog? Train, evaluate and use image classifiers with calibrated confidence.
 
-Photos go in, raw logits come out of the network, and confidences are made from the logits.
-Names are imported when they are first used, so that `import catordog` costs nothing.
+Photos go in, raw logits come out of the network, and confidences are computed from the logits.
+Names are imported on first use, so that `import catordog` imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -10,33 +10,59 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from catordog.confidence import Prediction, softmax
+    from catordog.commands.train import TrainResult, train
+    from catordog.confidence.softmax import softmax
+    from catordog.confidence.verdict import Prediction
     from catordog.errors import CatordogError, PhotoError
+    from catordog.evaluation.audit import Audit, audit
+    from catordog.evaluation.compare import Comparison, compare
+    from catordog.evaluation.evaluate import Evaluation, evaluate
+    from catordog.model.calibrate import Calibration, calibrate
     from catordog.model.classifier import Classifier, load
     from catordog.model.contract import RawLogitsError, check_raw_logits
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
+    "Calibration",
     "CatordogError",
     "Classifier",
+    "Comparison",
+    "Evaluation",
     "PhotoError",
     "Prediction",
     "RawLogitsError",
+    "TrainResult",
+    "audit",
+    "calibrate",
     "check_raw_logits",
+    "compare",
+    "evaluate",
     "load",
     "softmax",
+    "train",
 ]
 
 _HOMES = {
+    "Audit": "catordog.evaluation.audit",
+    "Calibration": "catordog.model.calibrate",
     "CatordogError": "catordog.errors",
     "Classifier": "catordog.model.classifier",
+    "Comparison": "catordog.evaluation.compare",
+    "Evaluation": "catordog.evaluation.evaluate",
     "PhotoError": "catordog.errors",
     "Prediction": "catordog.confidence.verdict",
     "RawLogitsError": "catordog.model.contract",
+    "TrainResult": "catordog.commands.train",
+    "audit": "catordog.evaluation.audit",
+    "calibrate": "catordog.model.calibrate",
     "check_raw_logits": "catordog.model.contract",
+    "compare": "catordog.evaluation.compare",
+    "evaluate": "catordog.evaluation.evaluate",
     "load": "catordog.model.classifier",
     "softmax": "catordog.confidence.softmax",
+    "train": "catordog.commands.train",
 }
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 import catordog
 from catordog.cli import main
 from catordog.evaluation.explain import GRID, explain
-from catordog.model.backends import TorchBackend
+from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.model.networks import build_network
 from catordog.photos import synthetic

@@ -1,3 +1,5 @@
+"""Conformal prediction keeps its error rate."""
+
 from __future__ import annotations
 
 import math
@@ -16,13 +18,13 @@ from confidence.test_temperature import honest_logits
 
 
 @pytest.mark.parametrize("error_rate", [0.01, 0.05, 0.2])
-@pytest.mark.parametrize("boldness", [0.3, 1.0, 5.0])
-def test_the_promise_holds_over_100_random_splits_however_wrong_the_confidences_are(
-    error_rate, boldness
+@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+def test_the_error_rate_is_kept_over_100_random_splits_even_with_wrong_confidences(
+    error_rate, scale
 ):
-    """What is missed among m new photos, after n to learn from, follows a beta-binomial law."""
+    """The misses among m new photos, after n calibration photos, are beta-binomial."""
     logits, labels = honest_logits(2000, 3, seed=11)
-    confidences = softmax(boldness * logits)
+    confidences = softmax(scale * logits)
     n, m, inside, missed = 1000, 1000, 0, []
     k = math.ceil((n + 1) * (1 - error_rate))
     low, high = betabinom(m, n + 1 - k, k).ppf([0.025, 0.975])
@@ -30,47 +32,47 @@ def test_the_promise_holds_over_100_random_splits_however_wrong_the_confidences_
         order = np.random.default_rng(seed).permutation(2000)
         learn, new = order[:n], order[n:]
         scores = nonconformity(confidences[learn], labels[learn])
-        promise = check_error_rate(scores, error_rate, confidences[new], labels[new])
-        missed.append(promise.missed)
-        inside += low <= promise.missed * m <= high
-    assert inside >= 89  # 95 are expected; fewer than 89 of 100 come once in 200 times
+        check = check_error_rate(scores, error_rate, confidences[new], labels[new])
+        missed.append(check.missed)
+        inside += low <= check.missed * m <= high
+    assert inside >= 89  # 95 are expected; fewer than 89 have a probability of 1 in 200
     assert np.mean(missed) == pytest.approx(error_rate, abs=0.004)
 
 
-def test_verdicts_follow_the_classes_that_are_kept():
+def test_verdicts_follow_the_prediction_set():
     names = ("cat", "dog")
     sure, torn = [4.0, 0.0], [0.1, 0.0]
-    assert judge(sure, names, limit=0.1).verdict == "cat"
-    assert judge(torn, names, limit=0.6).verdict == "not sure"
-    assert judge(torn, names, limit=0.3).verdict == "neither"
-    assert judge(torn, names, limit=0.3).in_words() == "neither (cat 52 %)"
+    assert judge(sure, names, quantile=0.1).verdict == "cat"
+    assert judge(torn, names, quantile=0.6).verdict == "not sure"
+    assert judge(torn, names, quantile=0.3).verdict == "neither"
+    assert judge(torn, names, quantile=0.3).in_words() == "neither (cat 52 %)"
 
 
-def test_the_limit_counts_the_new_photo_as_one_more():
+def test_the_quantile_counts_the_new_photo_as_one_more():
     assert quantile([0.1, 0.2, 0.3, 0.4], 0.4) == 0.3
     assert quantile([0.1, 0.2, 0.3, 0.4], 0.2) == 0.4
-    assert quantile([0.1, 0.2, 0.3, 0.4], 0.1) == math.inf  # four photos can't promise that
+    assert quantile([0.1, 0.2, 0.3, 0.4], 0.1) == math.inf  # too few scores for that
 
 
-def test_infinity_keeps_every_class():
+def test_an_infinite_quantile_puts_every_class_into_the_set():
     assert prediction_set(np.array([1.0, 0.0]), math.inf).all()
 
 
 @pytest.mark.parametrize("error_rate", [0.0, 1.0, -0.1, math.nan])
-def test_an_error_rate_is_a_share(error_rate):
+def test_an_error_rate_outside_0_to_1_is_refused(error_rate):
     with pytest.raises(CatordogError, match="within 0…1"):
         quantile([0.1], error_rate)
 
 
-def test_a_class_exactly_as_strange_as_the_limit_is_kept():
+def test_a_class_at_the_quantile_is_in_the_set():
     assert prediction_set(np.array([0.75, 0.25]), 0.25).tolist() == [True, False]
 
 
-def test_a_promise_is_held_against_what_happened():
-    """Learnt: up to a strangeness of 0.5. One answer, two, none, and a wrong one."""
+def test_an_error_rate_is_compared_with_the_misses():
+    """The quantile is 0.5. Prediction sets of one, two, no and one wrong class."""
     confidences = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.0, 0.2, 0.8]])
-    promise = check_error_rate([0.1, 0.2, 0.5, 0.7], 0.4, confidences, np.array([0, 1, 1, 1]))
-    assert promise.error_rate == 0.4
-    assert promise.missed == 0.5  # the third has no class kept, and the fourth the wrong one
-    assert promise.missed_ci95 == wilson(2, 4)
-    assert (promise.answered, promise.not_sure, promise.neither) == (0.5, 0.25, 0.25)
+    check = check_error_rate([0.1, 0.2, 0.5, 0.7], 0.4, confidences, np.array([0, 1, 1, 1]))
+    assert check.error_rate == 0.4
+    assert check.missed == 0.5  # the empty set, and the one with the wrong class
+    assert check.missed_ci95 == wilson(2, 4)
+    assert (check.answered, check.not_sure, check.neither) == (0.5, 0.25, 0.25)

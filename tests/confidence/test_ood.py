@@ -1,3 +1,5 @@
+"""Out-of-distribution detection from features."""
+
 from __future__ import annotations
 
 import json
@@ -24,7 +26,7 @@ def photos(n: int, seed: int):
     return features.astype(np.float32), (features @ WEIGHTS).astype(np.float32), labels
 
 
-def strangers(n: int, seed: int):
+def other_photos(n: int, seed: int):
     """The same features without any class's pattern."""
     generator = np.random.default_rng(seed)
     features = np.maximum(generator.normal(1.5, 1.0, (n, D)), 0)
@@ -32,43 +34,43 @@ def strangers(n: int, seed: int):
 
 
 @pytest.fixture(scope="module")
-def novelty() -> OodDetector:
+def detector() -> OodDetector:
     return fit_ood(photos(1500, 0)[0])
 
 
-def test_new_photos_of_the_classes_look_as_strange_as_those_of_validation(novelty):
-    strange = novelty.scores(photos(4000, 1)[0])
-    assert ((strange >= 0) & (strange <= 1)).all()
+def test_new_photos_of_the_classes_score_like_those_of_validation(detector):
+    scores = detector.scores(photos(4000, 1)[0])
+    assert ((scores >= 0) & (scores <= 1)).all()
     for accept in (0.5, 0.9, 0.95, 0.99):
-        assert (strange > accept).mean() == pytest.approx(1 - accept, abs=0.03)
+        assert (scores > accept).mean() == pytest.approx(1 - accept, abs=0.03)
 
 
-def test_photos_of_no_class_look_stranger(novelty):
-    known = novelty.scores(photos(1000, 2)[0])
-    other = novelty.scores(strangers(1000, 3)[0])
+def test_photos_of_no_class_score_higher(detector):
+    known = detector.scores(photos(1000, 2)[0])
+    other = detector.scores(other_photos(1000, 3)[0])
     labels = np.arange(2000) >= 1000
     assert roc_auc_score(labels, np.concatenate([known, other])) > 0.99
 
 
-def test_a_verdict_of_neither_overrules_the_most_confident_answer():
-    sure = judge([9.0, 0.0], ("cat", "dog"), nonconformity=0.96)
+def test_neither_overrules_the_most_confident_class():
+    sure = judge([9.0, 0.0], ("cat", "dog"), ood_score=0.96)
     assert sure.verdict == "neither"
     assert sure.in_words() == "neither (cat 99.98 %)"
-    assert judge([9.0, 0.0], ("cat", "dog"), nonconformity=0.95).verdict == "cat"
-    assert judge([9.0, 0.0], ("cat", "dog"), nonconformity=1.0, accept=1.0).verdict == "cat"
+    assert judge([9.0, 0.0], ("cat", "dog"), ood_score=0.95).verdict == "cat"
+    assert judge([9.0, 0.0], ("cat", "dog"), ood_score=1.0, accept=1.0).verdict == "cat"
 
 
-def test_it_travels_as_plain_data_a_byte_for_each_number(novelty):
-    text = json.dumps(novelty.to_dict(), allow_nan=False)
+def test_it_is_stored_as_plain_data_with_one_byte_per_number(detector):
+    text = json.dumps(detector.to_dict(), allow_nan=False)
     back = OodDetector.from_dict(json.loads(text))
-    assert np.allclose(back.bank, novelty.bank, atol=1e-6)
-    assert np.array_equal(back.distances, novelty.distances)
-    assert back.to_dict() == novelty.to_dict()
-    assert len(text) < 1.5 * novelty.bank.size + 30 * novelty.distances.size
+    assert np.allclose(back.bank, detector.bank, atol=1e-6)
+    assert np.array_equal(back.distances, detector.distances)
+    assert back.to_dict() == detector.to_dict()
+    assert len(text) < 1.5 * detector.bank.size + 30 * detector.distances.size
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change",
     [
         {"distances": [0.0] * 512},
         {"distances": [float("nan")] * 513},
@@ -80,14 +82,14 @@ def test_it_travels_as_plain_data_a_byte_for_each_number(novelty):
         {"photos": 7919},
     ],
 )
-def test_damage_is_refused(novelty, damage):
-    with pytest.raises(ValueError, match=r"novelty|base64|data characters"):
-        OodDetector.from_dict({**novelty.to_dict(), **damage})
+def test_damaged_values_are_refused(detector, change):
+    with pytest.raises(ValueError, match=r"ood|base64|data characters"):
+        OodDetector.from_dict({**detector.to_dict(), **change})
 
 
-def test_other_features_than_it_was_fitted_on_are_refused(novelty):
+def test_features_of_another_network_are_refused(detector):
     with pytest.raises(CatordogError, match="features"):
-        novelty.scores(np.zeros((1, D + 1), np.float32))
+        detector.scores(np.zeros((1, D + 1), np.float32))
 
 
 def test_too_few_photos_are_refused():
@@ -95,13 +97,13 @@ def test_too_few_photos_are_refused():
         fit_ood(photos(30, 0)[0])
 
 
-def test_the_same_photos_teach_the_same():
+def test_the_same_photos_give_the_same_detector():
     assert fit_ood(photos(300, 4)[0]) == fit_ood(photos(300, 4)[0])
 
 
 def unit(features):
-    levelled = np.sqrt(features.astype(np.float64))
-    return levelled / np.linalg.norm(levelled, axis=1, keepdims=True)
+    rows = np.sqrt(features.astype(np.float64))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_distances_are_those_from_the_nearest_other_photo():
@@ -123,7 +125,7 @@ def test_features_are_kept_in_255_steps():
     assert np.unique(fitted.bank).size <= 255
 
 
-def test_a_stranger_as_far_as_half_of_the_photos_has_half_of_them_nearer():
+def test_a_scoresr_as_far_as_half_of_the_photos_has_half_of_them_nearer():
     distances = np.linspace(0, 1, 513, dtype=np.float32)
     known = OodDetector(np.array([[1.0, 0.0]], np.float32), distances)
     right_angle = known.scores(np.array([[0.0, 4.0], [4.0, 0.0]], np.float32))
@@ -147,7 +149,7 @@ def test_the_seed_chooses_the_neighbours():
     assert len({fit_ood(features), fit_ood(features, seed=0)}) == 1
 
 
-def test_letters_that_are_no_base64_are_not_passed_over(novelty):
-    kept = novelty.to_dict()
+def test_letters_that_are_not_base64_are_refused(detector):
+    values = detector.to_dict()
     with pytest.raises(ValueError, match="base64"):
-        OodDetector.from_dict({**kept, "bank": "*" + kept["bank"]})
+        OodDetector.from_dict({**values, "bank": "*" + values["bank"]})

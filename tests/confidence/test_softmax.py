@@ -1,3 +1,5 @@
+"""Softmax, confidences as text, and verdicts."""
+
 from __future__ import annotations
 
 import math
@@ -8,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catordog.confidence import format_confidence, format_percent, judge, softmax
+from catordog.confidence.verdict import check_rules
 from catordog.errors import CatordogError
 
-# Logits of (dog, cat), as their network gave them, and what they mean.
+# Raw logits of (dog, cat), confidences to four digits, and exact confidences.
 EXAMPLES = [
     ((16.917, 0.772), (0.9999, 0.0001), (1 - 9.7340e-08, 9.7340e-08)),
     ((1.004, 0.709), (0.5732, 0.4268), (0.5732197727, 0.4267802273)),
@@ -19,7 +22,7 @@ logits = st.lists(st.floats(-1e4, 1e4, width=64), min_size=1, max_size=8)
 
 
 @pytest.mark.parametrize(("raw", "digits", "exact"), EXAMPLES)
-def test_the_worked_examples_hold_to_four_digits_and_to_1e_9(raw, digits, exact):
+def test_the_worked_examples_agree_to_four_digits_and_to_1e_9(raw, digits, exact):
     confidences = softmax(raw)
     assert [format_confidence(p) for p in confidences] == [f"{p:.4f}" for p in digits]
     assert confidences == pytest.approx(exact, abs=1e-9)
@@ -76,18 +79,18 @@ def test_softmax_works_along_the_last_axis():
     assert softmax(rows)[1] == pytest.approx(softmax(rows[1]))
 
 
-def test_a_high_temperature_makes_humbler():
+def test_a_temperature_above_1_softens():
     assert softmax([2.0, 0.0], 2.0) == pytest.approx(softmax([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("bad", [[math.nan, 1.0], [math.inf, 1.0], [], 3.0])
-def test_what_is_no_logits_is_refused(bad):
+def test_values_that_are_not_logits_are_refused(bad):
     with pytest.raises(CatordogError, match="logit"):
         softmax(bad)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
-def test_a_temperature_that_is_none_is_refused(temperature):
+def test_a_temperature_that_is_not_a_positive_number_is_refused(temperature):
     with pytest.raises(CatordogError, match="temperature"):
         softmax([1.0, 2.0], temperature)
 
@@ -102,7 +105,10 @@ def test_a_temperature_that_is_none_is_refused(temperature):
         (1 - 9.7e-08, "99.99999 %"),
         (0.9989, "99.8 %"),
         (0.99999999999, "99.999999999 %"),
-        (0.0, "0 %"),
+        (1e-14, "0.000000000001 %"),
+        (1e-15, "0.0000000000001 %"),
+        (9e-16, "< 0.0000000000001 %"),
+        (0.0, "< 0.0000000000001 %"),
         (0.004, "0.4 %"),
         (0.0095, "1 %"),
         (2.3e-9, "0.0000002 %"),
@@ -113,30 +119,32 @@ def test_a_temperature_that_is_none_is_refused(temperature):
         (0.99904, "99.9 %"),
     ],
 )
-def test_percent_prints_as_many_nines_as_there_are(confidence, words):
+def test_percent_has_as_many_nines_as_the_confidence(confidence, words):
     assert format_percent(confidence) == words
 
 
 @given(st.floats(0, 1))
 def test_no_confidence_reads_as_certain(confidence):
-    assert not format_percent(confidence).startswith("100")
+    assert not format_percent(confidence).startswith(("100", "0 "))
     assert format_confidence(confidence) not in {"1.0000", "0.0000"}
 
 
 @pytest.mark.parametrize(
     ("digits", "most", "least"), [(2, "0.99", "0.01"), (6, "0.999999", "0.000001")]
 )
-def test_honest_stops_a_digit_before_certainty(digits, most, least):
+def test_a_fixed_number_of_digits_never_reads_as_0_or_1(digits, most, least):
     assert format_confidence(1.0, digits) == most
     assert format_confidence(0.0, digits) == least
 
 
-def test_softmax_that_fills_float64_is_still_not_called_certain():
+def test_a_confidence_that_float64_rounds_to_0_or_1_does_not_read_as_certain():
     assert format_percent(softmax([1e4, -1e4])[0]) == "> 99.9999999999999 %"
+    assert format_percent(softmax([1e4, -1e4])[1]) == "< 0.0000000000001 %"
+    assert format_percent(softmax([16.917, 0.772], 0.1)[0]) == "> 99.9999999999999 %"
 
 
 @given(st.floats(0.9, 1, exclude_max=True))
-def test_percent_never_rounds_a_doubt_away(confidence):
+def test_percent_never_rounds_up_to_certainty(confidence):
     shown = float(format_percent(confidence).removesuffix(" %").removeprefix("> ")) / 100
     assert shown <= confidence + 1e-15
     assert 1 - shown < 11 * (1 - confidence) + 1e-15
@@ -152,38 +160,38 @@ def test_the_verdict_of_the_examples():
     assert judge([0.709, 1.004], ("cat", "dog"), threshold=0.5).verdict == "dog"
 
 
-def test_the_winner_is_known_where_confidences_can_no_longer_tell():
-    # Both are 0.5 in float64 at this temperature, but the logits are not equal.
+def test_the_label_follows_the_logits_where_confidences_are_rounded_to_one_number():
+    # Both confidences are 0.5 in float64, but the logits differ.
     assert judge([0.0, 1e-300], ("cat", "dog")).label == "dog"
 
 
-def test_a_verdict_uses_the_temperature_and_says_all_it_knows():
-    sure = judge([4.0, 0.0], ("cat", "dog"), nonconformity=0.5)
-    humble = judge([4.0, 0.0], ("cat", "dog"), temperature=4.0, nonconformity=0.5)
-    assert (sure.verdict, humble.verdict) == ("cat", "not sure")
-    assert humble.confidence == softmax([1.0, 0.0])[0]
-    assert list(humble.confidences) == ["cat", "dog"]
-    assert [*humble.confidences.values()] == softmax([1.0, 0.0]).tolist()
-    assert humble.ood_score == 0.5
-    assert humble.to_dict() == {
+def test_a_prediction_uses_the_temperature_and_has_every_field():
+    sure = judge([4.0, 0.0], ("cat", "dog"), ood_score=0.5)
+    soft = judge([4.0, 0.0], ("cat", "dog"), temperature=4.0, ood_score=0.5)
+    assert (sure.verdict, soft.verdict) == ("cat", "not sure")
+    assert soft.confidence == softmax([1.0, 0.0])[0]
+    assert list(soft.confidences) == ["cat", "dog"]
+    assert [*soft.confidences.values()] == softmax([1.0, 0.0]).tolist()
+    assert soft.ood_score == 0.5
+    assert soft.to_dict() == {
         "label": "cat",
-        "confidence": humble.confidence,
-        "confidences": humble.confidences,
+        "confidence": soft.confidence,
+        "confidences": soft.confidences,
         "logits": {"cat": 4.0, "dog": 0.0},
         "verdict": "not sure",
     }
 
 
-def test_a_confidence_at_the_threshold_is_an_answer():
+def test_a_confidence_at_the_threshold_gives_the_class():
     assert judge([0.0, 0.0], ("cat", "dog"), threshold=0.5).verdict == "cat"
 
 
-def test_as_many_logits_as_classes():
+def test_there_must_be_as_many_logits_as_classes():
     with pytest.raises(ValueError, match="zip"):
         judge([1.0, 2.0], ("cat", "dog", "hare"))
 
 
-def test_a_notebook_shows_words_bars_and_logits():
+def test_a_notebook_shows_the_verdict_bars_and_logits():
     page = judge([1.004, 0.709], ("dog", "<cat>"))._repr_html_()
     assert "<b>not sure (dog 57 %)</b>" in page
     assert "width:57.32%" in page
@@ -194,14 +202,28 @@ def test_a_notebook_shows_words_bars_and_logits():
     assert "<img" not in page
 
 
-def test_logits_of_few_bits_are_computed_with_in_many():
+def test_logits_in_16_bits_are_computed_in_64():
     raw = np.array([1.004, 0.709], np.float16)
     assert softmax(raw).tolist() == softmax(raw.astype(np.float64)).tolist()
-    said = judge(raw, ("dog", "cat"))
-    assert [*said.logits.values()] == raw.astype(np.float64).tolist()
-    assert said.confidence == softmax(raw.astype(np.float64))[0]
+    prediction = judge(raw, ("dog", "cat"))
+    assert [*prediction.logits.values()] == raw.astype(np.float64).tolist()
+    assert prediction.confidence == softmax(raw.astype(np.float64))[0]
 
 
-def test_no_warning_comes_of_logits_far_apart():
+def test_logits_far_apart_give_no_warning():
     with np.errstate(all="raise"):
         assert softmax([1e308, -1e308, 0.0], 0.01).tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"threshold": 1.5}, "--threshold 1.5 is not a confidence"),
+        ({"accept": 0}, "--accept 0 is not a fraction"),
+        ({"threshold": 0.5, "error_rate": 0.1}, "give one"),
+    ],
+)
+def test_rules_out_of_their_range_are_refused(rules, words):
+    given = {"threshold": None, "error_rate": None, "accept": None, **rules}
+    with pytest.raises(CatordogError, match=words):
+        check_rules(**given)

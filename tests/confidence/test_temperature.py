@@ -1,8 +1,11 @@
+"""Temperature scaling, other calibrations, and the metrics that compare them."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from torchmetrics.functional.classification import (
     binary_calibration_error,
     multiclass_calibration_error,
@@ -33,12 +36,12 @@ def _times(count: int, logits, labels):
 
 class TestTemperature:
     @pytest.mark.parametrize("classes", [2, 3, 10])
-    @pytest.mark.parametrize("boldness", [0.5, 1.0, 3.0])
-    def test_it_undoes_what_makes_logits_too_bold_or_too_humble(self, classes, boldness):
+    @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+    def test_it_undoes_a_scale_of_the_logits(self, classes, scale):
         logits, labels = honest_logits(20_000, classes)
-        assert fit_temperature(boldness * logits, labels) == pytest.approx(boldness, rel=0.05)
+        assert fit_temperature(scale * logits, labels) == pytest.approx(scale, rel=0.05)
 
-    def test_it_is_the_optimum_and_not_a_step_towards_it(self):
+    def test_it_is_the_exact_optimum(self):
         logits, labels = honest_logits(300, 3, seed=5)
         best = fit_temperature(2.7 * logits, labels, prior=0)
 
@@ -49,7 +52,22 @@ class TestTemperature:
         factor = fit_temperature(27 * logits, labels, prior=0) / best
         assert factor == pytest.approx(10, rel=1e-7)
 
-    def test_a_prior_is_part_of_the_optimum(self):
+    @pytest.mark.parametrize("prior", [0.0, 4.0])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_it_is_the_root_that_scipy_finds(self, prior, seed):
+        logits, labels = honest_logits(200, 3, seed=seed)
+        logits *= 0.3 * 2**seed
+        true = logits[np.arange(200), labels]
+
+        def slope(log_temperature):
+            temperature = np.exp(log_temperature)
+            expected = (softmax(logits, temperature) * logits).sum(axis=1)
+            return (expected - true).sum() + prior * (1 - temperature)
+
+        root = np.exp(brentq(slope, np.log(LEAST), np.log(MOST), xtol=1e-12))
+        assert fit_temperature(logits, labels, prior) == pytest.approx(root, rel=1e-9)
+
+    def test_the_optimum_includes_the_prior(self):
         logits, labels = honest_logits(30, 3, seed=5)
         best = fit_temperature(2.7 * logits, labels, prior=7)
 
@@ -59,27 +77,27 @@ class TestTemperature:
 
         assert loss(best) <= min(loss(best * (1 + by)) for by in (-1e-4, 1e-4, -0.1, 0.1, 1.0))
 
-    def test_a_handful_of_right_photos_leaves_doubt(self):
+    def test_a_few_right_photos_leave_doubt(self):
         two = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
         few, more = fit_temperature(*two), fit_temperature(*_times(9, *two))
         assert 0.4 < more < few < 1
         assert softmax(np.array([[3.0, 0.0]]), few).max() < 0.999
 
-    def test_a_handful_of_wrong_photos_leaves_hope(self):
+    def test_a_few_wrong_photos_leave_some_confidence(self):
         two = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])
         few, more = fit_temperature(*two), fit_temperature(*_times(9, *two))
         assert 1 < few < more < 20
 
-    def test_a_prior_is_outweighed_by_photos(self):
+    def test_photos_outweigh_the_prior(self):
         logits, labels = honest_logits(2000)
         alone = fit_temperature(1.2 * logits, labels, prior=0)
         assert fit_temperature(1.2 * logits, labels) == pytest.approx(alone, rel=2e-3)
 
-    def test_without_a_prior_it_is_as_bold_as_allowed_where_every_photo_is_right(self):
+    def test_without_a_prior_it_is_the_lower_bound_where_every_photo_is_right(self):
         right = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
         assert fit_temperature(*right, prior=0) == LEAST
 
-    def test_without_a_prior_it_is_as_humble_as_allowed_where_every_photo_is_wrong(self):
+    def test_without_a_prior_it_is_the_upper_bound_where_every_photo_is_wrong(self):
         wrong = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([1, 0])
         assert fit_temperature(*wrong, prior=0) == MOST
 
@@ -88,20 +106,20 @@ class TestTemperature:
         half = np.round(logits).astype(np.float16)
         assert fit_temperature(half, labels) == fit_temperature(half.astype(np.float64), labels)
 
-    def test_a_slope_that_is_flat_at_the_humble_end_is_the_humble_end(self):
+    def test_a_flat_slope_at_the_upper_bound_gives_the_upper_bound(self):
         assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1]), prior=0) == LEAST
         close = np.array([[1e-9, 0.0]] * 3), np.array([0, 1, 1])
         assert fit_temperature(*close, prior=0) == MOST
 
-    def test_logits_that_say_nothing_leave_the_temperature_where_it_was(self):
+    def test_equal_logits_give_a_temperature_of_1(self):
         assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 1])) == pytest.approx(1)
 
-    def test_logits_on_another_scale_are_brought_to_it_by_photos(self):
+    def test_it_rescales_logits_of_another_scale(self):
         logits, labels = honest_logits(500)
         assert fit_temperature(20 * logits, labels) == pytest.approx(20, rel=0.3)
 
-    def test_no_photos_are_one_clear_line(self):
-        with pytest.raises(CatordogError, match="needs photos"):
+    def test_no_photos_are_an_error(self):
+        with pytest.raises(CatordogError, match="without photos"):
             fit_temperature(np.empty((0, 2)), np.empty(0, int))
 
 

@@ -1,9 +1,11 @@
-"""After training: the temperature is fitted, stored, used, and promises hold."""
+"""Calibration: after training, and by `catordog calibrate` and `catordog.calibrate`."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +13,16 @@ import torch
 
 import catordog
 from catordog.cli import main
-from catordog.confidence.temperature import fit_temperature
+from catordog.confidence.softmax import softmax
+from catordog.confidence.temperature import fit_temperature, log_loss
 from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import evaluate
-from catordog.model.calibrate import calibrate
+from catordog.model.calibrate import calibrate_on
 from catordog.model.checkpoint import load_checkpoint, rewrite
 from catordog.photos import synthetic
+from catordog.photos.datasets import open_dataset
+from conftest import named, write_folder
+from model.small import FORMATS, write_checkpoint, write_model
 
 
 @pytest.fixture
@@ -26,68 +32,206 @@ def copy(drawn_run, tmp_path):
     return path
 
 
-def test_training_ends_with_a_calibrated_model(drawn_run):
-    model = load_checkpoint(drawn_run.checkpoint).model
-    said = re.search(
-        r"calibrated on ([\d,]+) validation photos \([\d.]+% right\): "
-        r"temperature ([\d.]+), loss ([\d.]+) before and ([\d.]+) after",
-        drawn_run.ended.err,
-    )
-    assert said is not None, drawn_run.ended.err
-    assert float(said[2]) == pytest.approx(model.temperature, abs=1e-3)
-    assert float(said[4]) <= float(said[3])
-    assert len(model.nonconformity) == int(said[1].replace(",", ""))
-    assert list(model.nonconformity) == sorted(model.nonconformity)
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A flat folder of 60 cats and dogs."""
+    return write_folder(tmp_path_factory.mktemp("pets"), named(60))
 
 
-def test_it_is_the_best_temperature_of_the_validation_photos(drawn_run):
-    result = evaluate(catordog.load(drawn_run.checkpoint), "drawn", "val")
-    assert result.temperature == pytest.approx(
-        fit_temperature(result.logits, result.labels), rel=1e-3
-    )
+@pytest.fixture(scope="module", params=FORMATS)
+def original(request, tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"), request.param, temperature=3.0)
 
 
-def test_logits_stay_raw_and_weights_as_they_are(drawn_run, copy):
-    before = load_checkpoint(drawn_run.checkpoint)
-    rewrite(copy, catordog.load(copy).model)
-    after = load_checkpoint(copy)
-    assert after.model == before.model
-    assert all(torch.equal(after.state[key], value) for key, value in before.state.items())
-    picture = np.asarray(synthetic.draw(3).image)
-    assert (
-        catordog.load(copy).logits(picture) == catordog.load(drawn_run.checkpoint).logits(picture)
-    ).all()
+@pytest.fixture
+def small(original, tmp_path):
+    """A model file of each format, to be calibrated; its weights are random."""
+    path = tmp_path / original.name
+    path.write_bytes(original.read_bytes())
+    return path
 
 
-def test_a_model_file_can_still_go_on_training(drawn_run, copy):
-    content = torch.load(copy, weights_only=True)
-    assert {"optimizer_states", "lr_schedulers", "epoch", "catordog"} <= content.keys()
+class TestTheCommand:
+    def test_it_writes_temperature_conformal_scores_and_ood_and_keeps_logits(
+        self, small, pets, capsys
+    ):
+        before = catordog.load(small)
+        assert main(["calibrate", str(small), "--data", str(pets), "--split", "all"]) == 0
+        out, err = capsys.readouterr()
+        after = catordog.load(small)
+        labels = np.array([photo.label for photo in open_dataset(str(pets)).photos])
+        logits = after.logits([photo.path for photo in open_dataset(str(pets)).photos])
+        assert (logits == before.logits([p.path for p in open_dataset(str(pets)).photos])).all()
+        assert after.model.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+        assert len(after.model.nonconformity) == 60
+        assert after.model.ood is not None
+        unchanged = {"temperature": 3.0, "nonconformity": (), "ood": None}
+        assert replace(after.model, **unchanged) == before.model
+        assert out == f"{small}\n"
+        assert f"temperature 3.000 before and {after.model.temperature:.3f} after" in err
+        assert "calibrated on 60 photos" in err
+        nll = [log_loss(softmax(logits, t), labels).mean() for t in (3, after.model.temperature)]
+        assert f"NLL {nll[0]:.4f} before and {nll[1]:.4f} after" in err
+
+    def test_it_uses_validation_photos_unless_told_otherwise(self, small, pets, capsys):
+        fractions = catordog.load(small).model.split_fractions
+        n = len(open_dataset(str(pets)).split("val", fractions))
+        assert main(["calibrate", str(small), "--data", str(pets)]) == 0
+        err = capsys.readouterr().err
+        assert f"calibrated on {n} validation photos" in err
+        assert f"too few validation photos ({n}): treat confidence as rough" in err
+        assert len(catordog.load(small).model.nonconformity) == n
+
+    @pytest.mark.parametrize("split", ["train", "all"])
+    def test_it_warns_of_training_photos(self, small, pets, split, capsys):
+        assert main(["calibrate", str(small), "--data", str(pets), "--split", split]) == 0
+        assert f"--split {split} includes training photos" in capsys.readouterr().err
+
+    def test_classes_are_matched_by_name(self, small, tmp_path):
+        files = {f"{name}/{i}.jpg": data for i, (name, data) in enumerate(
+            (("Dogs" if name.startswith("dog") else "Cats"), data)
+            for name, data in named(12).items())}  # fmt: skip
+        write_folder(tmp_path / "plural", files)
+        result = catordog.calibrate(small, str(tmp_path / "plural"), "all")
+        assert result.n == 12
+        assert result.labels.tolist() == [0] * 6 + [1] * 6
+
+    def test_a_class_that_the_model_lacks_is_refused(self, small, tmp_path, capsys):
+        files = {f"{kind}/{i}.jpg": data for i, data in enumerate(named(6).values())
+                 for kind in ("cat", "fox")}  # fmt: skip
+        write_folder(tmp_path / "foxes", files)
+        self.refused(small, tmp_path / "foxes", "has the class 'fox'", capsys)
+
+    def test_a_split_without_photos_is_refused(self, small, tmp_path, capsys):
+        data = self.in_splits(tmp_path / "pets", "train", "val")
+        self.refused(small, data, "no test photos", capsys, "--split", "test")
+
+    def test_unreadable_photos_alone_are_refused(self, small, tmp_path, capsys):
+        data = self.in_splits(tmp_path / "pets", "train", "val")
+        for path in (data / "val").rglob("*.jpg"):
+            path.write_bytes(b"not a photo")
+        self.refused(small, data, "none of the 4 photos could be read", capsys)
+
+    def in_splits(self, folder, *splits):
+        """Four photos in each split."""
+        for split in splits:
+            write_folder(
+                folder, {f"{split}/{name[:3]}/{name}": named(4)[name] for name in named(4)}
+            )
+        return folder
+
+    def refused(self, model, data, words, capsys, *options):
+        """Exit code 2, one line, and the file as it was."""
+        before = model.read_bytes()
+        assert main(["calibrate", str(model), "--data", str(data), *options]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert [line.startswith("catordog: error:") for line in err.splitlines()] == [True]
+        assert model.read_bytes() == before
+
+    def test_an_unreadable_photo_is_skipped_named_and_gives_exit_code_1(
+        self, small, tmp_path, capsys
+    ):
+        write_folder(tmp_path / "pets", {**named(8), "cat.99.jpg": b"not a photo"})
+        words = ["calibrate", str(small), "--data", str(tmp_path / "pets"), "--split", "all"]
+        assert main(words) == 1
+        assert "cat.99.jpg" in capsys.readouterr().err
+        assert len(catordog.load(small).model.nonconformity) == 8
+        assert "cat.99.jpg" in (tmp_path / "unreadable-all.txt").read_text()
+
+    @pytest.mark.parametrize("name", ["gone.ckpt", "gone.onnx"])
+    def test_a_missing_model_is_named(self, pets, tmp_path, name, capsys):
+        assert main(["calibrate", str(tmp_path / name), "--data", str(pets)]) == 2
+        assert f"{name}: no such file" in capsys.readouterr().err
+
+    def test_the_bundled_model_is_not_changed(self, pets, capsys):
+        assert main(["calibrate", "bundled", "--data", str(pets)]) == 2
+        assert "give the copy" in capsys.readouterr().err
 
 
-def test_no_photos_leave_the_file_alone(copy):
-    before = copy.read_bytes()
-    with pytest.raises(CatordogError, match="no validation photo"):
-        calibrate(copy, [])
-    assert copy.read_bytes() == before
+def test_python_returns_what_the_command_prints(small, pets):
+    result = catordog.calibrate(small, pets, split="all")
+    assert isinstance(result, catordog.Calibration)
+    assert (result.n, result.logits.shape, result.failures) == (60, (60, 2), ())
+    assert result.model.to_dict() == catordog.load(small).model.to_dict()
+    assert result.temperature_before == 3.0
+    assert result.temperature == fit_temperature(result.logits, result.labels)
+    assert result.nll == log_loss(softmax(result.logits, result.temperature), result.labels).mean()
+    assert result.accuracy == (result.logits.argmax(axis=1) == result.labels).mean()
 
 
-def test_two_photos_that_are_right_make_nothing_certain(copy, capsys):
+def test_without_the_package_onnx_the_error_says_what_to_install(original, tmp_path, monkeypatch):
+    if original.suffix == ".ckpt":
+        pytest.skip("a checkpoint needs no onnx")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(original.read_bytes())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    pixels = np.zeros((4, 32, 32, 3), np.uint8)
+    with pytest.raises(
+        CatordogError, match=r"onnx is not installed: run pip install 'catordog\[export"
+    ):
+        calibrate_on(path, [(pixels, np.array([0, 1, 0, 1]))])
+    assert path.read_bytes() == original.read_bytes()
+
+
+def test_no_photos_are_an_error_and_the_file_is_unchanged(small):
+    before = small.read_bytes()
+    with pytest.raises(CatordogError, match="there are no validation photos"):
+        calibrate_on(small, [])
+    assert small.read_bytes() == before
+
+
+def test_two_right_photos_leave_doubt(copy, capsys):
     classifier = catordog.load(copy)
     pixels = np.stack([classifier.model.preprocess.pixels(synthetic.draw(n).image) for n in (0, 1)])
     answers = classifier.logits_of_pixels(pixels).argmax(axis=1)
-    model = calibrate(copy, [(pixels, answers)])
-    assert 0.5 < model.temperature < 1
-    assert "2 validation photos tell little" in capsys.readouterr().err
+    result = calibrate_on(copy, [(pixels, answers)])
+    assert 0.5 < result.temperature < 1
+    assert "too few validation photos (2)" in capsys.readouterr().err
+
+
+class TestAfterTraining:
+    def test_training_ends_with_a_calibrated_model(self, drawn_run):
+        model = load_checkpoint(drawn_run.checkpoint).model
+        line = re.search(
+            r"calibrated on ([\d,]+) validation photos \(accuracy [\d.]+%\): temperature 1.000 "
+            r"before and ([\d.]+) after, NLL ([\d.]+) before and ([\d.]+) after",
+            drawn_run.ended.err,
+        )
+        assert line is not None, drawn_run.ended.err
+        assert float(line[2]) == pytest.approx(model.temperature, abs=1e-3)
+        assert float(line[4]) <= float(line[3])
+        assert len(model.nonconformity) == int(line[1].replace(",", ""))
+        assert list(model.nonconformity) == sorted(model.nonconformity)
+
+    def test_the_temperature_is_the_best_one_for_the_validation_photos(self, drawn_run):
+        result = evaluate(catordog.load(drawn_run.checkpoint), "drawn", "val")
+        assert result.temperature == pytest.approx(
+            fit_temperature(result.logits, result.labels), rel=1e-3
+        )
+
+    def test_rewriting_changes_neither_logits_nor_weights(self, drawn_run, copy):
+        before = load_checkpoint(drawn_run.checkpoint)
+        rewrite(copy, catordog.load(copy).model)
+        after = load_checkpoint(copy)
+        assert after.model == before.model
+        assert all(torch.equal(after.state[key], value) for key, value in before.state.items())
+        picture = np.asarray(synthetic.draw(3).image)
+        original = catordog.load(drawn_run.checkpoint)
+        assert (catordog.load(copy).logits(picture) == original.logits(picture)).all()
+
+    def test_a_calibrated_checkpoint_can_be_resumed(self, copy):
+        content = torch.load(copy, weights_only=True)
+        assert {"optimizer_states", "lr_schedulers", "epoch", "catordog"} <= content.keys()
 
 
 class TestErrorRate:
-    def test_a_lower_one_says_not_sure_more_often(self, drawn_run, tmp_path, capsys):
+    def test_a_lower_one_gives_not_sure_more_often(self, drawn_run, tmp_path, capsys):
         folder = tmp_path / "new"
         folder.mkdir()
         generator = np.random.default_rng(0)
         for number in range(60):
-            knob = number / 59
-            image = synthetic.picture(knob, generator, 64)
+            image = synthetic.picture(number / 59, generator, 64)
             image.save(folder / f"{number:02}.png")
         unsure = []
         for rate in (0.2, 0.002):
@@ -99,63 +243,60 @@ class TestErrorRate:
         assert unsure[0] <= unsure[1]
         assert unsure[1] > 0
 
-    def test_evaluate_holds_the_promise_against_the_truth(self, drawn_run, tmp_path, capsys):
+    def test_evaluate_compares_error_rates_with_misses(self, drawn_run, tmp_path, capsys):
         file = tmp_path / "e.json"
         words = ["evaluate", str(drawn_run.checkpoint), "--data", "drawn", "--json", str(file)]
         assert main(words) == 0
         out = capsys.readouterr().out
         assert "with an error budget of 1.00%" in out
         found = json.loads(file.read_text())
-        assert [promise["error_rate"] for promise in found["promises"]] == [0.01, 0.05]
-        for promise in found["promises"]:
-            low = promise["missed_ci95"][0]
-            assert low <= 1.6 * promise["error_rate"]
-            assert promise["answered"] + promise["not_sure"] + promise["neither"] == pytest.approx(
-                1
-            )
+        assert [check["error_rate"] for check in found["promises"]] == [0.01, 0.05]
+        for check in found["promises"]:
+            assert check["missed_ci95"][0] <= 1.6 * check["error_rate"]
+            total = check["answered"] + check["not_sure"] + check["neither"]
+            assert total == pytest.approx(1)
         assert found["uncalibrated"].keys() >= {"nll", "brier", "ece", "ci95"}
 
-    def test_too_small_a_promise_is_refused_before_any_photo_is_read(self, drawn_run, capsys):
-        for command in (
-            ["predict", "nowhere.jpg", "--model"],
-            ["evaluate", "--data", "drawn"],
-        ):
-            words = [*command, str(drawn_run.checkpoint), "--error-rate", "0.0001"]
-            assert main(words) == 2
-            err = capsys.readouterr().err
-            assert "error rate" in err or "nowhere" in err
-
-    def test_a_model_that_was_not_calibrated_says_so(self, copy, capsys, tmp_path):
-        model = catordog.load(copy).model
-        rewrite(copy, type(model)(**{**_fields(model), "strangeness": ()}))
-        synthetic.draw(0).image.save(tmp_path / "a.png")
-        words = ["predict", str(tmp_path / "a.png"), "--model", str(copy), "--error-rate", "0.1"]
+    def test_a_rate_that_is_too_low_is_refused_before_any_photo_is_read(self, drawn_run, capsys):
+        words = [
+            "evaluate",
+            str(drawn_run.checkpoint),
+            "--data",
+            "nowhere",
+            "--error-rate",
+            "0.0001",
+        ]
         assert main(words) == 2
-        assert "not calibrated" in capsys.readouterr().err
+        assert "an error rate of 0.0001 is too low" in capsys.readouterr().err
 
-    def test_what_it_cant_tell_is_said_before_any_photo_is_read(self, copy, capsys):
-        model = catordog.load(copy).model
-        rewrite(copy, type(model)(**{**_fields(model), "novelty": None}))
-        words = ["evaluate", str(copy), "--data", "drawn", "--neither", "nowhere"]
+    def test_a_model_that_is_not_calibrated_has_none(self, tmp_path, capsys):
+        path = write_checkpoint(tmp_path / "m.ckpt")
+        synthetic.draw(0).image.save(tmp_path / "a.png")
+        words = ["predict", str(tmp_path / "a.png"), "--model", str(path), "--error-rate", "0.1"]
+        assert main(words) == 2
+        assert "calibrate it with 'catordog calibrate'" in capsys.readouterr().err
+
+    def test_a_model_without_ood_detector_is_refused_before_any_photo_is_read(
+        self, tmp_path, capsys
+    ):
+        path = write_checkpoint(tmp_path / "m.ckpt")
+        words = ["evaluate", str(path), "--data", "drawn", "--neither", "nowhere"]
         assert main(words) == 2
         err = capsys.readouterr().err
         assert err.startswith("catordog: error: this model can't detect photos of no class")
         assert "50 validation photos or more" in err
 
-    def test_both_rules_at_once_are_refused(self, drawn_run, capsys):
+    def test_threshold_and_error_rate_together_are_refused(self, capsys):
         words = ["predict", "a.png", "--threshold", "0.5", "--error-rate", "0.1"]
         assert main(words) == 2
         assert "give one" in capsys.readouterr().err
 
 
-def _fields(model):
-    return {name: getattr(model, name) for name in model.__slots__}
-
-
 @pytest.mark.parametrize("score", [-0.1, 1.5, float("nan"), "many"])
-def test_damaged_scores_are_refused(copy, score):
-    content = torch.load(copy, weights_only=True)
-    content["catordog"]["strangeness"] = [0.1, score]
-    torch.save(content, copy)
+def test_damaged_scores_are_refused(tmp_path, score):
+    path = write_checkpoint(tmp_path / "m.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["catordog"]["nonconformity"] = [0.1, score]
+    torch.save(content, path)
     with pytest.raises(CatordogError, match="incomplete or damaged"):
-        catordog.load(copy)
+        catordog.load(path)

@@ -1,3 +1,5 @@
+"""The Classifier: photos in any form to raw logits and predictions."""
+
 from __future__ import annotations
 
 import io
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 
 import catordog
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends import TorchBackend
+from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.photos.synthetic import draw
 from conftest import jpeg
@@ -30,7 +32,7 @@ def picture(index: int) -> Image.Image:
     return draw(index, 555, size=64).image
 
 
-def test_everything_it_needs_is_in_the_file(classifier):
+def test_the_file_has_everything_that_a_classifier_needs(classifier):
     assert classifier.classes == ("cat", "dog")
     assert classifier.model.preprocess.size == 64
     assert classifier.model.network == "residual"
@@ -44,13 +46,23 @@ def test_logits_are_raw(classifier):
     assert not np.allclose(np.exp(logits).sum(1), 1)
 
 
-def test_paths_files_images_and_arrays_of_one_photo_have_the_same_logits(classifier, tmp_path):
+def test_every_form_of_a_photo_gives_the_same_logits(classifier, tmp_path):
     path = tmp_path / "a.png"
     picture(3).save(path)
-    forms = [path, str(path), io.BytesIO(path.read_bytes()), picture(3), np.asarray(picture(3))]
+    data, array = path.read_bytes(), np.asarray(picture(3))
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    forms = [path, str(path), data, io.BytesIO(data), picture(3), array, tensor]
     rows = [classifier.logits(form)[0] for form in forms]
     assert all(np.array_equal(row, rows[0]) for row in rows)
-    assert np.allclose(classifier.logits(forms[3:] * 2), rows[0], atol=1e-4)
+    assert np.allclose(
+        classifier.logits([path, data, picture(3), array, tensor]), rows[0], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I;16"])
+def test_an_image_of_any_mode_gives_finite_logits(classifier, mode):
+    image = Image.new(mode, (70, 50)) if mode == "I;16" else picture(0).convert(mode)
+    assert np.isfinite(classifier.logits(image)).all()
 
 
 def test_one_photo_gives_one_prediction_and_several_a_list(classifier):
@@ -62,6 +74,46 @@ def test_one_photo_gives_one_prediction_and_several_a_list(classifier):
         "cat", "dog", "cat", "dog",
     ]  # fmt: skip
     assert classifier.predict([]) == []
+
+
+class TestRules:
+    def test_the_threshold_decides_what_is_not_sure(self, classifier):
+        confidence = classifier.predict(picture(0), accept=1).confidence
+        above, below = np.nextafter(confidence, 1), np.nextafter(confidence, 0)
+        assert classifier.predict(picture(0), threshold=above, accept=1).verdict == "not sure"
+        assert classifier.predict(picture(0), threshold=below, accept=1).verdict == "cat"
+
+    def test_the_error_rate_decides_by_the_prediction_set(self, classifier):
+        model = replace(classifier.model, nonconformity=tuple(np.linspace(0, 1, 99)), ood=None)
+        strict = Classifier(classifier.backend, model)
+        pictures = [picture(index) for index in range(12)]
+        for error_rate in (0.02, 0.5):
+            quantile = strict.quantile_for(error_rate)
+            for prediction in strict.predict(pictures, error_rate=error_rate):
+                possible = sum(1 - p <= quantile for p in prediction.confidences.values())
+                expected = {0: "neither", 1: prediction.label}.get(possible, "not sure")
+                assert prediction.verdict == expected
+
+    def test_accept_decides_what_is_neither(self, classifier):
+        prediction = classifier.predict(Image.new("RGB", (64, 64), "red"))
+        assert prediction.ood_score > 0.5
+        for accept, neither in ((0.5, True), (1, False)):
+            rules = {"threshold": 0, "accept": accept}
+            found = classifier.predict([Image.new("RGB", (64, 64), "red")], **rules)[0]
+            assert (found.verdict == "neither") == neither
+
+    @pytest.mark.parametrize(
+        ("rules", "words"),
+        [
+            ({"threshold": -1}, "not a confidence"),
+            ({"accept": 2}, "not a fraction"),
+            ({"threshold": 0.5, "error_rate": 0.1}, "give one"),
+            ({"error_rate": 1e-9}, "too low"),
+        ],
+    )
+    def test_a_rule_out_of_its_range_is_an_error(self, classifier, rules, words):
+        with pytest.raises(CatordogError, match=words):
+            classifier.predict(picture(0), **rules)
 
 
 def test_a_checkpoint_gives_the_same_logits_in_another_process(classifier, drawn_run, tmp_path):
@@ -79,7 +131,7 @@ def test_a_checkpoint_gives_the_same_logits_in_another_process(classifier, drawn
     assert np.array_equal(here, np.array(there, np.float32))
 
 
-def test_what_is_no_photo_is_refused(classifier, tmp_path):
+def test_a_value_that_is_not_a_photo_is_refused(classifier, tmp_path):
     with pytest.raises(PhotoError, match="No such file"):
         classifier.logits(tmp_path / "missing.jpg")
     with pytest.raises(CatordogError, match="uint8"):
@@ -119,8 +171,8 @@ def broken(drawn_run, tmp_path: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("truncated", "not a whole checkpoint"),
-        ("text", "not a whole checkpoint"),
+        ("truncated", "not a complete checkpoint"),
+        ("text", "not a complete checkpoint"),
         ("evil", "can't be read as a checkpoint"),
         ("foreign", "not written by 'catordog train'"),
         ("other weights", "don't fit its network"),
@@ -144,13 +196,13 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         catordog.load(tmp_path)
 
 
-def test_with_the_mirror_image_logits_are_the_mean_of_both(classifier):
+def test_tta_flip_averages_logits_over_the_horizontal_flip(classifier):
     network = classifier.backend.network
     backend = TorchBackend(network, classifier.model.preprocess.size, tta_flip=True)
     both = Classifier(backend, replace(classifier.model, tta_flip=True))
     images = [picture(index) for index in range(20)]
-    mirrored = [ImageOps.mirror(image) for image in images]
-    mean = (classifier.logits(images) + classifier.logits(mirrored)) / 2
+    flipped = [ImageOps.mirror(image) for image in images]
+    mean = (classifier.logits(images) + classifier.logits(flipped)) / 2
     assert np.allclose(both.logits(images), mean, atol=1e-5)
     pixels = np.stack([both.model.preprocess.pixels(image) for image in images])
     logits, features = both.features_of_pixels(pixels)
@@ -160,7 +212,7 @@ def test_with_the_mirror_image_logits_are_the_mean_of_both(classifier):
 
 
 class TestManyPhotos:
-    def test_they_come_in_order_and_are_asked_for_as_they_are_needed(self, classifier):
+    def test_they_are_predicted_in_order_and_consumed_as_needed(self, classifier):
         asked = []
 
         def endless():
@@ -169,11 +221,16 @@ class TestManyPhotos:
                 yield picture(index)
 
         found = classifier.predictions(endless())
-        said = [next(found).label for _ in range(40)]
-        assert said == [each.label for each in classifier.predict(map(picture, range(40)))]
+        labels = [next(found).label for _ in range(40)]
+        assert labels == [each.label for each in classifier.predict(map(picture, range(40)))]
         assert len(asked) < 500
 
-    def test_what_cant_be_read_comes_as_its_error(self, classifier, tmp_path):
+    def test_one_photo_is_a_stream_of_one(self, classifier, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        (found,) = classifier.predictions(str(tmp_path / "a.jpg"))
+        assert found.label == "cat"
+
+    def test_an_unreadable_photo_gives_its_error(self, classifier, tmp_path):
         (tmp_path / "a.jpg").write_bytes(jpeg(0))
         (tmp_path / "b.jpg").write_bytes(b"no photo")
         one, other, third = classifier.predictions(
@@ -185,13 +242,13 @@ class TestManyPhotos:
         assert isinstance(third, PhotoError)
 
     @pytest.mark.parametrize("model", ["checkpoint", "bundled"])
-    def test_several_threads_may_ask_one_classifier(self, classifier, model):
-        asked = classifier if model == "checkpoint" else catordog.load()
+    def test_threads_get_their_own_predictions(self, classifier, model):
+        shared = classifier if model == "checkpoint" else catordog.load()
         images = [picture(index) for index in range(24)]
-        wanted = [asked.predict(image) for image in images]
+        wanted = [shared.predict(image) for image in images]
         with ThreadPoolExecutor(8) as pool:
             for _ in range(3):
-                found = list(pool.map(asked.predict, images))
+                found = list(pool.map(shared.predict, images))
                 assert [each.verdict for each in found] == [each.verdict for each in wanted]
                 for mine, other in zip(found, wanted, strict=True):
                     assert mine.logits == pytest.approx(other.logits, abs=1e-4)
@@ -203,8 +260,8 @@ def test_a_notebook_shows_the_photo_with_bars(classifier):
     assert "data:image/jpeg;base64," in shown
     assert "cat" in shown
     assert "logit" in shown
-    strange = replace(
+    untrusted = replace(
         classifier.predict(picture(0)), label="<script>", verdict="<script>",
         confidences={"<script>": 1.0}, logits={"<script>": 2.0},
     )  # fmt: skip
-    assert "<script>" not in strange._repr_html_()
+    assert "<script>" not in untrusted._repr_html_()

@@ -1,3 +1,5 @@
+"""Building networks by name, by class path, and with pretrained weights."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,7 +28,7 @@ class Bounded(Mine):
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 75])
-def test_ours_takes_any_size_and_number_of_classes(size):
+def test_ours_accepts_any_input_size_and_number_of_classes(size):
     assert ResidualNet(5)(torch.randn(2, 3, size, size)).shape == (2, 5)
 
 
@@ -42,33 +44,33 @@ def test_ours_can_be_made_wider_and_deeper():
         build_network("residual", 2, {"widths": (8, 16), "blocks": (1,)})
 
 
-def test_ours_bends_by_relu_or_by_gelu_and_never_at_the_end():
+def test_ours_has_relu_or_gelu_before_its_last_layer():
     photos = torch.randn(2, 3, 32, 32)
-    said = {}
+    logits = {}
     for activation in ("relu", "gelu"):
         torch.manual_seed(0)
         network = build_network("residual", 2, {"activation": activation})
-        said[activation] = network(photos)
+        logits[activation] = network(photos)
         features = network.features(photos)
         assert bool((features >= 0).all()) == (activation == "relu")
-    assert not torch.equal(said["relu"], said["gelu"])
+    assert not torch.equal(logits["relu"], logits["gelu"])
     with pytest.raises(CatordogError, match="unknown activation 'softmax': give relu or gelu"):
         build_network("residual", 2, {"activation": "softmax"})
 
 
-def test_torchvision_by_name_has_as_many_logits_as_there_are_classes():
+def test_a_torchvision_network_has_as_many_logits_as_classes():
     assert build_network("resnet18", 3).fc.out_features == 3
     assert build_network("mobilenet_v3_small", 4)(torch.randn(2, 3, 64, 64)).shape == (2, 4)
 
 
-def test_anybodys_by_class_path():
-    network = build_network("training.test_networks.Mine", 3, {"width": 6})
+def test_a_class_path_names_a_network():
+    network = build_network(f"{__name__}.Mine", 3, {"width": 6})
     assert network.fc.in_features == 6
 
 
-def test_anybodys_with_a_final_activation_is_refused():
+def test_a_class_path_with_a_final_activation_is_refused():
     with pytest.raises(RawLogitsError, match="sigmoid"):
-        build_network("training.test_networks.Bounded", 2)
+        build_network(f"{__name__}.Bounded", 2)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +84,13 @@ def test_anybodys_with_a_final_activation_is_refused():
         ("squeezenet1_1", {}, "ReLU"),
     ],
 )
-def test_a_network_that_is_none_is_one_line(name, args, words):
+def test_a_network_that_cannot_be_built_is_an_error_in_one_line(name, args, words):
     with pytest.raises(CatordogError, match=words) as caught:
         build_network(name, 2, args)
     assert "\n" not in str(caught.value)
 
 
-def test_pretrained_weights_from_a_file_fill_all_but_a_head_of_another_width(tmp_path):
+def test_pretrained_weights_from_a_file_fill_all_except_a_last_layer_of_another_width(tmp_path):
     torch.manual_seed(1)
     thousand = torchvision.models.resnet18(weights=None)
     torch.save(thousand.state_dict(), tmp_path / "w.pth")
@@ -98,7 +100,7 @@ def test_pretrained_weights_from_a_file_fill_all_but_a_head_of_another_width(tmp
     assert network.fc.weight.shape == (2, 512)
 
 
-def test_pretrained_weights_of_our_own(tmp_path):
+def test_a_checkpoint_of_ours_can_be_the_pretrained_weights(tmp_path):
     source = ResidualNet(2)
     torch.save({"state_dict": {f"network.{k}": v for k, v in source.state_dict().items()}},
                tmp_path / "w.ckpt")  # fmt: skip
@@ -117,7 +119,7 @@ class Evil:
         return (exec, ("raise SystemExit('code in a weights file ran')",))
 
 
-def test_weights_files_are_data_and_never_code(tmp_path):
+def test_no_code_in_a_file_of_weights_is_executed(tmp_path):
     torch.save({"conv.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(CatordogError, match="not a file of weights"):
         build_network("residual", 2, weights=str(tmp_path / "evil.pth"))
@@ -131,6 +133,6 @@ def test_weights_files_are_data_and_never_code(tmp_path):
         ("resnet18", "missing.pth", "no such file"),
     ],
 )
-def test_weights_that_are_not_there_are_refused(network, weights, words):
+def test_missing_weights_are_an_error(network, weights, words):
     with pytest.raises(CatordogError, match=words):
         build_network(network, 2, weights=weights)

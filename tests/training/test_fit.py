@@ -288,7 +288,7 @@ BAD: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda _: ["--model.network", "squeezenet1_1"], "ReLU"),
     (lambda _: ["--no_such_option", "1"], "no_such_option"),
     (lambda _: ["--ckpt_path", "nowhere.ckpt"], "no such file"),
-    (truncated_checkpoint, "half.ckpt: not a whole checkpoint"),
+    (truncated_checkpoint, "half.ckpt: not a complete checkpoint"),
 ]
 
 

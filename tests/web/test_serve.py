@@ -1,4 +1,4 @@
-"""`catordog serve`, as a process, spoken to over HTTP and through a real browser."""
+"""`catordog serve` as a process: its API over HTTP, and its page in a real browser."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def start(*words: str) -> tuple[subprocess.Popen[str], str]:
         [sys.executable, "-m", "catordog", "serve", "--port", "0", *words],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    said = process.stderr.readline()
-    found = re.match(r"(http://\S+)", said)
-    assert found, said + process.stderr.read()
+    line = process.stderr.readline()
+    found = re.match(r"(http://\S+)", line)
+    assert found, line + process.stderr.read()
     return process, found[1]
 
 
@@ -48,7 +48,7 @@ def url() -> Iterator[str]:
 
 
 class TestTheAPI:
-    def test_a_body_gives_an_object_that_is_what_python_says(self, url, tmp_path):
+    def test_a_body_gives_an_object_with_the_prediction_of_python(self, url, tmp_path):
         photo = tmp_path / "a.jpg"
         photo.write_bytes(jpeg(0, size=200))
         answer = httpx.post(
@@ -57,12 +57,12 @@ class TestTheAPI:
         assert answer.status_code == 200
         row = answer.json()
         assert list(row) == KEYS
-        said = catordog.load().predict(photo)
-        assert row["verdict"] == said.verdict
-        assert row["logits"] == pytest.approx(said.logits, abs=1e-4)
-        assert row["confidences"] == pytest.approx(said.confidences, abs=1e-4)
+        prediction = catordog.load().predict(photo)
+        assert row["verdict"] == prediction.verdict
+        assert row["logits"] == pytest.approx(prediction.logits, abs=1e-4)
+        assert row["confidences"] == pytest.approx(prediction.confidences, abs=1e-4)
 
-    def test_a_form_gives_a_list_and_a_bad_photo_harms_no_other(self, url):
+    def test_a_form_gives_a_list_and_a_bad_photo_affects_no_other(self, url):
         files = [("files", ("a.jpg", jpeg(0))), ("files", ("b.jpg", b"no photo")),
                  ("files", ("../c.jpg", jpeg(1)))]  # fmt: skip
         answer = httpx.post(url + "/predict", files=files)
@@ -84,7 +84,7 @@ class TestTheAPI:
             (400, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
         ],
     )
-    def test_what_cant_be_answered_is_told_in_one_line(self, url, code, request_):
+    def test_a_bad_request_gives_an_error_in_one_line(self, url, code, request_):
         answer = httpx.post(url + "/predict", **request_, timeout=60)
         assert answer.status_code == code, answer.text
         assert answer.json()["error"]
@@ -92,7 +92,7 @@ class TestTheAPI:
         assert httpx.get(url + "/healthz").status_code == 200
 
     def test_an_endless_body_is_cut_off(self, url):
-        """It doesn't say how long it is, and goes on for ever."""
+        """A body of unknown length that does not end."""
 
         def endless() -> Iterator[bytes]:
             for _ in range(2000):
@@ -108,7 +108,7 @@ class TestTheAPI:
             assert answer.status_code == 413
         assert len(sent) < 200
 
-    def test_explain_draws_any_class(self, url):
+    def test_explain_draws_a_heat_map_for_any_class(self, url):
         for query in ("", "?class=cat", "?class=dog"):
             answer = httpx.post(url + "/explain" + query, content=jpeg(0), timeout=60)
             assert answer.status_code == 200
@@ -130,14 +130,14 @@ class TestTheAPI:
         assert {"/predict", "/explain", "/healthz", "/metrics"} <= set(schema["paths"])
         assert "/predict" in httpx.get(url + "/docs").text
 
-    def test_nothing_on_its_pages_comes_from_elsewhere(self, url):
-        for path in ("/", "/docs", "/app.js", "/app.css"):
+    def test_its_pages_load_nothing_from_elsewhere(self, url):
+        for path in ("/", "/docs", "/app.js", "/softmax.js", "/app.css"):
             answer = httpx.get(url + path)
             assert answer.status_code == 200
             assert not re.search(r"(?:https?:)?//\w+\.\w+", answer.text), path
             assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
-    def test_other_sites_cant_speak_to_it_through_a_browser(self, url):
+    def test_other_sites_cannot_reach_it_through_a_browser(self, url):
         answer = httpx.get(url + "/healthz", headers={"Host": "evil.example"})
         assert answer.status_code == 400
         answer = httpx.post(
@@ -145,7 +145,7 @@ class TestTheAPI:
         )
         assert "Access-Control-Allow-Origin" not in answer.headers
 
-    def test_many_at_once_all_get_their_own_answer(self, url, tmp_path):
+    def test_concurrent_requests_get_their_own_answers_in_shared_batches(self, url, tmp_path):
         photos = [jpeg(index, size=100) for index in range(12)]
         paths = []
         for index, data in enumerate(photos):
@@ -160,13 +160,13 @@ class TestTheAPI:
                 )
 
         answers = asyncio.run(ask())
-        for place, answer in enumerate(answers):
+        for index, answer in enumerate(answers):
             logits = list(answer.json()["logits"].values())
-            assert logits == pytest.approx(wanted[place % 12].tolist(), abs=1e-3)
+            assert logits == pytest.approx(wanted[index % 12].tolist(), abs=1e-3)
         metrics = httpx.get(url + "/metrics").text
         batches = float(re.search(r"catordog_batch_photos_count ([\d.]+)", metrics)[1])
         photos_seen = float(re.search(r"catordog_batch_photos_sum ([\d.]+)", metrics)[1])
-        assert photos_seen > 1.5 * batches  # they were looked at together
+        assert photos_seen > 1.5 * batches  # photos share batches
 
 
 class TestLimits:
@@ -178,13 +178,13 @@ class TestLimits:
         now[0] = 1.0
         assert [rate.allows("a") for _ in range(7)] == [True] * 5 + [False] * 2
 
-    def test_strangers_dont_fill_the_memory(self):
+    def test_many_clients_do_not_fill_the_memory(self):
         rate = Rate(1)
         for number in range(MOST_CLIENTS + 500):
             rate.allows(str(number))
         assert len(rate._left) == MOST_CLIENTS
 
-    def test_who_asks_too_often_is_told_so(self):
+    def test_requests_over_the_rate_get_status_429(self):
         process, url = start("--rate", "2")
         try:
             codes = [httpx.get(url + "/healthz").status_code for _ in range(8)]
@@ -194,9 +194,9 @@ class TestLimits:
         assert codes[0] == 200
         assert codes[-1] == 429
 
-    def test_more_than_can_wait_are_turned_away(self):
+    def test_items_beyond_the_queue_are_refused(self):
         async def crowd() -> list[object]:
-            batches: Batches[int, int] = Batches(lambda items: items, most=2, waiting=4)
+            batches: Batches[int, int] = Batches(lambda items: items, size=2, queue=4)
             asked = [asyncio.ensure_future(batches.ask(number)) for number in range(9)]
             await asyncio.sleep(0)
             batches.start()
@@ -208,7 +208,7 @@ class TestLimits:
         assert found[:4] == [0, 1, 2, 3]
         assert all(isinstance(each, BusyError) for each in found[4:])
 
-    def test_an_error_reaches_who_asked_and_the_next_batch_goes_on(self):
+    def test_an_error_reaches_its_tasks_and_the_next_batch_is_computed(self):
         def work(items: list[int]) -> list[int]:
             if 13 in items:
                 raise ValueError("unlucky")
@@ -227,14 +227,14 @@ class TestLimits:
         assert second == 1
 
 
-def test_a_port_that_is_taken_is_one_line(capsys):
+def test_a_port_in_use_is_an_error_in_one_line(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
-    said = capsys.readouterr().err
-    assert "can't listen on 127.0.0.1" in said
-    assert len(said.splitlines()) == 1
+    err = capsys.readouterr().err
+    assert "can't listen on 127.0.0.1" in err
+    assert len(err.splitlines()) == 1
 
 
 CHROMIUM = next(
@@ -274,32 +274,32 @@ class TestInABrowser:
         context.close()
 
     def settled(self, page, n: int) -> list[str]:
-        """The words on all cards, when there are n of them, the newest first."""
+        """The headings of n cards, the newest first, once all are predicted."""
         from playwright.sync_api import expect
 
         heads = page.locator("article h2")
         expect(heads).to_have_count(n, timeout=60_000)
-        expect(page.locator("article h2", has_text="looking")).to_have_count(0, timeout=60_000)
+        expect(page.locator("article h2", has_text="predicting")).to_have_count(0, timeout=60_000)
         return heads.all_inner_texts()
 
-    def test_a_cat_a_dog_a_text_and_something_else(self, page, shared_photos, tmp_path):
+    def test_a_cat_a_dog_a_text_file_and_another_photo(self, page, shared_photos, tmp_path):
         text = tmp_path / "text.jpg"
         text.write_text("a text that is called a photo")
         originals = shared_photos / "dogs-vs-cats-original-600"
         cat, dog = (sorted((originals / kind).iterdir())[3] for kind in ("cat", "dog"))
         other = sorted((shared_photos / "neither-cat-nor-dog").glob("*.jpg"))[0]
         page.set_input_files("#files", [str(each) for each in (cat, dog, other, text)])
-        said = self.settled(page, 4)
-        assert said[0].startswith("can't be read: not a photo")
-        assert said[1].startswith("neither (")
-        assert said[2].startswith("dog ")
-        assert said[3].startswith("cat ")
-        assert not any("100 %" in words for words in said)
+        headings = self.settled(page, 4)
+        assert headings[0].startswith("can't be read: not a photo")
+        assert headings[1].startswith("neither (")
+        assert headings[2].startswith("dog ")
+        assert headings[3].startswith("cat ")
+        assert not any("100 %" in words for words in headings)
         bars = page.locator("article").nth(3).locator(".bar")
         assert bars.count() == 2
         assert "logit" in bars.first.inner_text()
 
-    def test_the_slider_changes_confidences_and_no_logit(self, page, tmp_path):
+    def test_the_slider_changes_confidences_but_no_logit(self, page, tmp_path):
         (tmp_path / "a.jpg").write_bytes(jpeg(0, size=200))
         page.set_input_files("#files", str(tmp_path / "a.jpg"))
         self.settled(page, 1)
@@ -316,24 +316,24 @@ class TestInABrowser:
         after = shown()
         assert after[1] == before[1]
         numbers = [float(value.split()[0]) for value in after[0]]
-        assert max(abs(number - 50) for number in numbers) < 3  # a hundred times as hot: no idea
+        assert max(abs(number - 50) for number in numbers) < 3  # 100 times the temperature
         page.locator("#reset").click()
         assert shown() == before
 
-    def test_the_heat_map_comes_on_demand(self, page, tmp_path):
+    def test_the_heat_map_is_shown_on_demand(self, page, tmp_path):
         (tmp_path / "a.jpg").write_bytes(jpeg(0, size=200))
         page.set_input_files("#files", str(tmp_path / "a.jpg"))
         self.settled(page, 1)
         heat = page.locator(".heat")
         assert heat.is_hidden()
-        page.locator(".look").click()
+        page.locator(".explain").click()
         heat.wait_for(state="visible", timeout=60_000)
         photo, over = page.locator(".photo").bounding_box(), heat.bounding_box()
         assert over == pytest.approx(photo, abs=2)
-        page.locator(".look").click()
+        page.locator(".explain").click()
         assert heat.is_hidden()
 
-    def test_ten_at_once_and_one_of_a_hundred_megabytes(self, page, tmp_path):
+    def test_ten_photos_at_once_and_one_of_100_megabytes(self, page, tmp_path):
         large = tmp_path / "large.jpg"
         with large.open("wb") as file:
             file.truncate(100 * 2**20)
@@ -341,9 +341,9 @@ class TestInABrowser:
             (tmp_path / f"{index}.jpg").write_bytes(jpeg(index, size=120))
         page.set_input_files("#files", [str(tmp_path / f"{index}.jpg") for index in range(10)])
         page.set_input_files("#files", str(large))
-        said = self.settled(page, 11)
-        assert "too large: 100 MiB" in said[0]
-        assert not any("work" in words or "read" in words for words in said[1:])
+        headings = self.settled(page, 11)
+        assert "too large: 100 MiB" in headings[0]
+        assert not any("failed" in words or "read" in words for words in headings[1:])
 
     def test_it_fits_a_phone(self, page, tmp_path):
         (tmp_path / ("long name " * 12 + ".jpg")).write_bytes(jpeg(0, size=300))
@@ -353,7 +353,7 @@ class TestInABrowser:
         overflow = page.locator("body").bounding_box()["width"]
         assert overflow <= 390
 
-    def test_names_are_text_and_never_markup(self, page, tmp_path):
+    def test_file_names_are_text_and_never_markup(self, page, tmp_path):
         (tmp_path / "<img src=x onerror=alert(1)>.jpg").write_bytes(jpeg(0))
         page.set_input_files("#files", [str(each) for each in tmp_path.glob("*.jpg")])
         self.settled(page, 1)
@@ -362,9 +362,9 @@ class TestInABrowser:
 
 
 def test_photos_are_not_written_anywhere(tmp_path, monkeypatch):
-    """Not into a temporary folder, where large uploads usually go; nor is anything else.
+    """Not even into a temporary folder, where frameworks put large uploads.
 
-    ONNX Runtime leaves a file there when it is about to report to its makers.
+    ONNX Runtime would leave a file there when its telemetry is on.
     """
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("CI", raising=False)  # where this is set, ONNX Runtime reports nothing

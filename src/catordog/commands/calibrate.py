@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import argparse
 
-from catordog.commands.options import DATA_HELP
+from catordog.commands.options import DATA_HELP, add_decoding, add_exclude, decode_rules
 
-DESCRIPTION = """Fit the temperature of a model, its conformal scores and its ood threshold to
+DESCRIPTION = """Fit the temperature of a model, its conformal scores and its ood detector to
 labelled photos that it was not trained on. Weights and raw logits stay as they are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("model", metavar="MODEL", help="a .ckpt of catordog train; it is rewritten")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a .ckpt of catordog train, or an .onnx of catordog export; it is rewritten",
+    )
     parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=["train", "val", "test", "all"],
+        help="which photos (default: val, the validation photos)",
+    )
+    add_exclude(parser)
+    add_decoding(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate. Returns 0."""
-    raise NotImplementedError
+    """Calibrate. Returns 1 if a photo was unreadable."""
+    from pathlib import Path
+
+    from catordog.model.calibrate import calibrate
+    from catordog.model.checkpoint import run_folder
+    from catordog.photos.reading import report_failures
+
+    result = calibrate(
+        args.model, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
+    )
+    folder = run_folder(Path(args.model))
+    report_failures(result.failures, folder / f"unreadable-{args.split}.txt")
+    print(args.model)
+    return 1 if result.failures else 0

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=200,
         metavar="R",
-        help="requests a second from one address (default: 200; 0: unlimited)",
+        help="requests per second from one address (default: 200; 0: unlimited)",
     )
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     import socket
     from contextlib import suppress
 
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the network needs the cores
     from catordog.errors import CatordogError, missing_package
 
     try:
@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
     host, port = args.host, args.port
     classifier = load(args.model)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small answers at once only where it sees that this is TCP.
+    # asyncio disables Nagle's algorithm only on sockets that name their protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # so that the printed address answers from now on
+        listener.listen()  # before the address is printed, so that it answers
     except OSError as error:
         raise CatordogError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
     port = listener.getsockname()[1]
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         app, log_level="warning", access_log=False, timeout_keep_alive=5, server_header=False,
         limit_concurrency=512, timeout_graceful_shutdown=5,
     )  # fmt: skip
-    with suppress(KeyboardInterrupt):  # how it is stopped
+    with suppress(KeyboardInterrupt):  # the way to stop it
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
 
 def calibrate_and_log(best: Path, photos: Any) -> None:
     """Calibrate a checkpoint, and add the figures of its validation photos to TensorBoard."""
-    from catordog.model.calibrate import calibrate
+    from catordog.model.calibrate import calibrate_on
     from catordog.model.checkpoint import run_folder
 
-    found = calibrate(best, photos)
+    found = calibrate_on(best, photos)
     folder = run_folder(best)
     if any(folder.glob("events.out.tfevents.*")):
         from catordog.evaluation.predictions import Predictions

@@ -1,4 +1,4 @@
-"""From raw logits to what people read."""
+"""Confidences, calibration and verdicts from raw logits. Numpy only, no input or output."""
 
 from catordog.confidence.softmax import format_confidence, format_percent, softmax
 from catordog.confidence.verdict import DEFAULT_THRESHOLD, NOT_SURE, Prediction, judge

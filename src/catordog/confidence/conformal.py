@@ -1,9 +1,9 @@
-"""Answers that are wrong no more often than you can live with: split conformal prediction.
+"""Split conformal prediction: prediction sets that miss the right class at a chosen error rate.
 
-Photos that took no part in training say how strange the right answer looks. Of a new photo, every
-class that looks no stranger than most of theirs is kept. However good or bad the network is, the
-right class is among them with the probability that was promised, as long as new photos are like
-those (Vovk et al. 2005; Angelopoulos and Bates 2021).
+Calibration photos, which took no part in training, give the nonconformity of right answers. The
+prediction set of a new photo has every class whose nonconformity is at most a quantile of theirs.
+It misses the right class with at most the chosen probability, however accurate the network is, as
+long as new photos resemble the calibration photos (Vovk et al. 2005; Angelopoulos and Bates 2021).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from catordog.errors import CatordogError
 def nonconformity(
     confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
 ) -> npt.NDArray[np.float64]:
-    """How strange the right answer looks: 1 − its confidence, `[N]`, each in 0…1.
+    """The nonconformity of right answers: 1 − their confidence, `[N]`, each in 0…1.
 
     Args:
         confidences: `[N, C]`.
@@ -31,16 +31,18 @@ def nonconformity(
 
 
 def quantile(scores: npt.ArrayLike, error_rate: float) -> float:
-    """The strangeness up to which a class is kept.
+    """The conformal quantile: the largest nonconformity in a prediction set.
 
-    It is the ⌈(n + 1)(1 − error_rate)⌉-th smallest of n scores: the new photo counts as one more.
+    It is the ⌈(n + 1)(1 − error_rate)⌉-th smallest of n scores. `np.quantile` has no method for the
+    rank among n + 1, which counts the new photo as one more; so this is ours.
 
     Args:
-        scores: of `nonconformity`, of n photos that took no part in training.
-        error_rate: the share of photos whose right class may be missing, 0…1.
+        scores: of `nonconformity`, for n photos that took no part in training.
+        error_rate: the fraction of prediction sets that may miss the right class, 0…1.
 
     Returns:
-        in 0…1; infinity where n photos are too few to promise so much, and every class is kept.
+        In 0…1; infinity where n photos are too few for the error rate: then every class is in the
+        prediction set.
 
     Raises:
         CatordogError: the error rate is not within 0…1.
@@ -51,17 +53,17 @@ def quantile(scores: npt.ArrayLike, error_rate: float) -> float:
     if not 0 < error_rate < 1:
         raise CatordogError(f"an error rate of {error_rate} is not within 0…1")
     ranked = np.sort(np.asarray(scores, dtype=np.float64))
-    # 1 − 0.4 is 0.6 and a hair: without the hair, 3.0 would be rounded up to 4.
-    place = math.ceil((len(ranked) + 1) * (1 - error_rate) - 1e-9)
-    return float(ranked[place - 1]) if place <= len(ranked) else math.inf
+    # Rounding errors would raise some whole ranks by one, such as 3 to 4.
+    rank = math.ceil((len(ranked) + 1) * (1 - error_rate) - 1e-9)
+    return float(ranked[rank - 1]) if rank <= len(ranked) else math.inf
 
 
 def prediction_set(confidences: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.bool_]:
-    """Which classes are kept for each photo, `[..., C]`.
+    """Which classes are in the prediction set of each photo, `[..., C]`.
 
     Args:
         confidences: `[..., C]`.
-        most: see `quantile`.
+        most: the largest nonconformity in the set (see `quantile`).
     """
     result: npt.NDArray[np.bool_] = 1 - confidences <= most
     return result

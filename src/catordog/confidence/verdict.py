@@ -1,4 +1,4 @@
-"""What a prediction comes to in words."""
+"""Predictions: the label, confidences and verdict that follow from raw logits."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import numpy.typing as npt
 from catordog.confidence.conformal import prediction_set
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import format_percent, softmax
+from catordog.errors import CatordogError
 
 NOT_SURE = "not sure"
 NEITHER = "neither"
 
 DEFAULT_THRESHOLD = 0.8
-"""The least confidence that counts as an answer: below it, the verdict is `not sure`."""
+"""Below this confidence the verdict is `not sure`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a classifier says of one photo.
+    """A classifier's prediction for one photo.
 
     Attributes:
         label: the class with the highest logit.
         confidence: its softmax, 0…1.
-        confidences: of every class, in class order; their sum is 1.
+        confidences: of every class, in class order, with a sum of 1.
         logits: raw, of every class.
-        verdict: the label, or `not sure` where the confidence is below the threshold, or
-            `neither` where the photo shows none of the classes.
-        ood_score: the share of validation photos that look less strange, 0…1; None where the
-            model doesn't know.
-        picture: the photo, small, as a JPEG file, for notebooks; None where nobody looks.
+        verdict: the label; `not sure` where the confidence is below the threshold; `neither` where
+            the photo is out-of-distribution: it shows none of the classes.
+        ood_score: see `OodDetector.scores`, 0…1; None where the model has no ood detector.
+        picture: a thumbnail as a JPEG file, for notebooks; None elsewhere.
     """
 
     label: str
@@ -46,23 +46,24 @@ class Prediction:
     picture: bytes | None = field(default=None, repr=False, compare=False)
 
     def in_words(self) -> str:
-        """`dog 99.99 %`, or `not sure (dog 57 %)`.
+        """The verdict as text: `dog 99.99 %`, or `not sure (dog 57 %)`.
 
         >>> Prediction("dog", 0.5732, {}, {}, "not sure").in_words()
         'not sure (dog 57 %)'
         >>> Prediction("dog", 0.9999, {}, {}, "neither").in_words()
         'neither (dog 99.99 %)'
         """
-        says = f"{self.label} {format_percent(self.confidence)}"
-        return says if self.verdict == self.label else f"{self.verdict} ({says})"
+        text = f"{self.label} {format_percent(self.confidence)}"
+        return text if self.verdict == self.label else f"{self.verdict} ({text})"
 
     def _repr_html_(self) -> str:
-        """The photo with bars beside it: how notebooks show a prediction."""
+        """The photo with a bar per class beside it, for notebooks."""
         rows = "".join(
             f"<tr><td>{escape(name)}</td><td style='width:10em'><div style='background:#2b6cb0;"
-            f"height:.8em;width:{100 * share:.2f}%'></div></td><td>{format_percent(share)}</td>"
+            f"height:.8em;width:{100 * confidence:.2f}%'></div></td>"
+            f"<td>{format_percent(confidence)}</td>"
             f"<td style='opacity:.7'>logit {self.logits[name]:.3f}</td></tr>"
-            for name, share in self.confidences.items()
+            for name, confidence in self.confidences.items()
         )
         image = ""
         if self.picture is not None:
@@ -74,7 +75,7 @@ class Prediction:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `catordog predict --format jsonl`, but for `path` and `error`."""
+        """The keys of `catordog predict --format jsonl`, except `path` and `error`."""
         return {
             "label": self.label,
             "confidence": self.confidence,
@@ -101,17 +102,18 @@ def judge(
         classes: their names, in the same order.
         temperature: see `softmax`.
         threshold: below this confidence the verdict is `not sure`, 0…1.
-        quantile: decide by this instead, 0…1 (see `conformal.quantile`): the verdict is the class
-            that looks no stranger; `not sure` if there are several, `neither` if there is none.
-        ood_score: the share of validation photos that look less strange, 0…1 (see `OodDetector`).
-        accept: above this ood_score the verdict is `neither`, whatever the confidence, 0…1.
+        quantile: decide by the prediction set instead, 0…1 (see `conformal.quantile`): the verdict
+            is its only class; `not sure` for several classes, `neither` for none.
+        ood_score: see `OodDetector.scores`, 0…1.
+        accept: true-accept rate, 0…1: for a higher `ood_score` the verdict is `neither`, whatever
+            the confidence.
 
     >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
     'not sure (dog 57 %)'
     """
     raw = np.asarray(logits, dtype=np.float64)
     confidences = softmax(raw, temperature)
-    # By the logits: two confidences of exactly 1.0 and 1e-300 still have an order.
+    # By the logits, which have an order also where float64 rounds two confidences to one number.
     best = int(raw.argmax())
     confidence = float(confidences[best])
     verdict = classes[best] if confidence >= threshold else NOT_SURE
@@ -128,3 +130,17 @@ def judge(
         verdict=verdict,
         ood_score=ood_score,
     )
+
+
+def check_rules(threshold: float | None, error_rate: float | None, accept: float | None) -> None:
+    """Check the options that decide verdicts; None stands for a default.
+
+    Raises:
+        CatordogError: a value is out of its range, or two of them contradict each other.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise CatordogError(f"--threshold {threshold} is not a confidence within 0…1")
+    if accept is not None and not 0 < accept <= 1:
+        raise CatordogError(f"--accept {accept} is not a fraction within 0…1")
+    if threshold is not None and error_rate is not None:
+        raise CatordogError("--threshold and --error-rate both decide the verdict: give one")

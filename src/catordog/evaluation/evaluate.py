@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
-from catordog.evaluation.class_matching import match_classes
 from catordog.evaluation.error_rate_check import ErrorRateCheck, check_error_rate
 from catordog.evaluation.metrics import Metrics, measure
 from catordog.evaluation.ood import OodResult, measure_ood, ood_unavailable
 from catordog.evaluation.predictions import Floats, Predictions
 from catordog.evaluation.robustness import Robustness, robustness
+from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, Output, load
 from catordog.photos.datasets import PhotoDataset, open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules

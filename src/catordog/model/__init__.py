@@ -1,1 +1,1 @@
-"""A network that gives raw logits, the file it travels in, and what runs it."""
+"""Networks, the logit contract, model files, backends, the Classifier, calibration, export."""

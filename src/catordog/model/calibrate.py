@@ -1,11 +1,12 @@
-"""What happens to a model after training: its confidence is made true, on validation photos."""
+"""Calibrate a model on photos that it was not trained on: temperature, conformal scores, ood."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,62 +15,139 @@ from catordog.confidence.conformal import nonconformity
 from catordog.confidence.ood import LEAST_PHOTOS, OodDetector, fit_ood
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import fit_temperature, log_loss
-from catordog.errors import CatordogError
-from catordog.model.checkpoint import rewrite
-from catordog.model.classifier import load
+from catordog.errors import CatordogError, PhotoError
+from catordog.model.class_matching import match_classes
+from catordog.model.classifier import BATCH, BUNDLED, Classifier, load
+from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
-from catordog.terminal import info
+from catordog.photos.datasets import open_dataset
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.photo import Photo
+from catordog.photos.reading import decoded, none_read
+from catordog.photos.splits import Split
+from catordog.terminal import info, progress
 
 MOST_SCORES = 10_000
-"""So many are kept in a model file; more would promise hardly finer error rates."""
+"""Conformal scores in a model file; more would hardly make error rates finer."""
 
 Batches = Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
+"""Photos `uint8 [N, S, S, 3]` with their labels `[N]`."""
+
+_PHOTOS = {
+    "train": "training photos",
+    "val": "validation photos",
+    "test": "test photos",
+    "all": "photos of all splits",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What calibration has measured.
+    """The result of a calibration.
 
     Attributes:
-        model: what the model file now says of itself.
-        logits: raw logits of the validation photos, `float32 [N, C]`.
+        model: the new description in the model file.
+        logits: raw logits of the N photos, `float32 [N, C]`.
         labels: their labels, `int64 [N]`.
+        temperature_before, temperature: of `softmax`.
+        nll_before, nll: mean negative log-likelihood of the labels at these, in nats.
+        accuracy: 0…1; calibration does not change it.
+        failures: one for each photo that could not be read.
     """
 
     model: ModelInfo
     logits: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+    temperature_before: float
+    temperature: float
+    nll_before: float
+    nll: float
+    accuracy: float
+    failures: tuple[PhotoError, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """The number of photos."""
+        return len(self.labels)
 
 
-def calibrate(path: Path, photos: Batches) -> Calibration:
-    """Fit the temperature of a model on photos that it has not trained on, and store it.
+def calibrate(
+    model: str | PathLike[str],
+    data: str | PathLike[str] | Batches,
+    split: Split | Literal["all"] = "val",
+    *,
+    exclude: str | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
+) -> Calibration:
+    """Fit a model's confidence to labelled photos that it was not trained on.
 
-    The weights and the raw logits stay as they are. Beside the temperature, the file gets what
-    `--error-rate` needs: the nonconformity of the right answers.
+    The model file gets a new temperature, conformal scores and ood detector. Weights and raw logits
+    stay as they are.
 
     Args:
-        path: the model's `.ckpt`; it is replaced as a whole.
-        photos: batches of validation photos, `uint8 [N, S, S, 3]`, with their labels `[N]`.
+        model: a `.ckpt` or `.onnx` file; it is replaced atomically.
+        data: a dataset, as `open_dataset` takes it; or batches, as `calibrate_on` takes them, to
+            which none of the other arguments apply.
+        split: which photos of the dataset. Confidence fitted to training photos is too high.
+        exclude: a CSV file with a column `path`: photos to leave out.
+        rules: which photos are decoded.
 
     Raises:
-        CatordogError: the file can't be read or written, or there are no photos.
+        CatordogError: the model or the data can't be read, the model lacks a class of the data, or
+            no photo could be read. Then the model file is unchanged.
     """
-    classifier = load(path)
+    if not isinstance(data, (str, PathLike)):
+        return calibrate_on(Path(model), data)
+    if str(model) == "bundled":
+        raise CatordogError(
+            f"the bundled model can't be calibrated in place: copy {BUNDLED}, and give the copy"
+        )
+    classifier = load(model)
+    dataset = open_dataset(str(data), rules=rules, exclude=exclude)
+    indices = match_classes(dataset.classes, classifier.classes, str(data))
+    photos = dataset.split(split, classifier.model.split_fractions)
+    if split in ("train", "all"):
+        info(f"--split {split} includes training photos: confidence fitted to them is too high")
+    failures: list[PhotoError] = []
+    batches = _read(photos, classifier, indices, failures)
+    return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures)
 
-    def seen(pixels: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
+
+def calibrate_on(path: Path, batches: Batches) -> Calibration:
+    """Fit a model's confidence to batches of validation photos.
+
+    Args:
+        path: a `.ckpt` or `.onnx` file; it is replaced atomically.
+        batches: photos `uint8 [N, S, S, 3]` with their labels `[N]`.
+
+    Raises:
+        CatordogError: the file can't be read or written, or there are no photos. Then it is
+            unchanged.
+    """
+    return _calibrate(path, load(path), batches, "validation photos", [])
+
+
+def _calibrate(
+    path: Path, classifier: Classifier, batches: Batches, what: str, failures: list[PhotoError]
+) -> Calibration:
+    def outputs(pixels: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
         if classifier.has_features:
             return classifier.features_of_pixels(pixels)
         logits = classifier.logits_of_pixels(pixels)
         return logits, logits
 
-    parts = [(*seen(pixels), labels) for pixels, labels in photos]
+    parts = [(*outputs(pixels), labels) for pixels, labels in batches]
     if not parts:
-        raise CatordogError(f"{path} can't be calibrated: no validation photo could be read")
+        raise (
+            none_read(failures)
+            if failures
+            else CatordogError(f"{path} can't be calibrated: there are no {what}")
+        )
     logits, features, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    temperature = fit_temperature(logits, labels)
+    before, temperature = classifier.model.temperature, fit_temperature(logits, labels)
     confidences = softmax(logits, temperature)
     scores = np.sort(nonconformity(confidences, labels))
-    if len(scores) > MOST_SCORES:  # evenly from the ranking, the strangest always among them
+    if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
         scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
     model = replace(
         classifier.model,
@@ -77,19 +155,46 @@ def calibrate(path: Path, photos: Batches) -> Calibration:
         nonconformity=tuple(map(float, scores)),
         ood=_ood(features) if classifier.has_features else None,
     )
-    rewrite(path, model)
-    accuracy = (logits.argmax(axis=1) == labels).mean()
-    before, after = log_loss(softmax(logits), labels).mean(), log_loss(confidences, labels).mean()
-    info(
-        f"calibrated on {len(labels):,} validation photos ({accuracy:.2%} right): temperature "
-        f"{temperature:.3f}, loss {before:.4f} before and {after:.4f} after"
+    result = Calibration(
+        model=model,
+        logits=logits,
+        labels=labels,
+        temperature_before=before,
+        temperature=temperature,
+        nll_before=float(log_loss(softmax(logits, before), labels).mean()),
+        nll=float(log_loss(confidences, labels).mean()),
+        accuracy=float((logits.argmax(axis=1) == labels).mean()),
+        failures=tuple(failures),
     )
-    if len(labels) < LEAST_PHOTOS:
-        info(
-            f"{len(labels)} validation photos tell little: take confidence for a rough guess, or "
-            "give validation a larger share (--data.val)"
-        )
-    return Calibration(model, logits, labels)
+    format_of(path).rewrite(path, model)
+    info(
+        f"calibrated on {result.n:,} {what} (accuracy {result.accuracy:.2%}): temperature "
+        f"{before:.3f} before and {temperature:.3f} after, NLL {result.nll_before:.4f} before and "
+        f"{result.nll:.4f} after"
+    )
+    if result.n < LEAST_PHOTOS:
+        info(f"too few validation photos ({result.n}): treat confidence as rough")
+    return result
+
+
+def _read(
+    photos: list[Photo], classifier: Classifier, indices: list[int], failures: list[PhotoError]
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """Yield photos in batches with the model's labels; collect those that can't be read."""
+    pixels: list[npt.NDArray[np.uint8]] = []
+    labels: list[int] = []
+    with progress("calibrating", len(photos)) as done:
+        results = decoded(photos, classifier.model.preprocess)
+        for count, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
+            if isinstance(result, PhotoError):
+                failures.append(result)
+            elif photo.label is not None:
+                pixels.append(result)
+                labels.append(indices[photo.label])
+            if pixels and (len(pixels) == BATCH or count == len(photos)):
+                yield np.stack(pixels), np.array(labels, dtype=np.int64)
+                pixels, labels = [], []
+            done(count)
 
 
 def _ood(features: npt.NDArray[np.float32]) -> OodDetector | None:

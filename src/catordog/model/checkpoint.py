@@ -1,4 +1,4 @@
-"""What a model file says of itself: written by training, read by the Classifier."""
+"""Read and write `.ckpt` model files: written by training, read by the `Classifier`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import io
 import pickle  # for the name of its error  # nosec B403
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
 from catordog.model.info import ModelInfo
 
+if TYPE_CHECKING:
+    from catordog.model.backends import Backend
+
 MAX_CHECKPOINT_BYTES = 16 * 2**30
 
 
 def run_folder(model: Path) -> Path:
-    """The folder of the run that a model file belongs to: RUN/checkpoints/best.ckpt is of RUN."""
+    """The folder of the run that wrote a model file: RUN for RUN/checkpoints/best.ckpt."""
     return model.parent.parent if model.parent.name == "checkpoints" else model.parent
 
 
 def check_file(path: Path, most: int, wanted: str) -> None:
-    """Make sure that a model file is there, and no larger than `most` bytes.
+    """Check that a model file exists and has at most `most` bytes.
+
+    Args:
+        path: the file.
+        most: its largest size in bytes.
+        wanted: what to give instead, for the error message.
 
     Raises:
-        CatordogError: it isn't; the error says that `wanted` is what to give.
+        CatordogError: it does not exist, or is larger.
     """
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no such file"
@@ -34,7 +42,13 @@ def check_file(path: Path, most: int, wanted: str) -> None:
 
 
 class Checkpoint:
-    """What is in a `.ckpt`: the model's description, its weights by name, and all the rest."""
+    """The content of a `.ckpt`.
+
+    Attributes:
+        model: its description.
+        state: the weights by name.
+        content: everything, as `torch.load` returns it.
+    """
 
     def __init__(self, model: ModelInfo, state: dict[str, Any], content: dict[str, Any]) -> None:
         self.model = model
@@ -43,18 +57,18 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.ckpt` as data: nothing in it is executed.
+    """Read a `.ckpt` as data: no code in it is executed.
 
     Raises:
-        CatordogError: it is missing, damaged, or not one of ours.
+        CatordogError: the file is missing, damaged, or not written by `catordog train`.
     """
     check_file(path, MAX_CHECKPOINT_BYTES, "a .ckpt that 'catordog train' has written")
     if not zipfile.is_zipfile(path):
         raise CatordogError(
-            f"model {path}: not a whole checkpoint: it is truncated, or another kind of file; "
-            "copy it again, or train again"
+            f"model {path}: not a complete checkpoint: truncated, or another kind of file; copy it "
+            "again, or train again"
         )
-    _check_whole(path)
+    _check_parts(path)
     import torch
 
     try:
@@ -77,11 +91,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(model, state, content)
 
 
-def _check_whole(path: Path) -> None:
-    """Compare every part with its checksum, which torch doesn't; and unpack nothing.
+def _check_parts(path: Path) -> None:
+    """Compare every part with its checksum, which torch does not do, and refuse packed parts.
 
     Raises:
-        CatordogError: a part is damaged, or packed as torch packs none: it might fill the memory.
+        CatordogError: a part is damaged, compressed or encrypted. torch writes none of the latter
+            two, and a compressed part could expand until memory is full.
     """
     try:
         with zipfile.ZipFile(path) as parts:
@@ -98,16 +113,46 @@ def _check_whole(path: Path) -> None:
         damaged = str(error)
     if damaged is not None:
         raise CatordogError(
-            f"model {path}: damaged ({damaged} is not what was written): copy it again, or train "
-            "again"
+            f"model {path}: damaged (checksum of {damaged}): copy it again, or train again"
         )
 
 
-def rewrite(path: Path, model: ModelInfo) -> None:
-    """Replace what a `.ckpt` says of itself, and leave its weights as they are.
+def open_checkpoint(path: Path) -> tuple[Backend, ModelInfo]:
+    """Read a `.ckpt`: a backend that runs its network, and its description.
 
     Raises:
-        CatordogError: it can't be read, or the disk has no room; then it is as it was.
+        CatordogError: the file can't be read, or its weights do not fit its network.
+    """
+    checkpoint = load_checkpoint(path)
+    from catordog.model.backends.torch import TorchBackend
+    from catordog.model.networks import build_network
+
+    model = checkpoint.model
+    network = build_network(
+        model.network, len(model.classes), model.network_args, size=model.preprocess.size
+    )
+    weights = {
+        key.removeprefix("network."): value
+        for key, value in checkpoint.state.items()
+        if key.startswith("network.")
+    }
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CatordogError(f"model {path}: its weights don't fit its network: {reason}") from None
+    return TorchBackend(network, model.preprocess.size, tta_flip=model.tta_flip), model
+
+
+def rewrite(path: Path, model: ModelInfo) -> None:
+    """Replace the description in a `.ckpt`. Its weights stay as they are.
+
+    Args:
+        path: the file; it is replaced atomically.
+        model: the new description.
+
+    Raises:
+        CatordogError: the file can't be read or written; then it is unchanged.
     """
     content = load_checkpoint(path).content
     import torch

@@ -1,15 +1,14 @@
-"""Classifier: from photos to raw logits, with all that the model file knows."""
+"""The Classifier: photos to raw logits and predictions, with everything from one model file."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import IO, TypeGuard, TypeVar, overload
+from typing import IO, TYPE_CHECKING, TypeGuard, TypeVar, Union, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +16,28 @@ from PIL import Image
 
 from catordog.confidence.conformal import quantile
 from catordog.confidence.ood import ACCEPT
-from catordog.confidence.verdict import Prediction, judge
+from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends import Backend, TorchBackend, open_onnx
-from catordog.model.checkpoint import load_checkpoint
+from catordog.model.backends import Backend
+from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
 from catordog.photos.decode import decode
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import thumbnail
 
-PhotoLike = str | PathLike[str] | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PhotoLike = Union[  # not `|`: a name in quotes has no such operator, and torch is not imported
+    str, PathLike[str], bytes, IO[bytes], Image.Image, npt.NDArray[np.uint8], "Tensor"
+]
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 BATCH = 16
-"""Photos that go through the network at once: so few that the CPU's caches hold what is made."""
+"""Photos per batch: few enough for the activations to fit into the CPU's caches."""
 
 BUNDLED = Path(__file__).parent / "bundled.onnx"
 """The model that comes with the package."""
@@ -41,12 +45,11 @@ BUNDLED = Path(__file__).parent / "bundled.onnx"
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the network says of one photo.
+    """A network's output for one photo.
 
     Attributes:
         logits: raw, `float32 [C]`.
-        ood_score: the share of validation photos that look less strange, 0…1; None where the
-            model doesn't know.
+        ood_score: see `OodDetector.scores`, 0…1; None where the model has no ood detector.
     """
 
     logits: npt.NDArray[np.float32]
@@ -54,13 +57,14 @@ class Output:
 
 
 class Classifier:
-    """Preprocessing, network, class names and calibration, as one thing.
+    """Preprocessing, network, class names and calibration in one object.
 
-    Make one with `catordog.load`.
+    Make one with `catordog.load`. It can be pickled, used from several threads, and used after a
+    fork.
 
     Attributes:
-        model: all that the model file says of itself.
-        backend: what runs the network.
+        model: the description in the model file.
+        backend: runs the network.
     """
 
     def __init__(self, backend: Backend, model: ModelInfo) -> None:
@@ -76,11 +80,13 @@ class Classifier:
         """Raw logits `float32 [N, C]` of photos.
 
         Args:
-            photos: one or several paths, binary file objects, `PIL.Image`s, or `uint8` arrays
-                `[H, W, 3]` in RGB.
+            photos: one or several of these: a path, the bytes of a photo file, a binary file
+                object, a `PIL.Image` of any mode, a `uint8` array `[H, W, 3]` in RGB, or a torch
+                tensor `uint8 [3, H, W]` in RGB.
 
         Raises:
             PhotoError: one of them can't be read.
+            CatordogError: an array or tensor has another type or shape.
         """
         pixels = self._pixels(photos)
         if not pixels:
@@ -88,20 +94,45 @@ class Classifier:
         return self.logits_of_pixels(np.stack(pixels))
 
     @overload
-    def predict(self, photos: PhotoLike) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        photos: PhotoLike,
+        *,
+        threshold: float | None = None,
+        error_rate: float | None = None,
+        accept: float | None = None,
+    ) -> Prediction: ...
     @overload
-    def predict(self, photos: Iterable[PhotoLike]) -> list[Prediction]: ...
-    def predict(self, photos: PhotoLike | Iterable[PhotoLike]) -> Prediction | list[Prediction]:
-        """What is on photos: a `Prediction` for one photo, a list of them for several.
+    def predict(
+        self,
+        photos: Iterable[PhotoLike],
+        *,
+        threshold: float | None = None,
+        error_rate: float | None = None,
+        accept: float | None = None,
+    ) -> list[Prediction]: ...
+    def predict(
+        self,
+        photos: PhotoLike | Iterable[PhotoLike],
+        *,
+        threshold: float | None = None,
+        error_rate: float | None = None,
+        accept: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Predict what photos show: a `Prediction` for one photo, a list of them for several.
 
-        In a notebook a prediction shows itself, with a small picture. For very many photos see
+        In a notebook a prediction shows itself, with a small picture. For very many photos use
         `predictions`.
 
         Args:
             photos: as in `logits`.
+            threshold: as in `judge`.
+            error_rate: as in `judge`.
+            accept: as in `judge`.
 
         Raises:
-            PhotoError: one of them can't be read.
+            PhotoError: one of the photos can't be read.
+            CatordogError: a rule is out of its range, or the model can't guarantee the error rate.
 
         >>> from catordog.photos.synthetic import draw
         >>> classifier = load()
@@ -110,32 +141,37 @@ class Classifier:
         True
         >>> abs(sum(prediction.confidences.values()) - 1) < 1e-12
         True
+        >>> classifier.predict(draw(0).image, threshold=1, accept=1).verdict
+        'not sure'
         """
+        check_rules(threshold, error_rate, accept)
         results = []
         for batch in _batches(iter(_several(photos)), BATCH):
             images = [self._image(photo) for photo in batch]
             outputs = self.outputs([self.model.preprocess.pixels(image) for image in images])
             results += [
-                replace(self.judge(output), picture=thumbnail(image))
+                replace(self.judge(output, threshold, error_rate, accept), picture=thumbnail(image))
                 for output, image in zip(outputs, images, strict=True)
             ]
         return results[0] if _is_one(photos) else results
 
-    def predictions(self, photos: Iterable[PhotoLike]) -> Iterator[Prediction | PhotoError]:
+    def predictions(
+        self, photos: PhotoLike | Iterable[PhotoLike]
+    ) -> Iterator[Prediction | PhotoError]:
         """Predict any number of photos, in order, in parallel and in bounded memory.
 
         Args:
-            photos: as in `logits`; they are asked for as they are needed.
+            photos: as in `logits`; consumed as needed.
 
         Yields:
-            a `Prediction` for each photo, or the error that kept it from being read.
+            A `Prediction` for each photo, or the error for one that can't be read.
 
         >>> from catordog.photos.synthetic import draw
         >>> endless = (draw(index).image for index in range(10**9))
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(photos, self._load):
+        for _, output in self.stream(_several(photos), self._load):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -145,14 +181,18 @@ class Classifier:
         error_rate: float | None = None,
         accept: float | None = None,
     ) -> Prediction:
-        """Make a prediction from what the network says of one photo, by this model's calibration.
+        """Make a prediction from the network's output for one photo, with this model's calibration.
 
         Args:
             output: of `stream` or `outputs`.
-            threshold: below this confidence the verdict is `not sure`; None: the model's.
-            error_rate: decide by this instead, 0…1 (see `quantile_for`).
-            accept: the share of photos like those of validation that is not called `neither`, 0…1;
-                1: none is; None: 0.95.
+            threshold: below this confidence the verdict is `not sure`, 0…1; None: the model's.
+            error_rate: decide by the prediction set for this error rate instead, 0…1 (see
+                `quantile_for`).
+            accept: true-accept rate, 0…1: the fraction of photos of the classes that is not called
+                `neither`; 1: never say `neither`; None: 0.95.
+
+        Raises:
+            CatordogError: see `quantile_for`.
         """
         return judge(
             output.logits,
@@ -165,35 +205,38 @@ class Classifier:
         )
 
     def outputs(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Output]:
-        """What the network says of preprocessed photos, `uint8 [S, S, 3]` each."""
+        """The network's outputs for preprocessed photos, `uint8 [S, S, 3]` each."""
         if not len(pixels):
             return []
         if self.model.ood is None:
             return [Output(row) for row in self.logits_of_pixels(np.stack(pixels))]
         logits, features = self.features_of_pixels(np.stack(pixels))
-        strange = self.model.ood.scores(features).tolist()
-        return [Output(row, each) for row, each in zip(logits, strange, strict=True)]
+        scores = self.model.ood.scores(features).tolist()
+        return [Output(row, score) for row, score in zip(logits, scores, strict=True)]
 
     def quantile_for(self, error_rate: float) -> float:
-        """How strange a class may look that is kept, so that the right one seldom is missing.
+        """The conformal quantile of an error rate: the largest nonconformity in a prediction set.
 
         Args:
-            error_rate: the share of photos whose right class may be missing, 0…1.
+            error_rate: the fraction of photos whose prediction set may miss the right class, 0…1.
+
+        Returns:
+            In 0…1; see `confidence.conformal.quantile`.
 
         Raises:
-            CatordogError: the model has not been calibrated, or has seen too few photos for that.
+            CatordogError: the model is not calibrated, or on too few photos for this error rate.
         """
         scores = self.model.nonconformity
         if not scores:
             raise CatordogError(
-                "this model can promise no error rate: it was not calibrated, as a run that was "
-                "stopped early is not; let the training run to its end"
+                "this model can't guarantee an error rate: it is not calibrated; calibrate it with "
+                "'catordog calibrate'"
             )
         found = quantile(scores, error_rate)
         if found > 1:
             raise CatordogError(
-                f"an error rate of {error_rate} is too little to promise after {len(scores):,} "
-                f"validation photos: the least is {1 / (len(scores) + 1):.2g}"
+                f"an error rate of {error_rate} is too low for a model that was calibrated on "
+                f"{len(scores):,} photos: the lowest is {1 / (len(scores) + 1):.2g}"
             )
         return found
 
@@ -206,13 +249,13 @@ class Classifier:
     def features_of_pixels(
         self, pixels: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Raw logits `[N, C]`, and what the last layer makes them from, the features `[N, D]`.
+        """Raw logits `[N, C]`, and the features `[N, D]` that the last layer computes them from.
 
         Args:
-            pixels: preprocessed photos, `uint8 [N, S, S, 3]`, at least one.
+            pixels: preprocessed photos, `uint8 [N, S, S, 3]`, N ≥ 1.
 
         Raises:
-            CatordogError: the network doesn't tell.
+            CatordogError: the network does not expose its features.
         """
         parts = [self.backend.features(inputs) for inputs in self._inputs(pixels)]
         logits, features = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -230,7 +273,7 @@ class Classifier:
     def stream(
         self, items: Iterable[Item], load: Callable[[Item], npt.NDArray[np.uint8]]
     ) -> Iterator[tuple[Item, Output | PhotoError]]:
-        """What the network says of any number of photos, in order and in bounded memory.
+        """Run the network on any number of photos, in order and in bounded memory.
 
         Args:
             items: photos, or anything else that `load` takes.
@@ -238,7 +281,7 @@ class Classifier:
                 called from several threads.
 
         Yields:
-            each item with what the network says, or with the error that kept it from being read.
+            Each item with the network's output, or with the error if it can't be read.
         """
 
         def pixels(item: Item) -> tuple[Item, npt.NDArray[np.uint8] | PhotoError]:
@@ -260,21 +303,33 @@ class Classifier:
         return self.model.preprocess.pixels(self._image(photo))
 
     def _image(self, photo: PhotoLike) -> Image.Image:
-        side = self.model.preprocess.size
+        size = self.model.preprocess.size
         if isinstance(photo, Image.Image):
+            if photo.mode not in _PNG_MODES | _TIFF_MODES:
+                photo = photo.convert("RGB")
             buffer = io.BytesIO()  # through the one decoder: profiles, transparency, rotation
-            photo.save(buffer, "TIFF" if photo.mode == "F" else "PNG", exif=photo.getexif())
+            form = "TIFF" if photo.mode in _TIFF_MODES else "PNG"
+            photo.save(buffer, form, exif=photo.getexif())
             return decode(buffer.getvalue(), "image")
+        if _is_tensor(photo):
+            return self._image(np.moveaxis(np.asarray(photo.detach().cpu()), 0, -1))
         if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            if photo.dtype != np.uint8 or photo.shape[2:] != (3,) or not photo.size:
                 raise CatordogError(
-                    f"an array of {photo.dtype} {list(photo.shape)} is no photo: "
-                    "give uint8 [height, width, 3] in RGB"
+                    f"an array of {photo.dtype} {list(photo.shape)} is not a photo: give a uint8 "
+                    "array [height, width, 3] or a uint8 tensor [3, height, width], in RGB"
                 )
-            return Image.fromarray(photo)
+            return Image.fromarray(np.ascontiguousarray(photo))
+        if isinstance(photo, bytes):
+            return Photo.from_bytes(photo, "photo").image(near=size)
         if isinstance(photo, (str, PathLike)):
-            return Photo.from_file(photo).image(near=side)
-        return Photo.from_bytes(photo.read(), getattr(photo, "name", "photo")).image(near=side)
+            return Photo.from_file(photo).image(near=size)
+        file = cast("IO[bytes]", photo)
+        return Photo.from_bytes(file.read(), getattr(file, "name", "photo")).image(near=size)
+
+
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
+_TIFF_MODES = {"F", "CMYK", "YCbCr", "LAB"}  # lossless, as PNG
 
 
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
@@ -289,7 +344,12 @@ def _several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
 
 
 def _is_one(photos: PhotoLike | Iterable[PhotoLike]) -> TypeGuard[PhotoLike]:
-    return isinstance(photos, (str, PathLike, Image.Image, np.ndarray)) or hasattr(photos, "read")
+    single = isinstance(photos, (str, PathLike, bytes, Image.Image, np.ndarray))
+    return single or hasattr(photos, "read") or _is_tensor(photos)
+
+
+def _is_tensor(photo: object) -> TypeGuard[Tensor]:
+    return hasattr(photo, "permute")  # torch is not imported to find out
 
 
 def load(path: str | PathLike[str] | None = None) -> Classifier:
@@ -303,46 +363,4 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
         CatordogError: there is no such file, or it is not a model.
     """
     file = BUNDLED if path is None or str(path) == "bundled" else Path(path)
-    if file.suffix == ".onnx":
-        return _load_onnx(file)
-    checkpoint = load_checkpoint(file)
-    from catordog.model.networks import build_network
-
-    model = checkpoint.model
-    network = build_network(
-        model.network, len(model.classes), model.network_args, size=model.preprocess.size
-    )
-    weights = {
-        key.removeprefix("network."): value
-        for key, value in checkpoint.state.items()
-        if key.startswith("network.")
-    }
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CatordogError(f"{file}: its weights don't fit its network: {reason}") from None
-    backend = TorchBackend(network, model.preprocess.size, tta_flip=model.tta_flip)
-    return Classifier(backend, model)
-
-
-def _load_onnx(path: Path) -> Classifier:
-    backend, said = open_onnx(path)
-    if "catordog" not in said:
-        raise CatordogError(
-            f"model {path}: not written by 'catordog export' (it has no class names and no "
-            "preprocessing)"
-        )
-    try:
-        model = ModelInfo.from_dict(json.loads(said["catordog"]))
-    except (CatordogError, ValueError, RecursionError) as error:
-        raise CatordogError(f"model {path}: {error}") from None
-    side = model.preprocess.size
-    fits = backend.shapes[0][1:] == [3, side, side] and backend.shapes[1][1:] == [
-        len(model.classes)
-    ]
-    if model.ood is not None:
-        fits = fits and backend.shapes[2:3] == [[backend.shapes[0][0], model.ood.bank.shape[1]]]
-    if not fits:
-        raise CatordogError(f"model {path}: its network is not the one that it describes")
-    return Classifier(backend, model)
+    return Classifier(*format_of(file).open(file))

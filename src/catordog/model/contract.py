@@ -1,8 +1,9 @@
-"""The logit contract: a network's output is raw logits, checked by what it does.
+"""The logit contract: check by behaviour that a network's output is raw logits.
 
-Sources can hide an activation anywhere in `forward`; behaviour cannot. Whatever comes after the
-last affine layer must pass that layer's output on in proportion: its negative as a negative, a
-thousandfold as a thousandfold. ReLU and softmax fail the first, tanh and clamp the second.
+An activation can hide anywhere in `forward`, so the check runs the network instead of reading it.
+Whatever follows the last affine layer must be linear in that layer's output: −1 times the output
+must give −1 times the logits, and a thousandfold a thousandfold. ReLU and softmax fail the former,
+tanh and clamp the latter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from catordog.errors import CatordogError
 
-# What computes weight · x + bias, whether a module calls it or a forward() does.
+# Functions that compute weight · x + bias, called by a module or by forward().
 _AFFINE: frozenset[Callable[..., Any]] = frozenset(
     {
         F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.batch_norm,
@@ -29,7 +30,7 @@ _AFFINE: frozenset[Callable[..., Any]] = frozenset(
     }
 )  # fmt: skip
 
-# One of the last two makes a large positive number of any that is not 0, and one a negative.
+# The last two have opposite signs, so that any value but 0 becomes large in both directions.
 _FACTORS = (-1.0, 1e3, -1e6)
 _SIZES = (64, 224, 32, 96, 128, 256, 299, 384, 512)
 
@@ -41,22 +42,25 @@ class RawLogitsError(CatordogError):
 def check_raw_logits(
     network: nn.Module, *, size: int | None = None, num_classes: int | None = None
 ) -> str:
-    """Make sure that a network ends in raw logits: no activation after its last affine layer.
+    """Check that a network returns raw logits: no activation follows its last affine layer.
 
     The network runs a few times in evaluation mode, on random input, with the output of its last
-    affine layer replaced; its weights, its mode and the random state are left as they were.
+    affine layer replaced. Its weights, its mode and the random state do not change.
 
     Args:
         network: maps `float32 [N, 3, S, S]` to `float32 [N, C]`.
         size: S; None tries common sizes.
-        num_classes: C, if it must be a certain number.
+        num_classes: C; None accepts any.
 
     Returns:
         The name of the last affine layer.
 
     Raises:
-        RawLogitsError: the output is not raw logits. The message names the layer, says why it
-            hurts, and how to mend it.
+        RawLogitsError: the output is not raw logits. The message names the layer, why it hurts, and
+            how to fix it.
+
+    >>> check_raw_logits(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), size=8)
+    '1 (Linear)'
     """
     mode = [(module, module.training) for module in network.modules()]
     try:
@@ -70,9 +74,9 @@ def check_raw_logits(
 
 
 def last_layer(network: nn.Module, size: int) -> nn.Module:
-    """The module that makes the raw logits: the last affine one that they depend on.
+    """The module that computes the raw logits: the last affine one that they depend on.
 
-    The network itself, where that layer is in no module of its own.
+    It is the network itself where `forward()` computes them without a module.
     """
     name = check_raw_logits(network, size=size).partition(" (")[0]
     modules: dict[str, nn.Module] = dict(network.named_modules())
@@ -86,17 +90,17 @@ def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str
     for call in reversed(tracer.calls):
         shape = call.shape
         draw = torch.randn(shape, device=photos.device) * 2
-        zero = _tail(network, photos, call.place, torch.zeros(shape, device=photos.device))
-        result = _tail(network, photos, call.place, draw)
+        zero = _tail(network, photos, call.index, torch.zeros(shape, device=photos.device))
+        result = _tail(network, photos, call.index, draw)
         if torch.equal(zero, result) and torch.equal(
             zero,
-            _tail(network, photos, call.place, -draw),  # a ReLU passes nothing below 0
+            _tail(network, photos, call.index, -draw),  # a ReLU passes nothing below 0
         ):
             continue
         for factor in _FACTORS:
-            scaled = _tail(network, photos, call.place, factor * draw)
+            scaled = _tail(network, photos, call.index, factor * draw)
             if not _proportional(scaled - zero, factor * (result - zero)):
-                huge = _tail(network, photos, call.place, 1e6 * draw)
+                huge = _tail(network, photos, call.index, 1e6 * draw)
                 seen = torch.cat([result, scaled, huge])
                 raise RawLogitsError(_lesson(call, tracer, _kind(seen), factor))
         return call.layer
@@ -107,21 +111,21 @@ def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str
 
 
 def _first_run(network: nn.Module, size: int | None) -> tuple[Tensor, Any, _Tracer]:
-    """Run the network on random photos of the first size that it takes."""
+    """Run the network on random photos of the first size that it accepts."""
     first = next((p for p in network.parameters()), torch.empty(0))
     problem: Exception | None = None
-    for side in (size,) if size else _SIZES:
-        photos = torch.randn(2, 3, side, side, device=first.device, dtype=first.dtype)
+    for pixels in (size,) if size else _SIZES:
+        photos = torch.randn(2, 3, pixels, pixels, device=first.device, dtype=first.dtype)
         tracer = _Tracer()
         try:
             with tracer.watch(network):
                 return photos, network(photos), tracer
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
             problem = problem or error
-    sides = f"{size} × {size}" if size else " or ".join(str(side) for side in _SIZES)
+    sizes = f"{size} × {size}" if size else " or ".join(str(pixels) for pixels in _SIZES)
     reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
     raise RawLogitsError(
-        f"{_name(network)} can't take photos [N, 3, S, S] of {sides} pixels: {reason}"
+        f"{_name(network)} can't take photos [N, 3, S, S] of {sizes} pixels: {reason}"
     )
 
 
@@ -133,7 +137,7 @@ def _check_shape(output: Any, n: int, num_classes: int | None) -> None:
         )
     if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 1:
         raise RawLogitsError(
-            f"the network turns {n} photos into {list(output.shape)} and not into logits "
+            f"the network maps {n} photos to {list(output.shape)} instead of logits "
             f"[{n}, classes]: pool and flatten before the last linear layer"
         )
     if num_classes is not None and output.shape[1] != num_classes:
@@ -145,23 +149,23 @@ def _check_shape(output: Any, n: int, num_classes: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One affine computation: the place in the sequence of them, and the layer it was made in."""
+    """An affine computation: its index among them, its layer, and the shape of its output."""
 
-    place: int
+    index: int
     layer: str
     shape: torch.Size
 
 
 class _Tracer(TorchFunctionMode):
-    """Notes each affine computation, and every leaf module that ran after it.
+    """Records affine computations, and the leaf modules that ran after each.
 
-    With `replace_at`, the output of one of them is replaced.
+    With `replace_at`, the output of the computation with this index is replaced.
     """
 
     def __init__(self, replace_at: int | None = None, by: Tensor | None = None) -> None:
         super().__init__()
         self.calls: list[_Call] = []
-        self.ran: list[tuple[int, str]] = []  # (affine computations so far, leaf module)
+        self.ran: list[tuple[int, str]] = []  # affine computations before it, leaf module
         self._replace_at, self._by = replace_at, by
         self._inside: list[str] = []
 
@@ -171,10 +175,10 @@ class _Tracer(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func not in _AFFINE or not isinstance(result, Tensor):
             return result
-        place = len(self.calls)
+        index = len(self.calls)
         layer = self._inside[-1] if self._inside else "forward()"
-        self.calls.append(_Call(place, layer, result.shape))
-        return self._by.to(result) if place == self._replace_at and self._by is not None else result
+        self.calls.append(_Call(index, layer, result.shape))
+        return self._by.to(result) if index == self._replace_at and self._by is not None else result
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[None]:
@@ -205,13 +209,13 @@ class _Tracer(TorchFunctionMode):
                 handle.remove()
 
 
-def _tail(network: nn.Module, photos: Tensor, place: int, value: Tensor) -> Tensor:
-    """The network's output if its affine computation number `place` had given `value`.
+def _tail(network: nn.Module, photos: Tensor, index: int, value: Tensor) -> Tensor:
+    """The network's output with `value` as the result of the affine computation `index`.
 
-    An affine layer whose weight and bias are multiplied by k gives k times its output, so this is
-    the same as scaling its parameters, and it leaves them alone.
+    Multiplying a layer's weight and bias by k multiplies its output by k. So this has the effect of
+    scaling parameters without changing them.
     """
-    with _Tracer(place, value):
+    with _Tracer(index, value):
         output: Tensor = network(photos)
     return output.double()
 
@@ -232,11 +236,11 @@ _WHY = {
     "tanh": "it squeezes every logit into −1…1, and the softmax of (1, −1) is 0.88: no confidence "
     "could be higher",
     "clamp": "a bound on the logits is a bound on the confidence, and beyond it no gradient flows",
-    "non-linearity": "logits must be free to take any value: whatever bends or bounds them "
-    "distorts every confidence that is made from them",
+    "non-linearity": "logits must be free to take any value: a function that bends or bounds them "
+    "distorts every confidence that is computed from them",
 }
 
-# Layers that hand their input on unbent, at least in evaluation.
+# Layers that are linear in evaluation mode.
 _INERT = ("Dropout", "Flatten", "Identity", "AvgPool", "Unflatten")
 
 
@@ -244,7 +248,7 @@ def _lesson(call: _Call, tracer: _Tracer, kind: str, factor: float) -> str:
     after = [
         label
         for calls, label in tracer.ran
-        if calls > call.place and label != call.layer and not any(word in label for word in _INERT)
+        if calls > call.index and label != call.layer and not any(word in label for word in _INERT)
     ]
     where = after[-1] if after else f"a {kind} hidden in forward()"
     return (
@@ -256,7 +260,7 @@ def _lesson(call: _Call, tracer: _Tracer, kind: str, factor: float) -> str:
 
 
 def _kind(outputs: Tensor) -> str:
-    """Which activation made these outputs, as far as their ranges tell: words for the error."""
+    """Guess from the ranges of outputs which activation computed them, for the error message."""
     low, high = float(outputs.min()), float(outputs.max())
     sums, logs = outputs.sum(dim=1), outputs.logsumexp(dim=1)
     several = outputs.shape[1] > 1

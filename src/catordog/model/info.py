@@ -1,4 +1,4 @@
-"""What a model file says of itself."""
+"""ModelInfo: the description of a model in its file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from catordog.photos.preprocess import Preprocess
 from catordog.photos.splits import SplitFractions
 
 FORMAT = 2
-"""Of new files. Files of format 1 differ in the names of these keys alone."""
+"""Format of new files. Format 1 differs only in the names of the keys below."""
 
 _FORMAT_1_KEYS = {
     "fractions": "split_fractions",
@@ -25,21 +25,20 @@ _FORMAT_1_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The part of a checkpoint that is not weights. Plain data, so that loading runs no code.
+    """Everything in a model file except the weights. Plain data, so that loading runs no code.
 
     Attributes:
         classes: names, in the order of the logits.
         network: as in `build_network`.
         network_args: as in `build_network`.
         preprocess: how a photo becomes input.
-        split_fractions: how the photos were split, so that evaluation holds out the same ones.
-        tta_flip: whether logits are the mean of those of a photo and of its mirror image.
+        split_fractions: of validation and test photos, so that evaluation uses the same split.
+        tta_flip: test-time augmentation: average logits over a photo and its horizontal flip.
         temperature: of `softmax`.
         threshold: below this confidence the verdict is `not sure`.
-        nonconformity: of the right answers on validation photos, each in 0…1, rising (see
+        nonconformity: of the right answers on validation photos, each in 0…1, ascending (see
             `confidence.conformal`); empty before calibration.
-        ood: what tells photos of no class; None before calibration, or where there were too
-            few photos.
+        ood: detects photos of no class; None before calibration, or after one on too few photos.
     """
 
     classes: tuple[str, ...]
@@ -54,7 +53,7 @@ class ModelInfo:
     ood: OodDetector | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for a checkpoint."""
+        """Plain data for a model file, in the current format."""
         return {
             "format": FORMAT,
             "classes": list(self.classes),
@@ -74,10 +73,10 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Read back what `to_dict` wrote; every value is checked, since files come from anywhere.
+        """Read what `to_dict` wrote. Every value is checked, as model files are untrusted.
 
         Raises:
-            CatordogError: something is missing, of the wrong kind, or out of its range.
+            CatordogError: a value is missing, of the wrong type, or out of its range.
         """
         try:
             values = _current(values)
@@ -97,7 +96,7 @@ class ModelInfo:
                 tta_flip=bool(values.get("tta_flip", False)),
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
-                nonconformity=tuple(_share(score) for score in values.get("nonconformity", ())),
+                nonconformity=tuple(_fraction(score) for score in values.get("nonconformity", ())),
                 ood=_ood(values.get("ood")),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -105,7 +104,7 @@ class ModelInfo:
 
 
 def _current(values: Any) -> dict[str, Any]:
-    """The same with the keys of this format."""
+    """The values with the keys of the current format."""
     if values["format"] == 1:
         return {_FORMAT_1_KEYS.get(key, key): value for key, value in values.items()}
     if values["format"] != FORMAT:
@@ -127,7 +126,7 @@ def _ood(values: Any) -> OodDetector | None:
     return None if values is None else OodDetector.from_dict(values)
 
 
-def _share(value: Any) -> float:
+def _fraction(value: Any) -> float:
     number = float(value)
     if not 0 <= number <= 1:
         raise ValueError(f"{value} is not within 0…1")

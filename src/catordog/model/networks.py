@@ -1,4 +1,4 @@
-"""Networks: ours, torchvision's by name, or anybody's by class path. All end in raw logits."""
+"""Build networks: ours, torchvision's by name, or any by class path. All end in raw logits."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ _ACTIVATIONS: dict[str, _Activation] = {"relu": F.relu_, "gelu": F.gelu}
 class ResidualNet(nn.Module):
     """A compact residual network (He et al. 2015) for small photos.
 
-    The default has 1.2 million parameters and takes 60 million multiply-adds for a photo of
-    64 × 64 pixels.
+    The default has 1.2 million parameters and takes 60 million multiply-adds for a photo of 64 × 64
+    pixels.
 
     Args:
         num_classes: C, the number of logits.
-        widths: channels of each stage; every stage but the first halves the sides.
+        widths: channels of each stage; every stage except the first halves height and width.
         blocks: residual blocks of each stage.
-        activation: `relu`, or `gelu` (Hendrycks and Gimpel 2016), which learns more from every
-            photo, and takes a tenth longer for it.
+        activation: `relu`, or `gelu` (Hendrycks and Gimpel 2016), which needs fewer epochs, but a
+            tenth more time for each.
+
+    Raises:
+        CatordogError: an argument is out of its range.
 
     Shape:
         `float32 [N, 3, S, S]`, normalised, S ≥ 32, to raw logits `[N, C]`.
@@ -53,7 +56,7 @@ class ResidualNet(nn.Module):
             )
         if len(widths) != len(blocks) or not widths or min(*widths, *blocks, num_classes) < 1:
             raise CatordogError(
-                f"a network needs as many widths as blocks, all above 0: {widths}, {blocks}"
+                f"a network needs as many widths as blocks, all above 0; got {widths} and {blocks}"
             )
         self.activation = _ACTIVATIONS[activation]
         self.stem = _conv_norm(3, widths[0], stride=2)
@@ -71,16 +74,16 @@ class ResidualNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, photos: Tensor) -> Tensor:
-        """The penultimate features `[N, widths[-1]]`: what the last layer makes logits from."""
+        """The features before the last layer, `[N, widths[-1]]`."""
         return self.stages(self.activation(self.stem(photos))).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Raw logits `[N, C]`: nothing comes after the last linear layer."""
+        """Raw logits `[N, C]`: there is no activation after the last linear layer."""
         return self.head(self.features(photos))  # type: ignore[no-any-return]
 
 
 class _Block(nn.Module):
-    """Two 3 × 3 convolutions beside a shortcut."""
+    """A residual block: two 3 × 3 convolutions and a shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int, activation: _Activation) -> None:
         super().__init__()
@@ -88,7 +91,7 @@ class _Block(nn.Module):
         self.first = _conv_norm(channels, width, stride)
         self.second = _conv_norm(width, width)
         self.shortcut = nn.Sequential()
-        if stride > 1:  # averaging first keeps what a strided 1 × 1 would drop (He et al. 2018)
+        if stride > 1:  # a strided 1 × 1 convolution would ignore most pixels (He et al. 2018)
             self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))
         if channels != width:
             self.shortcut.append(nn.Conv2d(channels, width, 1, bias=False))
@@ -112,20 +115,23 @@ def build_network(
     *,
     size: int | None = None,
 ) -> nn.Module:
-    """Build a network and make sure that it ends in raw logits.
+    """Build a network, and check that it returns raw logits.
 
     Args:
         network: `residual` (ours), a torchvision architecture (`resnet18`), or the class path of
             an `nn.Module` that takes `num_classes` (`my_package.MyNet`).
         num_classes: C.
-        args: further arguments for it.
-        weights: pretrained weights: the name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or a
-            file with a state dict. Those of the last layer are left out where its width differs.
-        size: side of the photos it has to take, in pixels.
+        args: further arguments of the network.
+        weights: pretrained weights: a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or a file
+            with a state dict. Weights of the last layer are skipped if its width differs.
+        size: S, the input size in pixels.
 
     Raises:
-        CatordogError: there is no such network, it can't be built, or the weights don't fit.
+        CatordogError: the network is unknown, it can't be built, or the weights don't fit.
         RawLogitsError: its output is not raw logits.
+
+    >>> build_network("residual", 2).head.out_features
+    2
     """
     built = _build(network, num_classes, dict(args or {}))
     last = check_raw_logits(built, size=size, num_classes=num_classes)
@@ -146,7 +152,7 @@ def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
             f"unknown network {network!r}: give {OURS!r}, a torchvision architecture such as "
             "'resnet18', or a class path such as 'my_package.MyNet'"
         )
-    # Auxiliary heads return a second output in training; every classifier here has one.
+    # Auxiliary heads would return a second output in training.
     if network in {"googlenet", "inception_v3"}:
         args.setdefault("aux_logits", False)
         args.setdefault("init_weights", True)
@@ -156,14 +162,14 @@ def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
 
 def _imported(path: str) -> type[nn.Module]:
     module_name, _, class_name = path.rpartition(".")
-    if module_name.partition(".")[0] in sys.stdlib_module_names:  # importing some has effects
+    if module_name.partition(".")[0] in sys.stdlib_module_names:  # some have side effects at import
         raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise CatordogError(
             f"can't import the network {path!r} ({error}): check the spelling, and put the folder "
-            f"that holds {module_name.partition('.')[0]!r} on PYTHONPATH"
+            f"that contains {module_name.partition('.')[0]!r} on PYTHONPATH"
         ) from None
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
@@ -197,8 +203,8 @@ def _state_dict(network: str, weights: str) -> Mapping[str, Any]:
         state: Mapping[str, Any] = found.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise CatordogError(
-            f"can't download {weights} ({error}): get {found.url} elsewhere, and give the file "
-            "as --model.weights"
+            f"can't download {weights} ({error}): get {found.url} in another way, and give the "
+            "file as --model.weights"
         ) from None
     return state
 
@@ -213,27 +219,27 @@ def _state_dict_file(path: Path) -> Mapping[str, Any]:
         ) from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CatordogError(f"{path} holds no state dict (names and tensors)")
-    # A LightningModule's checkpoint has its network under a name of its own.
+        raise CatordogError(f"{path} has no state dict (tensors by name)")
+    # A checkpoint of a LightningModule has its network in the attribute `network`.
     return {key.removeprefix("network."): value for key, value in state.items()}
 
 
 def _load_pretrained(network: nn.Module, state: Mapping[str, Any], head: str, weights: str) -> None:
-    """Load weights into a network whose last layer may differ; all else has to fit."""
+    """Load weights into a network. Only its last layer may have another shape."""
     own = network.state_dict()
-    mine = {key for key in own if key.startswith(f"{head}.")}
-    kept = {
+    last = {key for key in own if key.startswith(f"{head}.")}
+    fitting = {
         key: value
         for key, value in state.items()
-        if not (key in mine and value.shape != own[key].shape)
+        if not (key in last and value.shape != own[key].shape)
     }
-    misfits = [key for key in own if key not in kept and key not in mine]
-    misfits += [key for key in kept if key in own and kept[key].shape != own[key].shape]
-    # Auxiliary heads, which are never built here, are the only weights that may be left over.
-    misfits += [key for key in kept if key not in own and not key.lower().startswith("aux")]
+    misfits = [key for key in own if key not in fitting and key not in last]
+    misfits += [key for key in fitting if key in own and fitting[key].shape != own[key].shape]
+    # Only weights of auxiliary heads, which are never built here, may be unused.
+    misfits += [key for key in fitting if key not in own and not key.lower().startswith("aux")]
     if misfits:
         raise CatordogError(
             f"the weights {weights} are not for this network: {misfits[0]!r} and "
             f"{len(misfits) - 1} more names or shapes differ"
         )
-    network.load_state_dict(kept, strict=False)
+    network.load_state_dict(fitting, strict=False)

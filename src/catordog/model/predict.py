@@ -1,12 +1,12 @@
-"""A stream of predictions."""
+"""Predict a stream of photos."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from catordog.confidence.verdict import Prediction
-from catordog.errors import CatordogError, PhotoError
+from catordog.confidence.verdict import Prediction, check_rules
+from catordog.errors import PhotoError
 from catordog.model.classifier import Classifier
 from catordog.photos.photo import Photo
 
@@ -15,7 +15,7 @@ Result = Prediction | PhotoError
 
 @dataclass(frozen=True, slots=True)
 class VerdictRules:
-    """How verdicts are made of what the network says of photos.
+    """How verdicts are decided.
 
     Attributes:
         threshold, error_rate, accept: as in `Classifier.judge`.
@@ -29,18 +29,13 @@ class VerdictRules:
     accept: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise CatordogError(f"--threshold {self.threshold} is not a confidence within 0…1")
-        if self.accept is not None and not 0 < self.accept <= 1:
-            raise CatordogError(f"--accept {self.accept} is not a share within 0…1")
-        if self.threshold is not None and self.error_rate is not None:
-            raise CatordogError("--threshold and --error-rate both decide the verdict: give one")
+        check_rules(self.threshold, self.error_rate, self.accept)
 
 
 def predictions(
     classifier: Classifier, photos: Iterable[Photo], rules: VerdictRules
 ) -> Iterator[tuple[Photo, Result]]:
-    """Yield each photo with its prediction, or with why it can't be read, in order."""
+    """Yield each photo with its prediction, or with the error if it can't be read, in order."""
     for photo, result in classifier.stream(photos, classifier.model.preprocess.load):
         if isinstance(result, PhotoError):
             yield photo, result

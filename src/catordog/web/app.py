@@ -1,11 +1,9 @@
-"""The HTTP API and the page: everything comes from this process, nothing leaves it."""
+"""The HTTP API and the web page of `catordog serve`. Photos stay in the memory of this process."""
 
 from __future__ import annotations
 
 import asyncio
-import html
 import io
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
+from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -40,6 +39,7 @@ Pixels = npt.NDArray[np.uint8]
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/softmax.js": ("softmax.js", "text/javascript; charset=utf-8"),
     "/app.css": ("app.css", "text/css; charset=utf-8"),
 }
 
@@ -73,14 +73,14 @@ _PHOTOS = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A photo that somebody sent."""
+    """A photo in a request."""
 
     name: str
     data: bytes
 
 
 class Metrics:
-    """What Prometheus reads."""
+    """Counters and histograms for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -100,18 +100,18 @@ class Metrics:
 
 
 class Service:
-    """What the routes do.
+    """The work behind the routes.
 
     Args:
         classifier: any model.
-        limits: what is taken from anybody.
+        limits: of requests.
     """
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
         self.metrics = Metrics()
         self.batches: Batches[Pixels, Output] = Batches(
-            classifier.outputs, BATCH, seen=self.metrics.batches.observe
+            classifier.outputs, BATCH, observe=self.metrics.batches.observe
         )
         self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
         self._rules = DecodeRules(max_megapixels=limits.megapixels)
@@ -119,7 +119,7 @@ class Service:
 
     @asynccontextmanager
     async def life(self, _: FastAPI) -> AsyncIterator[None]:
-        """From start to stop."""
+        """Start and stop with the application."""
         self.batches.start()
         yield
         await self.batches.stop()
@@ -128,7 +128,7 @@ class Service:
     async def around(
         self, request: Request, proceed: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        """What every request goes through: rate, time, headers and metrics."""
+        """Apply rate limit, timeout, headers and metrics to a request."""
         start = time.perf_counter()
         if not self._rate.allows(request.client.host if request.client else ""):
             response: Response = _problem(429, "too many requests: try again in a second")
@@ -137,7 +137,7 @@ class Service:
                 async with asyncio.timeout(self.limits.seconds):
                     response = await proceed(request)
             except TimeoutError:
-                response = _problem(408, f"it took longer than {self.limits.seconds:g} seconds")
+                response = _problem(408, f"the request took over {self.limits.seconds:g} seconds")
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         route = request.url.path if request.url.path in _ROUTES else "other"
@@ -146,13 +146,13 @@ class Service:
         return response
 
     async def predict(self, request: Request) -> Response:
-        """What is on photos.
+        """Predict what photos show.
 
-        Send a photo as the body, and get an object; or send a form with files, and get a list.
-        A photo that can't be read has an `error`, and the others are answered all the same.
+        Send a photo as the body to get an object, or a form with files to get a list. A photo that
+        can't be read has an `error` in its row.
         """
         uploads, several = await _uploads(request, self.limits)
-        rows = await asyncio.gather(*(self._look(upload) for upload in uploads))
+        rows = await asyncio.gather(*(self._row(upload) for upload in uploads))
         if several:
             return JSONResponse(rows)
         return JSONResponse(rows[0], 422 if rows[0]["error"] else 200)
@@ -161,21 +161,26 @@ class Service:
         self,
         request: Request,
         name: str | None = Query(
-            None, alias="class", description="which class; else the likeliest"
+            None, alias="class", description="the class to explain; default: the predicted one"
         ),
     ) -> Response:
-        """Where the network looked, as PNG: orange speaks for the class, purple against it."""
+        """Explain a prediction with a heat map, as PNG.
+
+        Orange regions speak for the class, purple ones against it.
+        """
         if name is not None and name not in self.classifier.classes:
-            raise HTTPException(422, f"no class is called {name!r}")
+            raise HTTPException(
+                422, f"unknown class {name!r}: the model has {', '.join(self.classifier.classes)}"
+            )
         uploads, _ = await _uploads(request, self.limits)
         try:
-            png = await self._thread(self._drawn, uploads[0], name)
+            png = await self._thread(self._heat_map, uploads[0], name)
         except PhotoError as error:
             return JSONResponse(row_of(uploads[0].name, error), 422)
         return Response(png, media_type="image/png")
 
     async def health(self) -> dict[str, Any]:
-        """Whether it is up, and what it knows."""
+        """Report that the service is up, and describe its model."""
         model = self.classifier.model
         return {
             "status": "ok",
@@ -186,18 +191,18 @@ class Service:
         }
 
     async def read_metrics(self) -> Response:
-        """Counters and histograms for Prometheus."""
+        """Report counters and histograms for Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _look(self, upload: Upload) -> dict[str, Any]:
+    async def _row(self, upload: Upload) -> dict[str, Any]:
         try:
             pixels = await self._thread(self._pixels, upload)
         except PhotoError as error:
             self.metrics.photos.labels("unreadable").inc()
             return row_of(upload.name, error)
-        said = self.classifier.judge(await self.batches.ask(pixels))
-        self.metrics.photos.labels(said.verdict).inc()
-        return row_of(upload.name, said)
+        prediction = self.classifier.judge(await self.batches.ask(pixels))
+        self.metrics.photos.labels(prediction.verdict).inc()
+        return row_of(upload.name, prediction)
 
     async def _thread(self, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
@@ -208,7 +213,7 @@ class Service:
     def _pixels(self, upload: Upload) -> Pixels:
         return self.classifier.model.preprocess.load(self._photo(upload))
 
-    def _drawn(self, upload: Upload, name: str | None) -> bytes:
+    def _heat_map(self, upload: Upload, name: str | None) -> bytes:
         image = self._photo(upload).image(near=self.classifier.model.preprocess.size)
         found = explain(self.classifier, image)
         values = found.maps[name or found.prediction.label]
@@ -224,23 +229,23 @@ def create_app(
     limits: Limits = Limits(),  # noqa: B008
     hosts: list[str] | None = None,
 ) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
         classifier: any model.
-        limits: what is taken from anybody.
-        hosts: names under which it may be called; others are refused, so that no other site can
-            make a browser talk to it (DNS rebinding). None: any.
+        limits: of requests.
+        hosts: host names that requests may use; others are refused, so that no other site can
+            reach it through a browser (DNS rebinding). None: any.
     """
     service = Service(classifier, limits)
     app = FastAPI(
         title="catordog", version=__version__, lifespan=service.life, docs_url=None, redoc_url=None,
-        description="What is on photos: raw logits, confidences, and a verdict.",
+        description="Raw logits, confidences and a verdict for photos.",
     )  # fmt: skip
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.middleware("http")(service.around)
-    app.exception_handler(HTTPException)(_told)
+    app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(BusyError)(_busy)
     app.post("/predict", openapi_extra=_PHOTOS)(service.predict)
     png: dict[int | str, Any] = {200: {"content": {"image/png": {}}}}
@@ -252,8 +257,8 @@ def create_app(
     for path, (name, kind) in _STATIC.items():
         content = (files("catordog.web") / "static" / name).read_bytes()
         app.get(path, include_in_schema=False)(_fixed(content, kind))
-    docs = _docs(app.openapi()).encode()
-    app.get("/docs", include_in_schema=False)(_fixed(docs, "text/html; charset=utf-8"))
+    api = _api_page(app.openapi()).encode()
+    app.get("/docs", include_in_schema=False)(_fixed(api, "text/html; charset=utf-8"))
     return app
 
 
@@ -270,28 +275,28 @@ def _fixed(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
 def _problem(code: int, reason: str) -> JSONResponse:
     headers = {"Retry-After": "1"} if code in {429, 503} else {}
     if code == 413:
-        headers = {"Connection": "close"}  # whoever goes on sending is not listened to
+        headers = {"Connection": "close"}  # the rest of the body is not read
     return JSONResponse({"error": reason}, code, headers)
 
 
-async def _told(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _problem(error.status_code, str(error.detail))
 
 
 async def _busy(_: Request, __: Exception) -> Response:
-    return _problem(503, "too many photos are waiting: try again in a second")
+    return _problem(503, "too many photos are queued: try again in a second")
 
 
 _DRAINED = 160 * 2**20
-"""What is too large is thrown away as it comes, up to here; then nobody listens any more."""
+"""Bytes of a request over its limit that are still read, and dropped, before it is cut off."""
 
 
 async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
-    """The photos of a request, in memory only, and whether they came as a form.
+    """Read the photos of a request into memory, and whether they came as a form.
 
     Raises:
-        HTTPException: there is none, or too much.
+        HTTPException: there is no photo, or a limit is exceeded.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     several = kind == "multipart/form-data"
@@ -305,13 +310,13 @@ async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool
                 yield chunk
             elif taken > _DRAINED:
                 break
-        if taken > most:  # told when all was sent, as most programs listen only then
-            raise HTTPException(413, f"over {most / 2**20:.0f} MiB")
+        if taken > most:  # most clients read an answer only after sending
+            raise HTTPException(413, f"the request is over {most / 2**20:.0f} MiB")
 
     if not several:
         data = b"".join([chunk async for chunk in bounded()])
         if not data:
-            raise HTTPException(422, "no photo was sent")
+            raise HTTPException(422, "the request has no photo")
         return [Upload("photo", data)], False
     parser = MultiPartParser(request.headers, bounded(), max_files=limits.photos, max_fields=8)
     parser.spool_max_size = most  # photos never touch the disk
@@ -323,31 +328,26 @@ async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool
     uploads = [Upload(PurePath(part.filename or "photo").name, await part.read()) for part in found]
     await form.close()
     if not uploads:
-        raise HTTPException(422, "no photo was sent")
+        raise HTTPException(422, "the request has no photo")
     for upload in uploads:
         if len(upload.data) > limits.photo_bytes:
             raise HTTPException(413, f"{upload.name}: over {limits.photo_bytes / 2**20:.0f} MiB")
     return uploads, True
 
 
-def _docs(schema: dict[str, Any]) -> str:
-    """The API on one page that needs nothing from elsewhere."""
-    parts = []
-    for path, methods in schema["paths"].items():
-        for method, operation in methods.items():
-            words = html.escape(operation.get("description") or operation.get("summary", ""))
-            parts.append(
-                f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{words}</p>"
-            )
-    example = html.escape(json.dumps(_EXAMPLE, indent=2))
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>catordog: API</title>"
-        "<meta name=viewport content='width=device-width'><link rel=stylesheet href=/app.css>"
-        f"<main><h1>The API</h1><p>As <a href=/openapi.json>OpenAPI</a>.</p>{''.join(parts)}"
-        f"<h2>An answer</h2><pre>{example}</pre>"
-        "<pre>curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' …/predict\n"
-        "curl -F files=@a.jpg -F files=@b.jpg …/predict</pre></main></html>"
-    )
+def _api_page(schema: dict[str, Any]) -> str:
+    """The API as a page that loads nothing from elsewhere."""
+    routes = [
+        {
+            "method": method.upper(),
+            "path": path,
+            "text": operation.get("description") or operation.get("summary", ""),
+        }
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    ]
+    pages = Environment(loader=PackageLoader("catordog.web"), autoescape=True)
+    return pages.get_template("api.html").render(routes=routes, example=_EXAMPLE)
 
 
 _EXAMPLE = {

@@ -1,4 +1,4 @@
-"""Photos of many requests, looked at together: a batch takes little longer than one photo."""
+"""Micro-batches: run photos of several requests together, which takes little longer than one."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ Out = TypeVar("Out")
 
 
 class BusyError(Exception):
-    """More is waiting than can be answered in time."""
+    """The queue is full."""
 
 
 class Batches(Generic[In, Out]):
-    """Collects what several tasks ask at the same time, and answers it at once.
+    """Collects items of concurrent tasks into batches.
 
-    Nobody waits for company: while one batch is worked on, the next one gathers.
+    No item waits for a batch to fill: the next batch collects while the current one is computed.
 
     Args:
-        work: answers a batch, in its order; it runs in a thread of its own.
-        most: so many go into one batch.
-        waiting: so many may wait; further ones are turned away.
-        seen: is told the size of each batch.
+        work: computes the results of a batch, in its order, in one thread.
+        size: items in a batch, at most.
+        queue: items that can wait; further ones raise `BusyError`.
+        observe: called with the size of each batch.
     """
 
     def __init__(
         self,
         work: Callable[[list[In]], list[Out]],
-        most: int = 16,
-        waiting: int = 256,
-        seen: Callable[[int], object] = lambda _: None,
+        size: int = 16,
+        queue: int = 256,
+        observe: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._work, self._most, self._seen = work, most, seen
-        self._queue: asyncio.Queue[tuple[In, asyncio.Future[Out]]] = asyncio.Queue(waiting)
+        self._work, self._size, self._observe = work, size, observe
+        self._queue: asyncio.Queue[tuple[In, asyncio.Future[Out]]] = asyncio.Queue(queue)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to answer; there has to be a running event loop."""
+        """Start to compute batches, in the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     async def stop(self) -> None:
-        """Answer nothing more."""
+        """Stop after the current batch."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown(wait=True)
 
     async def ask(self, item: In) -> Out:
-        """The answer to one item.
+        """The result for one item.
 
         Raises:
-            BusyError: too many are waiting.
+            BusyError: the queue is full.
         """
         answer: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         try:
@@ -67,21 +67,21 @@ class Batches(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self._queue.get()]
-            while len(batch) < self._most and not self._queue.empty():
+            while len(batch) < self._size and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            batch = [(item, answer) for item, answer in batch if not answer.done()]  # gone away
+            batch = [(item, answer) for item, answer in batch if not answer.done()]  # cancelled
             if not batch:
                 continue
-            self._seen(len(batch))
+            self._observe(len(batch))
             try:
-                found = await loop.run_in_executor(
+                results = await loop.run_in_executor(
                     self._thread, self._work, [item for item, _ in batch]
                 )
-            except Exception as error:  # whoever asked has to hear of it
+            except Exception as error:  # belongs to the tasks that wait for this batch
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
-            for (_, answer), result in zip(batch, found, strict=True):
+            for (_, answer), result in zip(batch, results, strict=True):
                 if not answer.done():
                     answer.set_result(result)

@@ -1,4 +1,4 @@
-"""What a server takes from anybody: so many bytes, so often, within such a time."""
+"""Limits of requests: sizes, number of photos, rate and time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_CLIENTS = 10_000
-"""So many are remembered; whoever was quiet for longest is forgotten first."""
+"""Clients with a bucket; the one that was idle for longest is dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a server takes.
+    """Limits of one request.
 
     Attributes:
         photo_bytes: of one photo.
-        request_bytes: of a whole request.
+        request_bytes: of a request with several photos.
         photos: in one request.
-        rate: requests a second from one address, over a while; 0: any.
-        seconds: for one request, from its first byte to its answer.
+        rate: requests per second from one address, on average; 0: unlimited.
+        seconds: from the first byte of a request to its answer.
         megapixels: of one photo.
     """
 
@@ -33,10 +33,10 @@ class Limits:
 
 
 class Rate:
-    """A token bucket for each client: a burst of two seconds' worth, then the rate.
+    """Limits the rate of each client with a token bucket that holds two seconds' worth.
 
     Args:
-        rate: requests a second; 0: any.
+        rate: requests per second; 0: unlimited.
         now: a clock, in seconds.
     """
 
@@ -45,7 +45,7 @@ class Rate:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, client: str) -> bool:
-        """Count a request of a client, if it may have one more."""
+        """Whether a client may send a request now; if so, count it."""
         if not self._rate:
             return True
         now, burst = self._now(), max(1.0, 2 * self._rate)

@@ -1,40 +1,14 @@
-"use strict";
+// Photos go to /predict one by one, a few at a time. Softmax of the raw logits in the answers is
+// computed here, so that the slider can show the effect of a temperature.
 
-// Photos go to /predict one by one, a few at a time; logits come back, and softmax is made here, so
-// that the slider can show what a temperature does.
+import { formatPercent, softmax } from "/softmax.js";
 
-const AT_ONCE = 3;
+const MAX_REQUESTS = 3;
 const get = (id) => document.getElementById(id);
 const cards = [];
 const waiting = [];
 let running = 0;
 let model = { temperature: 1, photo_bytes: Infinity };
-
-function softmax(logits, temperature) {
-  const scaled = logits.map((x) => x / temperature);
-  const most = Math.max(...scaled);
-  const powers = scaled.map((x) => Math.exp(x - most));
-  const total = powers.reduce((sum, x) => sum + x, 0);
-  return powers.map((x) => x / total);
-}
-
-// What the others have left: exact where 1 − p would be rounded to 0.
-function rest(logits, temperature, place) {
-  const scaled = logits.map((x) => (x - logits[place]) / temperature);
-  const others = scaled.filter((_, at) => at !== place).reduce((sum, x) => sum + Math.exp(x), 0);
-  return others / (1 + others);
-}
-
-// No confidence below 1 is shown as 100 %: it gets as many nines as it has.
-function percent(p, left) {
-  if (left <= 0) return "100 %";
-  if (p < 1e-8) return "< 0.000001 %";
-  if (p < 0.0095) return `${Number((100 * p).toPrecision(1))} %`;
-  if (left >= 0.0095) return `${(100 * p).toFixed(0)} %`;
-  const nines = Math.min(14, Math.max(0, Math.ceil(-Math.log10(left)) - 2));
-  const shown = Math.floor((1 - left) * 100 * 10 ** nines) / 10 ** nines;
-  return `${shown.toFixed(nines)} %`;
-}
 
 function temperature() {
   return model.temperature * 10 ** Number(get("temperature").value);
@@ -43,33 +17,27 @@ function temperature() {
 function showTemperature() {
   const chosen = temperature();
   const own = Number(get("temperature").value) === 0;
-  get("temperature-shown").textContent = chosen.toFixed(2);
+  get("temperature-shown").textContent = chosen.toPrecision(3);
   get("temperature-words").textContent = own
-    ? "Logits are divided by it before softmax. This is the value at which this model's confidence is true."
+    ? "Softmax divides logits by the temperature. At this value the model is calibrated."
     : chosen > model.temperature
-      ? "Higher: humbler. The same logits, and less confidence; the likeliest class stays the same."
-      : "Lower: bolder. The same logits, and more confidence; the likeliest class stays the same.";
+      ? "Higher: softer. The same logits with less confidence; the predicted class stays the same."
+      : "Lower: sharper. The same logits with more confidence; the predicted class stays the same.";
   cards.forEach(showConfidences);
 }
 
 function showConfidences({ card, row }) {
   if (!row || row.error) return;
-  const names = Object.keys(row.logits);
-  const logits = Object.values(row.logits);
-  const shares = softmax(logits, temperature());
-  names.forEach((name, place) => {
-    const bar = card.querySelectorAll(".bar")[place];
-    const text = percent(shares[place], rest(logits, temperature(), place));
-    bar.querySelector(".fill").style.width = `${100 * shares[place]}%`;
-    bar.querySelector(".value").textContent = text;
+  const bars = card.querySelectorAll(".bar");
+  softmax(Object.values(row.logits), temperature()).forEach((confidence, index) => {
+    bars[index].querySelector(".fill").style.width = `${100 * confidence}%`;
+    bars[index].querySelector(".value").textContent = formatPercent(confidence);
   });
 }
 
 function words(row) {
-  const place = Object.keys(row.logits).indexOf(row.label);
-  const left = rest(Object.values(row.logits), model.temperature, place);
-  const says = `${row.label} ${percent(row.confidence, left)}`;
-  return row.verdict === row.label ? says : `${row.verdict} (${says})`;
+  const text = `${row.label} ${formatPercent(row.confidence)}`;
+  return row.verdict === row.label ? text : `${row.verdict} (${text})`;
 }
 
 function element(kind, name, text) {
@@ -82,7 +50,7 @@ function element(kind, name, text) {
 function fail(card, reason) {
   card.classList.add("wrong");
   card.querySelector("h2").textContent = reason;
-  card.querySelector(".look").remove();
+  card.querySelector(".explain").remove();
 }
 
 function fill(entry) {
@@ -102,31 +70,31 @@ function fill(entry) {
     card.querySelector(".bars").append(bar);
   }
   showConfidences(entry);
-  const look = card.querySelector(".look");
-  look.addEventListener("click", () => explain(entry, look));
+  const button = card.querySelector(".explain");
+  button.addEventListener("click", () => explain(entry, button));
 }
 
-async function explain({ card, file, row }, look) {
+async function explain({ card, file, row }, button) {
   const heat = card.querySelector(".heat");
   if (heat.src) {
     heat.hidden = !heat.hidden;
   } else {
-    look.disabled = true;
-    look.textContent = "looking …";
+    button.disabled = true;
+    button.textContent = "explaining …";
     try {
       const answer = await fetch("/explain", { method: "POST", body: file });
       if (!answer.ok) throw new Error((await answer.json()).error);
       heat.src = URL.createObjectURL(await answer.blob());
-      heat.alt = `what speaks for ${row.label}, in orange, and against it, in purple`;
+      heat.alt = `heat map: orange regions speak for ${row.label}, purple ones against it`;
       heat.hidden = false;
     } catch (error) {
-      look.textContent = `that didn't work: ${error.message}`;
+      button.textContent = `failed: ${error.message}`;
       return;
     }
-    look.disabled = false;
+    button.disabled = false;
   }
   card.querySelector(".legend").hidden = heat.hidden;
-  look.textContent = heat.hidden ? "where did it look?" : "show the photo";
+  button.textContent = heat.hidden ? "explain" : "hide explanation";
 }
 
 function add(file) {
@@ -135,12 +103,13 @@ function add(file) {
   photo.src = URL.createObjectURL(file);
   photo.addEventListener("error", () => photo.remove()); // formats that browsers can't show
   card.querySelector(".name").textContent = file.name;
-  card.querySelector("h2").textContent = "looking …";
+  card.querySelector("h2").textContent = "predicting …";
   const entry = { card, file, row: null };
   cards.push(entry);
   get("results").prepend(card);
   if (file.size > model.photo_bytes) {
-    fail(card, `too large: ${(file.size / 2 ** 20).toFixed(0)} MiB, and at most ${(model.photo_bytes / 2 ** 20).toFixed(0)} can be sent`);
+    const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
+    fail(card, `too large: ${mebibytes(file.size)} MiB; the limit is ${mebibytes(model.photo_bytes)}`);
     return;
   }
   waiting.push(entry);
@@ -148,7 +117,7 @@ function add(file) {
 }
 
 async function next() {
-  if (running >= AT_ONCE || !waiting.length) return;
+  if (running >= MAX_REQUESTS || !waiting.length) return;
   running += 1;
   const entry = waiting.shift();
   try {
@@ -165,7 +134,7 @@ async function next() {
       fill(entry);
     }
   } catch (error) {
-    fail(entry.card, `that didn't work: ${error.message}`);
+    fail(entry.card, `failed: ${error.message}`);
   }
   running -= 1;
   next();

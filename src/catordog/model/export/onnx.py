@@ -1,8 +1,7 @@
-"""`catordog export`: a model as one ONNX file, with all that it knows inside, for any program."""
+"""Export a model as one ONNX file, with its description in the metadata, for any program."""
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import warnings
@@ -16,25 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, missing_package
-from catordog.model.backends import TorchBackend, quiet_onnxruntime
+from catordog.model.backends.onnx import quiet_onnxruntime
+from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
+from catordog.model.export import Precision
+from catordog.model.onnx_file import KEY, to_json
 
 SMALLEST_HALVED = 256
-"""Tensors of fewer numbers stay whole: halving them saves nothing, and biases are worth theirs."""
+"""Smaller tensors stay in 32 bits: to halve them saves nothing, and biases need the precision."""
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def export(classifier: Classifier, precision: Precision, photos: Pixels | None) -> bytes:
+    """The classifier as an ONNX file; see `catordog.model.export.export`."""
+    content = to_onnx(classifier, half=precision == "float16")
+    if precision == "int8":
+        assert photos is not None
+        content = quantise(content, classifier, photos)
+    return content
 
 
 def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     """The classifier as an ONNX file.
 
-    Its input `photos` is `float32 [N, 3, S, S]`, normalised; its outputs are raw `logits`
-    `[N, C]`, and `features` `[N, D]` where the network tells them. What the model knows of itself
-    is JSON, in the metadata's key `catordog`.
+    Its input `photos` is `float32 [N, 3, S, S]`, normalised. Its outputs are raw `logits` `[N, C]`,
+    and `features` `[N, D]` where the network exposes them. The model's description is JSON under
+    the metadata key `catordog`.
 
     Args:
         classifier: of a `.ckpt`.
-        half: keep weights in 16 bits; they are widened when the file is loaded.
+        half: store weights in 16 bits; they are widened when the file is loaded.
 
     Raises:
         CatordogError: a package is missing, or the network can't be exported.
@@ -50,7 +61,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     if not isinstance(backend, TorchBackend):
         raise CatordogError("only a .ckpt can be exported")
     model = classifier.model
-    network = _whole(backend, tta_flip=model.tta_flip)
+    network = _exported_network(backend, tta_flip=model.tta_flip)
     example = torch.zeros(2, 3, model.preprocess.size, model.preprocess.size)
     names = ["logits", "features"] if backend.has_features else ["logits"]
     try:
@@ -64,17 +75,17 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # whatever a network of somebody else's trips over
+    except Exception as error:  # a network of any origin can fail in any way
         reason = " ".join(str(error).split())[:200]
         raise CatordogError(f"this network can't be exported to ONNX: {reason}") from None
-    assert program is not None  # it is where the result goes to no file
+    assert program is not None  # only None when torch writes the file itself
     proto = program.model_proto
     del proto.metadata_props[:]
-    for node in proto.graph.node:  # where in whose source a node comes from is nobody's business
+    for node in proto.graph.node:  # torch adds paths of source files
         del node.metadata_props[:]
         node.doc_string = ""
     proto.producer_name, proto.producer_version = "catordog", ""
-    onnx.helper.set_model_props(proto, {"catordog": _description(classifier)})
+    onnx.helper.set_model_props(proto, {KEY: _description(classifier)})
     if half:
         _halve(proto)
     packed: bytes = proto.SerializeToString()
@@ -82,18 +93,17 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
 
 
 def _description(classifier: Classifier) -> str:
-    """What the model knows of itself; the mirror image is part of the file's network already."""
-    model = replace(classifier.model, tta_flip=False)
-    return json.dumps(model.to_dict(), ensure_ascii=False, allow_nan=False)
+    """The model's description. The horizontal flip is part of the file's network already."""
+    return to_json(replace(classifier.model, tta_flip=False))
 
 
-def _whole(backend: TorchBackend, *, tta_flip: bool) -> Any:
-    """The network, as what is exported."""
+def _exported_network(backend: TorchBackend, *, tta_flip: bool) -> Any:
+    """The network with both outputs, as torch exports it."""
     import torch
     from torch import Tensor, nn
 
-    class Whole(nn.Module):
-        """The network, with its mirror image and with its features."""
+    class Exported(nn.Module):
+        """Logits and features, averaged over the horizontal flip where the model does so."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -115,11 +125,11 @@ def _whole(backend: TorchBackend, *, tta_flip: bool) -> Any:
         def _mean(self, rows: Tensor) -> Tensor:
             return rows.view(2, -1, rows.shape[1]).mean(0) if tta_flip else rows
 
-    return Whole().eval()
+    return Exported().eval()
 
 
 def _halve(proto: Any) -> None:
-    """Keep large tensors in 16 bits, each with a node that widens it when the file is loaded."""
+    """Store large tensors in 16 bits, each with a node that widens it when the file is loaded."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = proto.graph
@@ -137,7 +147,16 @@ def _halve(proto: Any) -> None:
 
 
 def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
-    """The file in 8 bits; ranges come from photos, and the last layer stays as it is."""
+    """Quantise an ONNX file of `to_onnx` to 8 bits. The last layer stays in 32 bits.
+
+    Args:
+        proto: the file.
+        classifier: the original.
+        photos: preprocessed photos `uint8 [N, S, S, 3]` that set the ranges.
+
+    Raises:
+        CatordogError: a package is missing.
+    """
     quiet_onnxruntime()
     try:
         import onnx
@@ -159,9 +178,9 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
             return None if pixels is None else {"photos": preprocess.normalise(pixels[None])}
 
     with tempfile.TemporaryDirectory() as made, _silence():
-        whole, ready, small = (str(Path(made) / f"{name}.onnx") for name in ("a", "b", "c"))
-        Path(whole).write_bytes(proto)
-        quant_pre_process(whole, ready, skip_symbolic_shape=True)
+        original, ready, small = (str(Path(made) / f"{name}.onnx") for name in "abc")
+        Path(original).write_bytes(proto)
+        quant_pre_process(original, ready, skip_symbolic_shape=True)
         graph = onnx.load(ready).graph
         last = [node.name for node in graph.node if node.op_type in {"Gemm", "MatMul"}][-1:]
         quantization.quantize_static(
@@ -175,13 +194,13 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
             nodes_to_exclude=last,
         )
         model = onnx.load(small)
-        onnx.helper.set_model_props(model, {"catordog": _description(classifier)})
+        onnx.helper.set_model_props(model, {KEY: _description(classifier)})
         packed: bytes = model.SerializeToString()
     return packed
 
 
 def _silence() -> Any:
-    """Exporters narrate."""
+    """Silence the exporters, which print their progress."""
     warnings.filterwarnings("ignore")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)

@@ -1,0 +1,92 @@
+"""Run a network with torch, on the CPU."""
+
+from __future__ import annotations
+
+import pickle  # nosec B403 - only inside the caller's own pickle
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from catordog.errors import CatordogError
+from catordog.model.backends import Floats, watch_forks
+from catordog.model.contract import last_layer
+
+
+class TorchBackend:
+    """A torch network on the CPU.
+
+    Args:
+        network: maps photos to raw logits.
+        size: S, the input size in pixels.
+        tta_flip: average logits and features over each photo and its horizontal flip.
+    """
+
+    def __init__(self, network: nn.Module, size: int, *, tta_flip: bool = False) -> None:
+        # On a CPU, channels-last is up to three times as fast, with the same numbers.
+        self.network = network.eval().to(memory_format=torch.channels_last)
+        self._size = size
+        self._tta_flip = tta_flip
+        self._last: nn.Module | None = None
+        self._hook_lock = threading.Lock()  # a hook also sees the photos of other threads
+        watch_forks(self)
+
+    @property
+    def last(self) -> nn.Module:
+        """The last layer, or the network itself if that layer is not a module."""
+        if self._last is None:
+            self._last = last_layer(self.network, self._size)
+        return self._last
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the last layer is a module of its own."""
+        return self.last is not self.network
+
+    def logits(self, inputs: Floats) -> Floats:
+        """Raw logits `[N, C]` of normalised photos `[N, 3, S, S]`."""
+        with torch.inference_mode():
+            photos = torch.from_numpy(inputs)
+            logits = self.network(photos)
+            if self._tta_flip:
+                logits = (logits + self.network(photos.flip(3))) / 2
+            result: Floats = logits.float().numpy()
+        return result
+
+    def features(self, inputs: Floats) -> tuple[Floats, Floats]:
+        """Raw logits `[N, C]`, and the features `[N, D]` that the last layer computes them from.
+
+        Raises:
+            CatordogError: the last layer is not a module of its own.
+        """
+        if not self.has_features:
+            raise CatordogError("this network's last layer is not a module of its own")
+        seen: list[Floats] = []
+        with self._hook_lock:
+            hook = self.last.register_forward_pre_hook(
+                lambda _, given: seen.append(given[0].float().flatten(1).numpy())
+            )
+            try:
+                logits = self.logits(inputs)
+            finally:
+                hook.remove()
+        # The last layer is linear: the mean of both features gives the mean of both logits.
+        mean: Floats = np.mean(seen, axis=0, dtype=np.float32)
+        return logits, mean
+
+    def after_fork(self) -> None:
+        """Make the network usable in a forked process."""
+        # OpenMP's worker threads do not survive a fork, and the child would wait for them for ever.
+        torch.set_num_threads(1)
+        self._hook_lock = threading.Lock()  # another thread may have held it
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As bytes: multiprocessing would move tensors into shared memory of the sending process.
+        packed = pickle.dumps(self.network)
+        return {"network": packed, "size": self._size, "tta_flip": self._tta_flip}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network = pickle.loads(state["network"])  # nosec B301 - the caller is unpickling already
+        self.__init__(network, state["size"], tta_flip=state["tta_flip"])  # type: ignore[misc]
