@@ -28,7 +28,8 @@ Writes runs/NAME/version_N with checkpoints/best.ckpt, the settings and a Tensor
 
 _EPILOG = """\
 Any other option of LightningCLI works as well: --trainer.*, --model.*, --data.*.
---help-all lists them all, and --print_config prints the resulting config.
+--help-all lists them all, and --print_config prints the resulting config, where --data D is
+data.source.
 
 examples:
   catordog train --config dogs-vs-cats.yaml --data pets
@@ -78,7 +79,7 @@ _ROWS = {
         "model.optimizer": ("NAME", "sgd, muon or adamw (default: sgd)"),
         "model.lr": ("LR", "peak learning rate (default: 0.2)"),
         "model.weight_decay": ("W", "of weights, not of biases and norms (default: 0.0005)"),
-        "model.label_smoothing": ("E", "in 0…1; lowers confidence (default: 0.0)"),
+        "model.label_smoothing": ("E", "in 0…1; lowers confidence (default: 0)"),
         "model.whiten": ("B", "compute the first layer from photos (default: false)"),
         "model.tta_flip": ("B", "test-time augmentation: average the logits of a photo and its "
                            "mirror image (default: false)"),
@@ -101,7 +102,7 @@ _ROWS = {
         "trainer.devices": ("N", "GPUs or processes on this machine (default: auto)"),
         "trainer.precision": ("P", "32-true, bf16-mixed, … (default: the fastest in hardware)"),
         "trainer.overfit_batches": ("N", "check that the network can overfit N batches "
-                                    "(default: 0.0)"),
+                                    "(default: 0)"),
     },
 }  # fmt: skip
 LIGHTNING_OPTIONS: dict[str, dict[str, Row]] = {
@@ -181,22 +182,24 @@ def run(args: argparse.Namespace) -> int:
 
 def train(
     config: str | Path | Sequence[str | Path] | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a network on labelled photos, then calibrate it: `catordog train` in Python.
 
     Args:
         config: a config file, the name of one that comes with the package, or several.
-        data: the dataset, as `--data` takes it.
+        data: the dataset, as `--data` takes it, or all settings of the data:
+            `{"source": "pets", "size": 96}`.
         options: as in a config file: `name="pets", trainer={"max_epochs": 3}, model={"lr": 0.1}`.
 
     Raises:
         CatordogError: a setting, the data or the checkpoint is unusable.
     """
     configs = [] if config is None else [config] if isinstance(config, (str, Path)) else config
-    words = [] if data is None else [f"--data.source={data}"]
-    return _train([str(path) for path in configs], [*words, *_words(options)])
+    if data is not None:
+        options["data"] = data if isinstance(data, Mapping) else {"source": data}
+    return _train([str(path) for path in configs], [*_words(options)])
 
 
 def _words(options: Mapping[str, Any], group: str = "") -> Iterator[str]:
