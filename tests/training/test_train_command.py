@@ -14,7 +14,7 @@ import yaml
 
 import catordog
 from catordog.cli import main
-from catordog.commands.train import LIGHTNING_OPTIONS, RUN_OPTIONS, train
+from catordog.commands.train import LIGHTNING_ROWS, RUN_ROWS, train
 from catordog.errors import CatordogError
 from catordog.training.augment import Augment
 from catordog.training.datamodule import PhotosDataModule
@@ -45,7 +45,7 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         ("key", "words"),
-        [(key, row[2]) for rows in (RUN_OPTIONS, *LIGHTNING_OPTIONS.values())
+        [(key, row[2]) for rows in (RUN_ROWS, *LIGHTNING_ROWS.values())
          for key, row in rows.items()],
     )  # fmt: skip
     def test_every_option_exists_and_its_default_is_the_one_in_the_help(self, parser, key, words):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catordog.commands.options import DATA_HELP
+from catordog.training.run_options import RUN_OPTIONS
 
 if TYPE_CHECKING:
     from catordog.errors import PhotoError
@@ -28,8 +29,8 @@ Writes runs/NAME/version_N with checkpoints/best.ckpt, the settings and a Tensor
 
 _EPILOG = """\
 Any other option of LightningCLI works as well: --trainer.*, --model.*, --data.*.
---help-all lists them all, and --print_config prints the resulting config, where --data D is
-data.source.
+--help-all lists them all, and --print_config prints the resulting config. All of them can stand in
+a config file. --data D is short for --data.source D.
 
 examples:
   catordog train --config dogs-vs-cats.yaml --data pets
@@ -41,23 +42,11 @@ examples:
 Row = tuple[str, str | None, str]
 """An option: its flag, metavar (None: a flag without a value), and help."""
 
-RUN_OPTIONS: dict[str, Row] = {
+RUN_ROWS: dict[str, Row] = {
     "data.source": ("--data", "D", DATA_HELP),
     "data.exclude": ("--exclude", "F", "a CSV file with a column 'path': photos to leave out"),
-    "name": ("--name", "NAME", "folder of the run, runs/NAME (default: the config's name)"),
-    "ckpt_path": ("--ckpt_path", "F", "resume from a checkpoint; 'last': of the newest run"),
-    "save_every": ("--save_every", "MIN", "minutes between checkpoints (default: 5)"),
+    **{name: (f"--{name}", option.metavar, option.help) for name, option in RUN_OPTIONS.items()},
     "seed_everything": ("--seed_everything", "N", "seed: same seed, same weights (default: 0)"),
-    "find": (
-        "--find",
-        "lr|batch_size",
-        "train nothing, but measure a good learning rate or the largest batch size",
-    ),
-    "compile": (
-        "--compile",
-        "true|false",
-        "speed the network up with torch.compile (default: on GPUs)",
-    ),
     "data.allow_truncated": (
         "--allow-truncated",
         None,
@@ -105,7 +94,7 @@ _ROWS = {
                                     "(default: 0)"),
     },
 }  # fmt: skip
-LIGHTNING_OPTIONS: dict[str, dict[str, Row]] = {
+LIGHTNING_ROWS: dict[str, dict[str, Row]] = {
     group: {key: (f"--{key}", metavar, words) for key, (metavar, words) in rows.items()}
     for group, rows in _ROWS.items()
 }
@@ -160,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings as YAML: a file, or one that comes with catordog, such as drawn.yaml; may "
         "be repeated; options override it",
     )
-    for title, rows in {"run": RUN_OPTIONS, **LIGHTNING_OPTIONS}.items():
+    for title, rows in {"run": RUN_ROWS, **LIGHTNING_ROWS}.items():
         group = run if title == "run" else parser.add_argument_group(title)
         for key, (flag, metavar, words) in rows.items():
             if metavar is None:
@@ -174,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and calibrate. Returns the exit code, as of `TrainResult`."""
     if args.help_all:
-        _train([], ["--help"])
+        _train([], ["--help"])  # prints and exits
     result = _train(args.config or [], [*_lightning_options(args), *args.further])
     _print_next_command(result, args.words)
     return result.exit_code
@@ -218,7 +207,7 @@ def _words(options: Mapping[str, Any], group: str = "") -> Iterator[str]:
 
 def _lightning_options(args: argparse.Namespace) -> list[str]:
     """The options that argparse has read, in LightningCLI's spelling."""
-    keys = [*RUN_OPTIONS, *(key for rows in LIGHTNING_OPTIONS.values() for key in rows)]
+    keys = [*RUN_ROWS, *(key for rows in LIGHTNING_ROWS.values() for key in rows)]
     values = vars(args)
     return [f"--{key}={values[key]}" for key in keys if values[key] is not None]
 

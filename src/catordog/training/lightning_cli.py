@@ -24,26 +24,28 @@ from catordog.training.find import Setting
 from catordog.training.module import ClassifierModule
 from catordog.training.precision import fastest_precision
 from catordog.training.processes import rank, set_devices, world_size
+from catordog.training.run_options import RUN_OPTIONS
 from catordog.training.runs import AtomicCheckpointIO, RunFolder, find_checkpoint, shown_path
 from catordog.training.setting_errors import explain
 from catordog.training.tensorboard import TensorBoardFigures
 
-RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
-    "name": (str | None, None, "name of the run's folder, runs/NAME (default: the config's name)"),
-    "ckpt_path": (str | None, None, "checkpoint to resume from; 'last': of the newest run"),
-    "save_every": (float, 5.0, "minutes between checkpoints within an epoch (default: 5)"),
-    "find": (Setting | None, None, "measure a good learning rate or the largest batch size"),
-    "compile": (bool | None, None, "speed the network up with torch.compile (default: on GPUs)"),
+_RUN_TYPES: dict[str, Any] = {
+    "name": str | None,
+    "ckpt_path": str | None,
+    "save_every": float,
+    "find": Setting | None,
+    "compile": bool | None,
 }
-"""Options of a run beside those of trainer, model and data: type, default and help."""
+"""Of `RUN_OPTIONS`."""
 
 _TYPES = {
     "trainer": Trainer,
     "model": ClassifierModule,
     "data": PhotosDataModule,
     "seed_everything": bool | int,
-    **{name: kind for name, (kind, _, _) in RUN_OPTIONS.items()},
+    **_RUN_TYPES,
 }
+"""Of all settings, for error messages."""
 
 _DESCRIPTION = """\
 Every option of catordog train: those of a run, of Lightning's Trainer (--trainer.*), of the network
@@ -95,8 +97,9 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, and pass on what one part learns from the other."""
-        for name, (kind, default, words) in RUN_OPTIONS.items():
-            parser.add_argument(f"--{name}", type=kind, default=default, help=words)
+        for name, option in RUN_OPTIONS.items():
+            kind = _RUN_TYPES[name]
+            parser.add_argument(f"--{name}", type=kind, default=option.default, help=option.help)
         for action in parser._actions:  # argparse has no public way to find an option
             if action.dest == "data":
                 action.help, action.metavar = "the dataset: short for --data.source", "D"
@@ -123,12 +126,12 @@ class TrainCLI(LightningCLI):
         self.old_run = found.run
         config.ckpt_path = found.checkpoint and str(found.checkpoint)
         if found.checkpoint:
-            info(f"resuming from {shown_path(found.checkpoint)}")
             if trainer.max_epochs is not None and 0 <= trainer.max_epochs < found.epoch:
                 raise CatordogError(
                     f"{shown_path(found.checkpoint)} is already trained past --trainer.max_epochs "
                     f"{trainer.max_epochs}: give a higher one"
                 )
+            info(f"resuming from {shown_path(found.checkpoint)}")
         gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
         set_devices(trainer, gpu=gpu)
         transfer = config.model.transfer

@@ -6,7 +6,7 @@ fast as common ones, and a few epochs do what takes SGD many. A convolution is a
 `[out, in · height · width]`. Biases, norms and the last layer take SGD's steps with Nesterov
 momentum.
 
-We keep our own because `torch.optim.Muon` takes no 4-D weights, and no other parameters beside.
+We keep our own because `torch.optim.Muon` takes no 4-D weights, such as those of convolutions.
 """
 
 from __future__ import annotations
