@@ -69,8 +69,8 @@ class TestCheckpoints:
     def test_compressed_parts_are_refused(self, capsys):
         with zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
             bomb.writestr("archive/data.pkl", bytes(50_000_000))
-        said = refused(capsys, "evaluate", "bomb.ckpt", "--data", "drawn:n=20")
-        assert "compressed, refused" in said
+        message = refused(capsys, "evaluate", "bomb.ckpt", "--data", "drawn:n=20")
+        assert "compressed, refused" in message
 
     def test_encrypted_parts_are_refused(self, capsys):
         torch.save({"state_dict": {}, "catordog": {}}, "locked.ckpt")
@@ -78,8 +78,8 @@ class TestCheckpoints:
         for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             content[content.index(header) + flags] |= 0x1
         Path("locked.ckpt").write_bytes(content)
-        said = refused(capsys, "evaluate", "locked.ckpt", "--data", "drawn:n=20")
-        assert "encrypted, refused" in said
+        message = refused(capsys, "evaluate", "locked.ckpt", "--data", "drawn:n=20")
+        assert "encrypted, refused" in message
 
     @pytest.mark.parametrize("name", ["subprocess.Popen", "os.system", "antigravity.geohash"])
     def test_a_network_is_never_a_program(self, name):
@@ -113,7 +113,7 @@ def test_a_config_that_names_a_program_anywhere_is_refused(capsys, where):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("trainer: {logger: WandbLogger}", "on the command line"),
         ("trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger}}", "command line"),
@@ -125,9 +125,9 @@ def test_a_config_that_names_a_program_anywhere_is_refused(capsys, where):
         ("data: {source: !!python/object/apply:os.system ['touch pwned']}", "not YAML of plain"),
     ],
 )
-def test_a_config_may_not_name_other_code(capsys, text, says):
+def test_a_config_may_not_name_other_code(capsys, text, message):
     Path("c.yaml").write_text(text)
-    assert says in refused(capsys, "train", "--config", "c.yaml", "--data", "drawn:n=60")
+    assert message in refused(capsys, "train", "--config", "c.yaml", "--data", "drawn:n=60")
 
 
 @pytest.mark.parametrize("option", ["--trainer", "--trainer="])
@@ -139,8 +139,8 @@ def test_a_config_for_a_group_of_options_is_checked_as_well(capsys, option):
 
 def test_a_config_for_a_single_option_is_checked_as_well(capsys):
     Path("c.yaml").write_text("[{class_path: os.abort}]")
-    said = refused(capsys, "train", "--trainer.callbacks", "c.yaml", "--data", "drawn:n=60")
-    assert "trainer.callbacks.class_path names os.abort" in said
+    message = refused(capsys, "train", "--trainer.callbacks", "c.yaml", "--data", "drawn:n=60")
+    assert "trainer.callbacks.class_path names os.abort" in message
 
 
 def test_every_config_of_the_package_is_allowed():

@@ -212,13 +212,13 @@ def test_excluded_photos_are_not_trained_on_and_accuracy_is_shown_with_and_witho
     (tmp_path / "fix.csv").write_text("\n".join(rows), "utf-8")
     options = ["--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1"]
     assert run(*options, "--exclude", "fix.csv") == 0
-    said = capsys.readouterr()
-    assert "40 excluded" in said.err
+    output = capsys.readouterr()
+    assert "40 excluded" in output.err
     assert re.search(
         r"accuracy on validation photos: [01]\.\d{4} without the excluded ones, [01]\.\d{4} with",
-        said.err,
+        output.err,
     )
-    assert "--exclude fix.csv" in said.out
+    assert "--exclude fix.csv" in output.out
     assert run(*options) == 0
     assert not same(weights(tmp_path), weights(tmp_path, 1))  # excluded photos are not trained on
 
@@ -304,8 +304,8 @@ BAD: list[tuple[Callable[[Path], list[str]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "says"), BAD)
-def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, says):
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, message):
     code = run(*words(tmp_path))
     out, err = capsys.readouterr()
     assert code == 2, err
@@ -313,5 +313,5 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, sa
     assert "Traceback" not in err
     errors = [line for line in err.splitlines() if "error" in line]
     assert len(errors) == 1, err
-    assert says in errors[0]
+    assert message in errors[0]
     assert len(errors[0]) < 700

@@ -179,7 +179,7 @@ def test_a_signal_within_an_epoch_saves_a_checkpoint_and_tells_how_to_resume(
     assert same(state(tmp_path), state(undisturbed))
 
 
-def damage(file: Path) -> None:
+def corrupt(file: Path) -> None:
     """Change one byte in the middle of its largest part."""
     content = bytearray(file.read_bytes())
     with zipfile.ZipFile(file) as parts:
@@ -192,21 +192,21 @@ def test_if_the_last_checkpoint_is_damaged_the_previous_one_is_used(
     forks, pets, undisturbed, tmp_path
 ):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
-    damage(tmp_path / "runs/run/version_0/checkpoints/last.ckpt")
+    corrupt(tmp_path / "runs/run/version_0/checkpoints/last.ckpt")
     run = forks.run(
         *words(pets, "--ckpt_path", "last"), cwd=tmp_path, CATORDOG_DATA=str(undisturbed / "data")
     )
     assert run.code == 0, run.err
-    said = [line for line in run.err.splitlines() if "damaged" in line]
-    assert len(said) == 1
-    assert said[0].endswith("; resuming from previous.ckpt")
+    message = [line for line in run.err.splitlines() if "damaged" in line]
+    assert len(message) == 1
+    assert message[0].endswith("; resuming from previous.ckpt")
     assert same(state(tmp_path), state(undisturbed))
 
 
 def test_if_both_checkpoints_are_damaged_the_error_is_one_line(forks, pets, undisturbed, tmp_path):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     for name in ("last", "previous"):
-        damage(tmp_path / f"runs/run/version_0/checkpoints/{name}.ckpt")
+        corrupt(tmp_path / f"runs/run/version_0/checkpoints/{name}.ckpt")
     run = forks.run(*words(pets, "--ckpt_path", "last"), cwd=tmp_path)
     assert run.code == 2
     assert "previous.ckpt: damaged" in run.err
@@ -219,8 +219,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_good_checkpoi
     env = {"CATORDOG_DATA": str(undisturbed / "data")}
     options = words(pets, "--model.optimizer", "sgd")
     assert forks.run(*options, "--trainer.max_epochs", 1, cwd=tmp_path, **env).code == 0
-    kept = state(tmp_path)
-    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+    good = state(tmp_path)
+    assert all(tensor.isfinite().all() for tensor in good["state_dict"].values())
     run = forks.run(*words(pets, "--model.lr", "1e18", "--model.optimizer", "sgd"), cwd=tmp_path,
                     **env)  # fmt: skip
     assert run.code == 2, run.err
@@ -277,8 +277,8 @@ def test_a_run_whose_photos_have_changed_reports_it_and_resumes(forks, undisturb
     command = words(own, "--ckpt_path", "last", "--trainer.max_epochs", "5")
     run = forks.run(*command, cwd=tmp_path, CATORDOG_DATA=str(tmp_path / "data"))
     assert run.code == 0, run.err
-    said = [line for line in run.err.splitlines() if "photos have changed" in line]
-    assert len(said) == 1
+    message = [line for line in run.err.splitlines() if "photos have changed" in line]
+    assert len(message) == 1
     assert "epoch   5/5" in run.err
     assert "epoch   3/" not in run.err
 
@@ -330,8 +330,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_checkpoint(
     assert "Traceback" not in run.err
     line = run.err.splitlines()[-1]
     assert "No space left on device" in line, run.err
-    assert mounts.shell(f"mkdir {tmp_path}/kept && cp -r {disk}/runs {tmp_path}/kept/") == 0
-    last = tmp_path / "kept/runs/run/version_0/checkpoints/last.ckpt"
+    assert mounts.shell(f"mkdir {tmp_path}/saved && cp -r {disk}/runs {tmp_path}/saved/") == 0
+    last = tmp_path / "saved/runs/run/version_0/checkpoints/last.ckpt"
     assert last.is_file()
     assert torch.load(last, weights_only=True)["global_step"] > 0
     assert not [*last.parent.glob(".last.*")]
