@@ -94,8 +94,9 @@ def _unmet(hint: Any, value: Any) -> str | None:
             expected.append(_DESCRIPTIONS[kind])
         else:
             return None
-    *others, last = expected
-    return f"{', '.join(others)} or {last}" if others else last
+    if len(expected) < 2:
+        return expected[0] if expected else None
+    return f"{', '.join(expected[:-1])} or {expected[-1]}"
 
 
 def _fits(kind: type, value: Any) -> bool:
