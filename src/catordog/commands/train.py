@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options, and the most used ones of LightningCLI."""
     parser.usage = "catordog train [--config FILE] [--data D] [OPTION VALUE …]"
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    run = parser.add_argument_group("run")
-    run.add_argument(
+    parser.formatter_class = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
+    parser.add_argument(
         "--config",
         "-c",
         action="append",
@@ -149,15 +149,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings as YAML: a file, or one that comes with catordog, such as drawn.yaml; may "
         "be repeated; options override it",
     )
-    for title, rows in {"run": RUN_ROWS, **LIGHTNING_ROWS}.items():
-        group = run if title == "run" else parser.add_argument_group(title)
+    for title, rows in {"": RUN_ROWS, **LIGHTNING_ROWS}.items():
+        group = parser.add_argument_group(title) if title else parser
         for key, (flag, metavar, words) in rows.items():
             if metavar is None:
                 group.add_argument(flag, dest=key, action="store_const", const="true", help=words)
             else:
                 group.add_argument(flag, dest=key, metavar=metavar, help=words)
     parser.add_argument("--model.mirror", dest="model.tta_flip", help=argparse.SUPPRESS)
-    run.add_argument("--help-all", action="store_true", help="list every option of LightningCLI")
+    parser.add_argument("--help-all", action="store_true", help="list every option of LightningCLI")
 
 
 def run(args: argparse.Namespace) -> int:
