@@ -88,6 +88,7 @@ class TrainCLI(LightningCLI):
             parser_kwargs={
                 "exit_on_error": False,
                 "prog": "catordog train",
+                "usage": "catordog train [--config FILE] [--data D] [OPTION VALUE …]",
                 "description": _DESCRIPTION,
             },
             auto_configure_optimizers=False,
