@@ -94,7 +94,8 @@ def _catordog_speed(args: argparse.Namespace) -> Result:
     from lightning.pytorch.profilers import SimpleProfiler
     from torch.utils.flop_counter import FlopCounterMode
 
-    from catordog.training.fit import _calm, _parse
+    from catordog.training.fit import prepare_process
+    from catordog.training.lightning_cli import TrainCLI
 
     memory = PeakMemory()
 
@@ -116,14 +117,14 @@ def _catordog_speed(args: argparse.Namespace) -> Result:
             if trainer.is_last_batch:
                 self.epochs.append((time.perf_counter() - self.start, self.size))
 
-    _calm()
+    prepare_process()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CATORDOG_DATA"] = str(Path(folder) / "data")
-        words = ["--config", _config(args), "--data", str(Path(args.folder).resolve())]
-        words += ["--trainer.max_epochs", "2"]
+        config = Path(_config(args))
+        words = ["--data.source", str(Path(args.folder).resolve()), "--trainer.max_epochs", "2"]
         os.chdir(folder)
         words += ["--data.start_size", str(args.size), "--data.end_size", str(args.size)]
-        cli = _parse(words)
+        cli = TrainCLI([config], words)
         clock, profiler = Clock(), SimpleProfiler()
         cli.trainer.callbacks.append(clock)
         cli.trainer.profiler = profiler

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def alternating_flip() -> None:
     import torch
 
-    from catordog.training import datamodule
+    from catordog.training import datasets, samplers
 
-    original_order = datamodule._Shuffle.__iter__
-    original_photos = datamodule._Decoded.__getitems__
+    original_order = samplers.EpochShuffle.__iter__
+    original_photos = datasets.DecodedDataset.__getitems__
     epoch = [0]
 
     def order(self: Any) -> Iterator[int]:
@@ -48,8 +48,8 @@ def alternating_flip() -> None:
             failures,
         )
 
-    datamodule._Shuffle.__iter__ = order  # type: ignore[method-assign]
-    datamodule._Decoded.__getitems__ = photos_at  # type: ignore[method-assign]
+    samplers.EpochShuffle.__iter__ = order  # type: ignore[method-assign]
+    datasets.DecodedDataset.__getitems__ = photos_at  # type: ignore[method-assign]
     sys.argv += ["--data.augment.flip", "false"]
 
 
@@ -125,10 +125,10 @@ def lookahead() -> None:
 
     from catordog.training import module
 
-    original_optimizer = module.ClassifierModule._optimizer
+    original_optimizer = module.build_optimizer
 
-    def optimizer(self: Any) -> torch.optim.Optimizer:
-        inner = original_optimizer(self)
+    def optimizer(*arguments: Any) -> torch.optim.Optimizer:
+        inner = original_optimizer(*arguments)
         slow: list[Tensor] = []
         steps = [0]
 
@@ -146,7 +146,7 @@ def lookahead() -> None:
         inner.register_step_post_hook(after_step)
         return inner
 
-    module.ClassifierModule._optimizer = optimizer  # type: ignore[method-assign]
+    module.build_optimizer = optimizer  # type: ignore[assignment]
 
 
 def zero_init() -> None:

@@ -1,9 +1,9 @@
-"""A process that has everything imported already, and starts commands as processes of its own.
+"""A process with everything imported, which forks commands as processes of their own.
 
-Starting `catordog train` takes seconds, nearly all of them for imports; tests that kill many runs
-can't wait for each. A fork is a process as real as any, and a SIGKILL is.
+Starting `catordog train` takes seconds, nearly all of them for imports: too long for tests that
+kill many runs. A fork is a real process, which gets real signals.
 
-It reads commands from stdin, a JSON line each, and answers each with a JSON line.
+It reads requests from stdin and writes answers to stdout, each a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 class Forks:
-    """What a test talks to."""
+    """The client, in the test's process."""
 
     def __init__(self, *, own_mounts: bool = False) -> None:
         words = [sys.executable, __file__]
@@ -37,12 +38,12 @@ class Forks:
         return json.loads(self.process.stdout.readline())
 
     def start(self, *words: object, cwd: Path, name: str = "log", **env: str) -> Run:
-        """Start `catordog WORDS` there; what it says goes to `name.out` and `name.err`."""
+        """Start `catordog WORDS` in a folder; its output goes to `name.out` and `name.err`."""
         pid = self.ask(do="start", words=[*map(str, words)], cwd=str(cwd), name=name, env=env)
-        return Run(self, pid, cwd / name)  # an absolute name stands for itself
+        return Run(self, pid, cwd / name)  # `name` may be an absolute path
 
     def run(self, *words: object, cwd: Path, **env: str) -> Run:
-        """Run it to its end."""
+        """Run a command to its end."""
         run = self.start(*words, cwd=cwd, **env)
         run.wait()
         return run
@@ -58,7 +59,7 @@ class Forks:
 
 
 class Run:
-    """A command that runs, or has run."""
+    """A command that is running, or has ended."""
 
     def __init__(self, forks: Forks, pid: int, log: Path) -> None:
         self.forks, self.pid, self.log = forks, pid, log
@@ -66,13 +67,13 @@ class Run:
 
     @property
     def out(self) -> str:
-        return self._said(".out")
+        return self._output(".out")
 
     @property
     def err(self) -> str:
-        return self._said(".err")
+        return self._output(".err")
 
-    def _said(self, suffix: str) -> str:
+    def _output(self, suffix: str) -> str:
         file = self.log.with_suffix(suffix)
         return file.read_text("utf-8") if file.exists() else ""
 
@@ -90,9 +91,16 @@ class Run:
         return code
 
     def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Wait until it has said something."""
+        """Wait until it has printed something on stderr."""
+        self._wait_until(lambda: text in self.err, seconds)
+
+    def wait_for_file(self, path: Path, seconds: float = 60) -> None:
+        """Wait until it has written a file."""
+        self._wait_until(path.exists, seconds)
+
+    def _wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
-        while text not in self.err:
+        while not condition():
             assert self.poll() is None, self.err
             assert time.monotonic() < end, self.err
             time.sleep(0.005)
@@ -147,11 +155,11 @@ def _become(question: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["TQDM_DISABLE"] = "1"  # it is read at imports; catordog sets it before them
+    os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
 
     import catordog.evaluation.evaluate
     import catordog.model.calibrate
-    import catordog.training.fit
+    import catordog.training.lightning_cli
     import catordog.training.transfer  # noqa: F401
 
     for asked in sys.stdin:

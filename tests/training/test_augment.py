@@ -11,13 +11,13 @@ NOTHING = Augment(
 )
 
 
-def photos(n: int = 8, side: int = 40) -> torch.Tensor:
+def photos(n: int = 8, size: int = 40) -> torch.Tensor:
     smooth = torch.rand(n, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    large = torch.nn.functional.interpolate(smooth, side, mode="bilinear")
+    large = torch.nn.functional.interpolate(smooth, size, mode="bilinear")
     return (large * 255).round().byte()
 
 
-def test_the_result_has_the_side_asked_for_and_stays_within_0_and_1():
+def test_the_result_has_the_requested_size_and_values_in_0_to_1():
     changed = Augment(erase=0.5)(photos(), 32, 1)
     assert changed.shape == (8, 3, 32, 32)
     assert changed.dtype == torch.float32
@@ -44,32 +44,32 @@ def test_every_photo_has_its_own_draw():
     assert len({tuple(photo.flatten().tolist()) for photo in changed}) == 16
 
 
-def test_with_all_changes_off_photos_stay_as_they_are():
+def test_with_all_changes_off_photos_are_unchanged():
     unchanged = NOTHING(photos(), 40, 0)
     assert torch.allclose(unchanged, photos().float() / 255, atol=1e-5)
 
 
-def test_about_half_of_the_photos_are_mirrored():
+def test_about_half_of_the_photos_are_flipped():
     same = photos(1).expand(400, -1, -1, -1)
     plain = same.float() / 255
     flip = Augment(min_area=1, max_stretch=1, max_turn=0, brightness=0, contrast=0, saturation=0)
     changed = flip(same, 40, 0)
-    mirrored = ((changed - plain.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
-    kept = ((changed - plain).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
-    assert mirrored + kept == 400
-    assert 150 < mirrored < 250
+    flipped = ((changed - plain.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
+    unchanged = ((changed - plain).abs().amax(dim=(1, 2, 3)) < 1e-4).sum()
+    assert flipped + unchanged == 400
+    assert 150 < flipped < 250
 
 
-def test_crops_are_turned_and_stretched_within_their_bounds():
-    """Red says how far right a pixel was, and green how far down: so crops tell where they are."""
-    side, crop = 96, 32
-    slope = torch.linspace(0, 255, side)
-    place = torch.stack([slope.expand(side, side), slope[:, None].expand(side, side)])
-    photo = torch.cat([place, torch.zeros(1, side, side)]).round().byte()
+def test_crops_are_rotated_and_stretched_within_their_bounds():
+    """Red encodes the column of a pixel and green its row, so that crops show their position."""
+    size, crop = 96, 32
+    slope = torch.linspace(0, 255, size)
+    position = torch.stack([slope.expand(size, size), slope[:, None].expand(size, size)])
+    photo = torch.cat([position, torch.zeros(1, size, size)]).round().byte()
     only = Augment(min_area=0.3, max_stretch=1.5, max_turn=20, brightness=0, contrast=0,
                    saturation=0)  # fmt: skip
     colour = only(photo.expand(200, -1, -1, -1), crop, 5)[:, :2]
-    was = (colour * (side - 1) + 0.5) * 2 / side - 1  # in −1…1 over the photo
+    was = (colour * (size - 1) + 0.5) * 2 / size - 1  # in −1…1 over the photo
     inner = slice(crop // 4, -crop // 4)  # a crop that is turned may see beyond the corners
     centres = ((2 * torch.arange(crop) + 1) / crop - 1)[inner]
     down, right = torch.meshgrid(centres, centres, indexing="ij")
@@ -82,7 +82,7 @@ def test_crops_are_turned_and_stretched_within_their_bounds():
     area = across[:, 0] * along[:, 1] - across[:, 1] * along[:, 0]
     assert 0.29 < area.abs().min() < 0.4
     assert 0.9 < area.abs().max() < 1.01
-    assert 70 < (area < 0).sum() < 130  # mirrored
+    assert 70 < (area < 0).sum() < 130  # flipped
     stretch = across.norm(dim=1) / along.norm(dim=1)
     assert 1 / 1.51 < stretch.min() < 0.75
     assert 1.33 < stretch.max() < 1.51
@@ -90,7 +90,7 @@ def test_crops_are_turned_and_stretched_within_their_bounds():
     assert 15 < angle.abs().max() < 20.5
 
 
-def test_colour_changes_are_those_of_their_definitions():
+def test_colour_changes_match_their_definitions():
     only = {"min_area": 1, "max_stretch": 1, "max_turn": 0, "flip": False}
     plain = photos().float() / 255 * 0.5 + 0.1
     data = (plain * 255).round().byte()
@@ -127,7 +127,7 @@ def test_settings_out_of_range_are_refused(bad):
         Augment(**bad)
 
 
-def test_beyond_the_photo_comes_its_mirror_image():
+def test_crops_larger_than_the_photo_show_its_reflection():
     slope = torch.linspace(0, 255, 64).round().byte().expand(1, 3, 64, 64)
 
     def turns_back(augment: Augment) -> float:

@@ -1,4 +1,4 @@
-"""Training as its users meet it: whole runs, real files, real processes."""
+"""Training runs, from the command to the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from catordog.cli import main
 from catordog.training.module import ClassifierModule
 from conftest import jpeg, named, write_folder
+from training.callbacks import Recorder
 
 SMALL = [
     *("--data", "drawn:n=400,size=32", "--data.size", "32", "--data.batch_size", "32"),
@@ -42,15 +43,15 @@ def _here(tmp_path, monkeypatch):
 
 
 class TestTheDemosRun:
-    """The whole training run of `make demo`."""
+    """The training run of `make demo`."""
 
-    def test_the_held_out_loss_falls_and_the_network_passes_95_percent(self, drawn_run):
+    def test_validation_loss_falls_and_accuracy_passes_95_percent(self, drawn_run):
         lines = re.findall(r"val loss ([\d.]+)\s+accuracy ([\d.]+)", drawn_run.ended.err)
         losses = [float(loss) for loss, _ in lines]
         assert losses[-1] < 0.5 * losses[0]
         assert float(lines[-1][1]) > 0.95
 
-    def test_it_ends_with_one_line_to_copy_and_nothing_else_on_stdout(self, drawn_run):
+    def test_stdout_is_one_command_to_copy(self, drawn_run):
         assert re.fullmatch(
             r"catordog evaluate runs/drawn/version_0/checkpoints/best\.ckpt --data drawn "
             r"--split test\n",
@@ -65,7 +66,7 @@ class TestTheDemosRun:
             "previous.ckpt",
         }
 
-    def test_a_line_an_epoch_and_no_bar_where_there_is_no_terminal(self, drawn_run):
+    def test_a_line_per_epoch_and_no_progress_bar_without_a_terminal(self, drawn_run):
         assert len(re.findall(r"^epoch +\d+/\d+ ", drawn_run.ended.err, re.MULTILINE)) == 5
         assert "\x1b" not in drawn_run.ended.err
         assert "Warning" not in drawn_run.ended.err
@@ -84,13 +85,13 @@ class TestTheDemosRun:
         hparams = board.summary_metadata["_hparams_/session_start_info"]
         assert b"residual" in hparams.plugin_data.content
         rates = [point.value for point in board.Scalars("learning rate/pg1")]
-        assert rates[0] < max(rates) > rates[-1]  # it rises, then it falls
+        assert rates[0] < max(rates) > rates[-1]  # warm-up, then decay
 
-    def test_the_settings_of_the_run_are_kept_beside_it(self, drawn_run):
+    def test_the_settings_of_the_run_are_saved_in_its_folder(self, drawn_run):
         assert "min_area: 0.7" in (drawn_run.checkpoint.parents[1] / "config.yaml").read_text()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     for seed in ("1", "1", "2"):
         assert run(*SMALL, "--trainer.max_epochs", "2", "--seed_everything", seed) == 0
     first, again, other = (weights(tmp_path, version) for version in range(3))
@@ -98,7 +99,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path)
     assert not same(first, other)
 
 
-def test_the_last_checkpoint_is_of_the_last_epoch_even_where_it_was_not_the_best(
+def test_the_last_checkpoint_is_of_the_last_epoch_even_if_that_was_not_the_best(
     tmp_path, monkeypatch
 ):
     def worse_and_worse(module, batch, batch_idx):
@@ -117,7 +118,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_even_where_it_was_not_the_best
     assert epochs == {"best": 0, "last": 2}
 
 
-def test_resnet18_by_name_on_a_folder_of_ones_own(tmp_path, capsys):
+def test_resnet18_by_name_trains_on_a_folder_of_photos(tmp_path, capsys):
     write_folder(tmp_path / "pets", {f"{k}/{i}.jpg": jpeg(2 * i + (k == "dog")) for k in
                                      ("cat", "dog") for i in range(30)})  # fmt: skip
     code = run("--data", "pets", "--data.size", "32", "--data.batch_size", "16",
@@ -127,7 +128,7 @@ def test_resnet18_by_name_on_a_folder_of_ones_own(tmp_path, capsys):
     assert "network.layer4.1.bn2.weight" in weights(tmp_path)
 
 
-def test_pretrained_weights_are_where_training_starts(tmp_path):
+def test_training_starts_from_pretrained_weights(tmp_path):
     torch.manual_seed(0)
     source = torchvision.models.resnet18(weights=None, num_classes=2)
     torch.save(source.state_dict(), tmp_path / "w.pth")
@@ -151,7 +152,7 @@ class TinyWithSoftmax(Tiny):
         return super().forward(photos).softmax(dim=1)
 
 
-def test_a_network_of_ones_own_by_class_path(tmp_path):
+def test_a_custom_network_is_given_by_its_class_path(tmp_path):
     assert run("--data", "drawn:n=80", "--data.size", "32", "--trainer.max_epochs", "1",
                "--model.network", "training.test_fit.Tiny") == 0  # fmt: skip
     assert "network.fc.weight" in weights(tmp_path)
@@ -174,7 +175,7 @@ def test_three_classes_train_like_two(tmp_path, catordog):
     assert weights(tmp_path)["network.head.weight"].shape[0] == 3
 
 
-def test_one_photo_in_twenty_broken_stops_neither_training_nor_evaluation(tmp_path, capsys):
+def test_broken_photos_stop_neither_training_nor_evaluation(tmp_path, capsys):
     files = named(190)
     broken = [
         b"",
@@ -203,21 +204,23 @@ def test_one_photo_in_twenty_broken_stops_neither_training_nor_evaluation(tmp_pa
     assert any("dog.901.jpg: not a photo (it is an HTML page)" in line for line in listed)
 
 
-def test_training_without_excluded_photos_shows_the_accuracy_with_and_without(tmp_path, capsys):
+def test_excluded_photos_are_not_trained_on_and_accuracy_is_shown_with_and_without_them(
+    tmp_path, capsys
+):
     write_folder(tmp_path / "pets", named(120))
     rows = ["path", *(f"pets/{name}.{i}.jpg" for i in range(20) for name in ("cat", "dog"))]
     (tmp_path / "fix.csv").write_text("\n".join(rows), "utf-8")
     options = ["--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1"]
     assert run(*options, "--exclude", "fix.csv") == 0
-    said = capsys.readouterr()
-    assert "40 excluded" in said.err
+    output = capsys.readouterr()
+    assert "40 excluded" in output.err
     assert re.search(
         r"accuracy on validation photos: [01]\.\d{4} without the excluded ones, [01]\.\d{4} with",
-        said.err,
+        output.err,
     )
-    assert "--exclude fix.csv" in said.out
+    assert "--exclude fix.csv" in output.out
     assert run(*options) == 0
-    assert not same(weights(tmp_path), weights(tmp_path, 1))  # they took no part
+    assert not same(weights(tmp_path), weights(tmp_path, 1))  # excluded photos are not trained on
 
 
 def test_the_config_can_be_printed_and_used_again(tmp_path, capsys):
@@ -227,9 +230,11 @@ def test_the_config_can_be_printed_and_used_again(tmp_path, capsys):
     assert "source: drawn" in printed
 
 
-def test_small_photos_come_first_where_asked(tmp_path):
-    code = run(*SMALL, "--data.size", "48", "--data.start_size", "32", "--trainer.max_epochs", "2")
-    assert code == 0
+def test_photos_grow_from_start_size_to_end_size(tmp_path):
+    sizes = ["--data.size", "64", "--data.start_size", "16", "--data.end_size", "48"]
+    recorder = ["--trainer.callbacks+", "training.callbacks.Recorder"]
+    assert run(*SMALL, *sizes, *recorder, "--trainer.max_epochs", "3") == 0
+    assert list(dict.fromkeys(Recorder.sizes)) == [(0, 16), (1, 16), (2, 32)]
 
 
 def one_class(folder: Path) -> list[str]:
@@ -258,6 +263,11 @@ def unknown_key(folder: Path) -> list[str]:
     return ["--config", "my.yaml"]
 
 
+def wrong_value(folder: Path) -> list[str]:
+    (folder / "my.yaml").write_text("model:\n  lr: fast\n")
+    return ["--config", "my.yaml"]
+
+
 def not_yaml(folder: Path) -> list[str]:
     (folder / "my.yaml").write_text("model: [\n")
     return ["--config", "my.yaml"]
@@ -274,7 +284,8 @@ BAD: list[tuple[Callable[[Path], list[str]], str]] = [
     (one_class, "one class, 'cat'"),
     (no_labels, "2 photos but no labels"),
     (no_dog_to_validate, "the val split has no photo of dog"),
-    (unknown_key, "learning_rate"),
+    (unknown_key, "my.yaml: model.learning_rate: no such option"),
+    (wrong_value, "my.yaml: model.lr fast: expected a number"),
     (not_yaml, "my.yaml"),
     (lambda _: ["--config", "nowhere.yaml"], "nowhere.yaml: no such file; catordog has"),
     (lambda _: ["--model.lr", "fast"], "--model.lr fast: expected a number"),
@@ -286,14 +297,15 @@ BAD: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda _: ["--data.val", "0.9"], "nothing to train on"),
     (lambda _: ["--model.network", "resnet19"], "unknown network"),
     (lambda _: ["--model.network", "squeezenet1_1"], "ReLU"),
-    (lambda _: ["--no_such_option", "1"], "no_such_option"),
+    (lambda _: ["--no_such_option", "1"], "--no_such_option: no such option"),
+    (lambda _: ["--data.balance", "both"], "--data.balance both: expected no, sampler or loss"),
     (lambda _: ["--ckpt_path", "nowhere.ckpt"], "no such file"),
     (truncated_checkpoint, "half.ckpt: not a complete checkpoint"),
 ]
 
 
-@pytest.mark.parametrize(("words", "says"), BAD)
-def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, says):
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, message):
     code = run(*words(tmp_path))
     out, err = capsys.readouterr()
     assert code == 2, err
@@ -301,5 +313,5 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(tmp_path, capsys, words, sa
     assert "Traceback" not in err
     errors = [line for line in err.splitlines() if "error" in line]
     assert len(errors) == 1, err
-    assert says in errors[0]
+    assert message in errors[0]
     assert len(errors[0]) < 700

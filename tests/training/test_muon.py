@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for matrices, Nesterov's for the rest."""
+"""Muon: orthogonalised steps for matrices, Nesterov momentum for the rest."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from torch import nn
 
 from catordog.training.module import ClassifierModule
 from catordog.training.muon import Muon, orthogonal
+from catordog.training.optim import OptimizerSettings, build_optimizer
+from catordog.training.transfer import Transfer
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (8, 300), (300, 8), (1, 5)])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
-def test_every_direction_comes_out_about_as_large_as_the_others(shape, scale):
+def test_all_singular_values_come_out_about_equal(shape, scale):
     torch.manual_seed(0)
     singular = torch.linalg.svdvals(orthogonal(scale * torch.randn(shape)))
     assert (singular > 0.5).all()
     assert (singular < 1.5).all()
 
 
-def test_the_directions_of_the_matrix_are_kept():
+def test_singular_vectors_stay():
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(12, 20), full_matrices=False)
     matrix = left @ torch.diag(torch.linspace(0.5, 1, 12)) @ right
@@ -32,7 +34,7 @@ def test_zeros_stay_zeros():
     assert torch.equal(orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
 
 
-def test_what_is_not_orthogonal_takes_the_steps_of_sgd_with_nesterovs_momentum():
+def test_other_groups_take_the_steps_of_sgd_with_nesterov_momentum():
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
@@ -47,9 +49,11 @@ def test_what_is_not_orthogonal_takes_the_steps_of_sgd_with_nesterovs_momentum()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
 
 
-def test_the_last_layer_and_what_is_no_matrix_are_left_to_sgd():
-    module = ClassifierModule(["cat", "dog"], optimizer="muon", lr=0.02)
-    groups = module._optimizer().param_groups
+def test_the_last_layer_biases_and_norms_are_not_orthogonalised():
+    module = ClassifierModule(["cat", "dog"])
+    settings = OptimizerSettings(lr=0.02)
+    optimizer = build_optimizer("muon", module.network, module.network.head, Transfer(), settings)
+    groups = optimizer.param_groups
     assert [group["orthogonal"] for group in groups] == [True, False, False]
     assert all(weight.ndim == 4 for weight in groups[0]["params"])
     assert [tuple(weight.shape) for weight in groups[1]["params"]] == [(2, 256)]

@@ -1,4 +1,4 @@
-"""Learning from pretrained weights: what moves, what doesn't, and that it helps."""
+"""Transfer learning: which layers learn, how fast, and that pretrained weights help."""
 
 from __future__ import annotations
 
@@ -51,51 +51,51 @@ class StopAtSecondEpoch(L.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-class TestWhatLearns:
-    def test_at_first_the_last_layer_alone_with_every_batch_norm_still(self, network):
+class TestLayers:
+    def test_at_first_only_the_last_layer_learns_and_batch_norms_are_frozen(self, network):
         Transfer(head_epochs=2).apply(network, network.head, epoch=1)
         assert learning(network) == {"head.weight", "head.bias"}
         assert not any(m.training for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
-    def test_then_all_of_it(self, network):
+    def test_then_all_layers_learn(self, network):
         transfer = Transfer(head_epochs=2)
         transfer.apply(network, network.head, epoch=0)
         transfer.apply(network, network.head, epoch=2)
         assert learning(network) == {name for name, _ in network.named_parameters()}
         assert all(m.training for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
-    def test_but_for_the_first_layers_and_their_norms(self, network):
+    def test_frozen_layers_never_learn_and_neither_do_their_norms(self, network):
         Transfer(frozen=0.5).apply(network, network.head, epoch=5)
         order = layers(network)
-        for place, layer in enumerate(order):
-            assert layer.weight.requires_grad == (place >= len(order) // 2)
+        for index, layer in enumerate(order):
+            assert layer.weight.requires_grad == (index >= len(order) // 2)
             if isinstance(layer, torch.nn.BatchNorm2d):
-                assert layer.training == (place >= len(order) // 2)
+                assert layer.training == (index >= len(order) // 2)
 
-    def test_norms_can_stay_still_while_their_layers_learn(self, network):
+    def test_norms_can_be_frozen_while_their_layers_learn(self, network):
         Transfer(frozen_norms=True).apply(network, network.head, epoch=0)
         assert len(learning(network)) == len([*network.parameters()])
         assert not network.stem[1].training
 
-    def test_what_a_network_has_frozen_itself_stays_frozen_by_default(self, network):
+    def test_layers_that_a_network_has_frozen_stay_frozen_by_default(self, network):
         network.stem[0].weight.requires_grad_(False)
         Transfer().apply(network, network.head, epoch=0)
         assert "stem.0.weight" not in learning(network)
 
     def test_early_layers_learn_more_slowly_than_late_ones(self, network):
-        bands = Transfer(first_lr=0.01).bands(network, network.head)
-        shares = [share for share, _ in bands]
-        assert shares[0] == pytest.approx(0.01)
-        assert shares[-1] == 1
-        assert len(shares) <= 8
+        bands = Transfer(first_lr=0.01).lr_bands(network, network.head)
+        factors = [factor for factor, _ in bands]
+        assert factors[0] == pytest.approx(0.01)
+        assert factors[-1] == 1
+        assert len(factors) <= 8
         assert any(p is network.head.weight for p in bands[-1][1])
         assert any(p is network.stem[0].weight for p in bands[0][1])
         everything = [id(p) for _, parameters in bands for p in parameters]
         assert sorted(everything) == sorted(map(id, network.parameters()))
 
-    def test_the_last_layer_can_learn_faster_than_all(self, network):
-        bands = Transfer(head_lr=10).bands(network, network.head)
-        assert [share for share, _ in bands] == [1, 10]
+    def test_the_last_layer_can_learn_faster_than_the_others(self, network):
+        bands = Transfer(head_lr=10).lr_bands(network, network.head)
+        assert [factor for factor, _ in bands] == [1, 10]
         assert {id(p) for p in bands[1][1]} == {id(p) for p in network.head.parameters()}
 
     @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ class TestWhatLearns:
             {"head_lr": 0.0},
         ],
     )
-    def test_nonsense_is_refused(self, wrong):
+    def test_settings_out_of_range_are_refused(self, wrong):
         with pytest.raises(CatordogError, match="transfer"):
             Transfer(**wrong)
 
@@ -124,12 +124,12 @@ class TestARun:
         freeze = ["--model.weights", weights, "--model.transfer.frozen", 0.4]
         self.train(*freeze, "--trainer.max_epochs", 1, "--model.optimizer", "muon")
         end = trained(tmp_path, 1)
-        still = {key for key in start if torch.equal(start[key], end[key])}
-        assert {"network.stem.0.weight", "network.stem.1.running_mean"} <= still
-        assert "network.head.weight" not in still
-        assert "network.stages.1.second.1.running_var" not in still
+        frozen = {key for key in start if torch.equal(start[key], end[key])}
+        assert {"network.stem.0.weight", "network.stem.1.running_mean"} <= frozen
+        assert "network.head.weight" not in frozen
+        assert "network.stages.1.second.1.running_var" not in frozen
 
-    def test_the_learning_rate_starts_anew_when_all_layers_join(self, tmp_path):
+    def test_the_learning_rate_schedule_restarts_when_all_layers_join(self, tmp_path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         self.train("--model.transfer.head_epochs", 2, "--model.transfer.first_lr", 0.1,
@@ -145,7 +145,9 @@ class TestARun:
             assert each[half - 1] < 0.2 * max(each[:half])  # fallen
             assert max(each[half:]) == pytest.approx(max(each[:half]), rel=0.3)  # and up again
 
-    def test_a_stop_among_frozen_epochs_resumes_to_the_same_weights(self, tmp_path, capsys):
+    def test_a_run_stopped_while_layers_are_frozen_resumes_to_the_same_weights(
+        self, tmp_path, capsys
+    ):
         words = ["--model.transfer.head_epochs", 1, "--trainer.max_epochs", 3]
         self.train(*words)
         stop = ["--trainer.callbacks+", "training.test_transfer.StopAtSecondEpoch"]
@@ -155,11 +157,12 @@ class TestARun:
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_photos
-def test_a_pretrained_network_is_fine_tuned_by_the_config_and_beats_any_from_scratch(
+def test_the_finetune_config_trains_a_pretrained_network_past_90_percent(
     shared_photos, tmp_path, capsys, monkeypatch
 ):
-    """EfficientNet-Lite0 (Apache-2.0), brought as a user brings a network and a file of weights."""
+    """EfficientNet-Lite0 (Apache-2.0), given as users give their network and file of weights."""
     monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
     photos = shared_photos / "dogs-vs-cats-original-600"
     weights = next(Path(lite0_weights.__file__).parent.rglob("*.pth"))

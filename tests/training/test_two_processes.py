@@ -1,4 +1,4 @@
-"""Several processes that train one network, started as torchrun starts them: real ones, on gloo."""
+"""Several processes train one network, started as torchrun and SLURM start them, on gloo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import lightning as L
@@ -22,11 +21,11 @@ from training.forks import Forks, Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 
-PHOTOS = 303  # in no way a multiple of the batches
+PHOTOS = 303  # not a multiple of the batch size
 
 
 class Plain(nn.Module):
-    """Without batch norms, which see only their own process's photos."""
+    """A network without batch norms, whose statistics are per process."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class Plain(nn.Module):
 
 
 class Witness(L.Callback):
-    """Writes down which photos this process sees, by the brightness of each."""
+    """Records which photos this process sees, by the brightness of each."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self._note(trainer, "train", batch)
@@ -50,15 +49,6 @@ class Witness(L.Callback):
         seen = [round(float(photo.double().sum()), 3) for photo in batch[0]]
         with Path(f"seen-{trainer.global_rank}.jsonl").open("a") as file:
             print(json.dumps([what, trainer.current_epoch, seen]), file=file)
-
-
-class Gate(L.Callback):
-    """Waits in the third epoch until a file is there: on a busy machine a run may outrun a test."""
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        end = time.monotonic() + 60
-        while trainer.current_epoch == 2 and not Path("go").exists() and time.monotonic() < end:
-            time.sleep(0.01)
 
 
 UNCHANGED = [
@@ -157,17 +147,17 @@ def test_two_processes_train_the_network_that_one_trains(alone, together):
         assert one == pytest.approx(two, abs=2e-4)  # 31 validation photos, 15 and 16 of them
 
 
-def test_the_calibration_is_that_of_all_validation_photos(alone, together):
+def test_calibration_uses_the_validation_photos_of_all_processes(alone, together):
     best = "runs/run/version_0/checkpoints/best.ckpt"
     found = [
         torch.load(folder / best, weights_only=True)["catordog"]
         for folder in (alone[0], together[0])
     ]
     assert found[0]["temperature"] == pytest.approx(found[1]["temperature"], rel=1e-2)
-    assert len(found[0]["strangeness"]) == len(found[1]["strangeness"])
+    assert len(found[0]["nonconformity"]) == len(found[1]["nonconformity"])
 
 
-def test_only_the_first_one_speaks(together):
+def test_only_the_first_process_prints(together):
     folder, first = together
     assert len(re.findall(r"^epoch", first.err, re.MULTILINE)) == 8
     assert first.out.startswith("catordog evaluate ")
@@ -176,17 +166,18 @@ def test_only_the_first_one_speaks(together):
     assert [path.name for path in (folder / "runs/run").iterdir()] == ["version_0"]
 
 
-def test_no_photo_comes_twice_in_an_epoch_and_none_is_left_out(forks, pets, tmp_path):
+@pytest.mark.slow
+def test_each_photo_is_seen_once_per_epoch_by_one_process(forks, pets, tmp_path):
     command = words(pets, *UNCHANGED, "--trainer.max_epochs", "2", "--trainer.callbacks+",
                     "training.test_two_processes.Witness")  # fmt: skip
     run(forks, 2, command, tmp_path)
     seen: dict[tuple[str, int], list[list[float]]] = {}
     for rank in range(2):
-        shares: dict[tuple[str, int], list[float]] = {}
+        by_epoch: dict[tuple[str, int], list[float]] = {}
         for line in (tmp_path / f"seen-{rank}.jsonl").read_text().splitlines():
             what, epoch, photos = json.loads(line)
-            shares.setdefault((what, epoch), []).extend(photos)
-        for key, photos in shares.items():
+            by_epoch.setdefault((what, epoch), []).extend(photos)
+        for key, photos in by_epoch.items():
             seen.setdefault(key, []).append(photos)
     content = last(tmp_path)["PhotosDataModule"]
     for (what, _), (first, second) in seen.items():
@@ -195,16 +186,17 @@ def test_no_photo_comes_twice_in_an_epoch_and_none_is_left_out(forks, pets, tmp_
             assert len(first) == len(second) == content["photos"] // 32 * 16
         else:
             assert abs(len(first) - len(second)) <= 1
-    both = {key: sorted(shares[0] + shares[1]) for key, shares in seen.items()}
+    both = {key: sorted(by_epoch[0] + by_epoch[1]) for key, by_epoch in seen.items()}
     assert both["val", 0] == both["val", 1]
     assert both["train", 0] != both["train", 1]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(forks, pets, alone, tmp_path):
-    gate = ("--trainer.callbacks+", "training.test_two_processes.Gate")
+@pytest.mark.slow
+def test_a_run_resumes_with_another_number_of_processes(forks, pets, alone, tmp_path):
+    gate = ("--trainer.callbacks+", "training.callbacks.Gate")
     runs = start(forks, 2, words(pets, *gate), tmp_path)
     runs[0].wait_for("epoch   2/8")
-    runs[1].send(signal.SIGUSR1)  # whichever hears it, all stop
+    runs[1].send(signal.SIGUSR1)  # all stop, whichever process gets it
     (tmp_path / "go").touch()
     assert [each.wait() for each in runs] == [os.EX_TEMPFAIL] * 2, runs[0].err
     assert "epoch   8/8" not in runs[0].err
@@ -212,7 +204,8 @@ def test_a_run_goes_on_with_another_number_of_processes(forks, pets, alone, tmp_
     assert close(alone[0], tmp_path)
 
 
-def test_slurm_starts_them_with_the_same_command(forks, pets, alone, tmp_path):
+@pytest.mark.slow
+def test_slurm_starts_processes_with_the_same_command(forks, pets, alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -232,9 +225,7 @@ def test_slurm_starts_them_with_the_same_command(forks, pets, alone, tmp_path):
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False), (2, False)])
-def test_the_slurm_script_queues_itself_again_only_where_a_signal_stopped_it(
-    tmp_path, code, requeued
-):
+def test_the_slurm_script_requeues_itself_only_after_a_signal(tmp_path, code, requeued):
     for name, text in {
         "srun": f'echo "$@" > {tmp_path}/ran; exit {code}',
         "scontrol": f'[ "$1" = show ] && echo node1 || echo "$@" >> {tmp_path}/asked',
@@ -254,13 +245,14 @@ def test_the_slurm_script_queues_itself_again_only_where_a_signal_stopped_it(
         assert (tmp_path / "asked").read_text() == "requeue 7\n"
 
 
-def test_a_batch_that_cant_be_shared_is_one_line(forks, pets, tmp_path):
+def test_a_batch_that_cant_be_divided_is_one_line(forks, pets, tmp_path):
     runs = start(forks, 2, words(pets, "--data.batch_size", "33"), tmp_path)
     assert [each.wait() for each in runs] == [2, 2]
     line = runs[0].err.splitlines()[-1]
-    assert "data.batch_size = 33 photos can't be shared by 2 processes" in line
+    assert "data.batch_size = 33 photos can't be divided among 2 processes" in line
 
 
+@pytest.mark.slow
 def test_when_one_process_is_killed_all_end(pets, tmp_path):
     command = words(pets, "--trainer.max_epochs", "2000", "--trainer.devices", "2")
     process = subprocess.Popen(
@@ -273,9 +265,7 @@ def test_when_one_process_is_killed_all_end(pets, tmp_path):
             break
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    killed = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert time.monotonic() - killed < 40
     assert "Traceback" not in err, err
     assert last(tmp_path)["epoch"] >= 1

@@ -1,4 +1,4 @@
-"""A first layer that is computed, and stays."""
+"""A first layer that is computed from photos, and frozen."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def photos() -> torch.Tensor:
     return (torch.stack(pictures).permute(0, 3, 1, 2).float() / 255 - 0.45) / 0.225
 
 
-def test_what_the_filters_say_is_equally_loud_and_says_nothing_of_another(photos):
+def test_responses_have_equal_variance_and_no_correlation(photos):
     filters = components(photos, (3, 3))
     assert filters.shape == (27, 3, 3, 3)
-    heard = F.conv2d(photos, filters, stride=3).transpose(0, 1).flatten(1)
-    assert torch.allclose(heard[:8].cov(), torch.eye(8), atol=0.03)
+    responses = F.conv2d(photos, filters, stride=3).transpose(0, 1).flatten(1)
+    assert torch.allclose(responses[:8].cov(), torch.eye(8), atol=0.03)
     raw = F.unfold(photos, 3, stride=3).transpose(0, 1).flatten(1).corrcoef()
-    assert (raw - torch.eye(27)).abs().mean() > 0.5  # of the pixels themselves, nothing like it
-    assert (heard.cov().diagonal().diff() < 0.01).all()  # the strongest first
+    assert (raw - torch.eye(27)).abs().mean() > 0.5  # unlike the pixels
+    assert (responses.cov().diagonal().diff() < 0.01).all()  # the strongest first
 
 
-def test_both_sides_of_each_component_pass_a_relu(photos):
+def test_both_signs_of_each_component_are_filters(photos):
     network = ResidualNet(2)
-    left_over = network.stem[0].weight[54:].clone()
+    surplus = network.stem[0].weight[54:].clone()
     whiten(network, photos)
     weight = network.stem[0].weight
     assert torch.equal(weight[27:], -weight[:5])
-    assert torch.equal(weight[54:], left_over)
+    assert torch.equal(weight[54:], surplus)
     assert not weight.requires_grad
     assert all(p.requires_grad for p in network.parameters() if p is not weight)
 
@@ -46,12 +46,14 @@ def test_both_sides_of_each_component_pass_a_relu(photos):
 @pytest.mark.parametrize(
     "network", [nn.Linear(3, 2), nn.Conv2d(1, 8, 3), nn.Conv2d(3, 6, 3, groups=3)]
 )
-def test_a_network_that_begins_otherwise_is_refused(network, photos):
-    with pytest.raises(CatordogError, match="begins with a convolution of three colours"):
+def test_a_network_without_a_first_convolution_of_photos_is_refused(network, photos):
+    with pytest.raises(
+        CatordogError, match="does not begin with a convolution of three input channels"
+    ):
         whiten(network, photos)
 
 
-def test_a_run_keeps_its_first_layer_and_learns_the_others(tmp_path, monkeypatch):
+def test_a_run_freezes_its_first_layer_and_trains_the_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "--model.whiten", "true", "--trainer.max_epochs", "2"]
     words += ["--trainer.callbacks+", "catordog.training.callbacks.MovingAverage"]

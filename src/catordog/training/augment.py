@@ -1,7 +1,7 @@
-"""Random changes to training photos that leave a cat a cat: whole batches at once, on any device.
+"""Random augmentation of training photos: whole batches at once, on any device.
 
-Every photo has its own random draw. The draws come from a generator that is seeded anew for each
-batch, so that a photo's crop depends on the run's seed and on the step, and on nothing else.
+Every photo has its own random draw, from a generator that is seeded for each batch. So a photo's
+crop depends on the run's seed and the step (see `seeding.step_seed`), and on nothing else.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from catordog.errors import CatordogError
 
 _Draw = Callable[[float, float], Tensor]
 
-# How bright a colour looks (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in perceived brightness (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How far training photos are changed, at random.
+    """How strongly training photos are augmented.
 
     Attributes:
-        min_area: the smallest share of a photo's area that a crop keeps, 0…1; 1 crops nothing.
-        max_area: the largest; above 1 the animal gets smaller, and around the photo comes its
-            mirror image, for photos that show it from afar.
-        max_stretch: how far a crop's aspect ratio may change; 1 leaves it.
+        min_area: the smallest fraction of a photo's area that a crop shows, 0…1; 1: no crops.
+        max_area: the largest; above 1 the photo is shrunk and padded with its reflection, for
+            data that show animals from afar.
+        max_stretch: the largest change of a crop's aspect ratio; 1: none.
         max_turn: the largest rotation, in degrees.
-        flip: whether half of the photos are mirrored.
+        flip: whether to flip half of the photos horizontally.
         brightness, contrast, saturation: the factor is drawn from 1 ± this, 0…1.
-        erase: the probability that a rectangle is painted grey, 0…1 (Zhong et al. 2017).
+        erase: the probability that a random rectangle is painted grey, 0…1 (Zhong et al. 2017).
     """
 
     min_area: float = 0.4
@@ -57,41 +57,40 @@ class Augment:
             raise CatordogError("augment needs max_stretch ≥ 1, max_turn 0…180")
 
     def __call__(
-        self, photos: Tensor, side: int, seed: int, share: tuple[int, int] = (0, 1)
+        self, photos: Tensor, size: int, seed: int, rank: int = 0, ranks: int = 1
     ) -> Tensor:
-        """Change a batch.
+        """Augment a batch.
 
         Args:
             photos: `uint8 [N, 3, T, T]`.
-            side: S, of the result.
+            size: S of the result, in pixels.
             seed: of this batch's draws.
-            share: these photos are every second one, `(0, 2)` or `(1, 2)`, or every n-th of a
-                batch; what happens to a photo doesn't depend on how the batch is shared.
+            rank: these photos are every `ranks`-th of a global batch, from this one on.
+            ranks: a photo's draws don't depend on how many processes divide the batch.
 
         Returns:
             `float32 [N, 3, S, S]` in 0…1.
         """
         generator = torch.Generator(device=photos.device).manual_seed(seed)
         n = len(photos)
-        first, step = share
 
         def uniform(low: float, high: float) -> Tensor:
-            drawn = torch.rand(n * step, generator=generator, device=photos.device)[first::step]
+            drawn = torch.rand(n * ranks, generator=generator, device=photos.device)[rank::ranks]
             return low + (high - low) * drawn
 
-        # Places in the photo are in −1…1: x, y = across · x + down · y + shift.
+        # Coordinates in the photo are in −1…1: (x, y) = across · column + down · row + shift.
         area = uniform(self.min_area, self.max_area)
-        whole = max(1.0, math.sqrt(self.max_area))
+        largest = max(1.0, math.sqrt(self.max_area))
         stretch = (uniform(-1, 1) * math.log(self.max_stretch) / 2).exp()
-        wide, high = ((area.sqrt() * by).clamp(max=whole) for by in (stretch, 1 / stretch))
-        left, top = uniform(-1, 1) * (1 - wide), uniform(-1, 1) * (1 - high)
-        mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(area)
+        width, height = ((area.sqrt() * by).clamp(max=largest) for by in (stretch, 1 / stretch))
+        left, top = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
+        flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(area)
         angle = uniform(-1, 1) * math.radians(self.max_turn)
         cos, sin = angle.cos(), angle.sin()
-        across = (wide * mirror)[:, None] * torch.stack([cos, sin], dim=1)
-        down = high[:, None] * torch.stack([-sin, cos], dim=1)
+        across = (width * flip)[:, None] * torch.stack([cos, sin], dim=1)
+        down = height[:, None] * torch.stack([-sin, cos], dim=1)
         shift = torch.stack([left, top], dim=1)
-        centres = (2 * torch.arange(side, device=photos.device) + 1) / side - 1
+        centres = (2 * torch.arange(size, device=photos.device) + 1) / size - 1
         columns = across[:, :, None] * centres + shift[:, :, None]  # [N, 2, S]
         rows = down[:, :, None] * centres
         # A sum of two, since F.affine_grid takes as long as the cropping itself.
@@ -102,12 +101,12 @@ class Augment:
         return self._erase(self._colour(cropped, uniform), uniform)
 
     def _colour(self, photos: Tensor, uniform: _Draw) -> Tensor:
-        """Brightness, contrast and saturation, as one 3 × 3 matrix and an offset to a photo.
+        """Brightness, contrast and saturation, as one 3 × 3 matrix and an offset per photo.
 
-        From 0…255 to 0…1: the matrix does that too.
+        The matrix also scales 0…255 to 0…1.
         """
-        spread = (self.brightness, self.contrast, self.saturation)
-        brightness, contrast, saturation = (uniform(1 - by, 1 + by) for by in spread)
+        ranges = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = (uniform(1 - by, 1 + by) for by in ranges)
         luma = torch.tensor(_LUMA, device=photos.device)
         grey = luma.expand(3, 3)
         eye = torch.eye(3, device=photos.device)
@@ -122,13 +121,13 @@ class Augment:
     def _erase(self, photos: Tensor, uniform: _Draw) -> Tensor:
         if not self.erase:
             return photos
-        side = photos.shape[-1]
-        place = torch.arange(side, device=photos.device)[None, :] / side
+        size = photos.shape[-1]
+        position = torch.arange(size, device=photos.device)[None, :] / size
         chosen = uniform(0, 1) < self.erase
         inside = []
         for _ in range(2):
             length = uniform(0.1, 0.4)
             start = uniform(0, 1) * (1 - length)
-            inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
+            inside.append((position >= start[:, None]) & (position < (start + length)[:, None]))
         hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
         return photos.masked_fill_(hidden[:, None], 0.5)

@@ -1,4 +1,4 @@
-"""What happens beside the training: figures for TensorBoard, lines for people, a clean stop."""
+"""Callbacks of every run: averaged weights, a line per epoch, checkpoints and a clean stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,34 +18,41 @@ from catordog.errors import CatordogError
 from catordog.terminal import info
 from catordog.training.runs import LAST
 
-if TYPE_CHECKING:
-    pass
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM) + (
+    (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
+)
+"""What ends a run cleanly: Ctrl-C, and what schedulers send before they kill."""
+
+_BATCHES_BETWEEN_CHECKS = 10
+"""Several ranks, or a GPU, are asked only so often: each question holds up a step."""
 
 
 class MovingAverage(WeightAveraging):
-    """The weights that are kept are an exponential moving average over the last steps.
+    """Validates and saves an exponential moving average of the weights.
 
-    Lightning's own, but that it forgets its first steps faster: over a few dozen steps of a small
-    data set, a plain average would mostly be the weights that the network began with.
+    As Lightning's, but it forgets the first steps faster: after a few dozen steps, a plain average
+    would mostly consist of the initial weights.
 
     Args:
         decay: in 0…1; the average spans about `1 / (1 - decay)` steps, and at most a tenth of
-            those that there were.
+            all steps so far.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
         if not 0 <= decay < 1:
             raise CatordogError(f"MovingAverage: decay = {decay} is not within 0…1")
 
-        def average(kept: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
-            share = min(decay, (1 + int(count)) / (10 + int(count)))
-            return torch.lerp(now, kept, share) if kept.is_floating_point() else now
+        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+            weight = min(decay, (1 + int(count)) / (10 + int(count)))
+            if not averaged.is_floating_point():
+                return current
+            return torch.lerp(current, averaged, weight)
 
         super().__init__(avg_fn=average)
 
 
 class EpochLines(L.Callback):
-    """A plain line an epoch, for logs and for screens without a bar."""
+    """A plain line per epoch, for logs and for terminals without a progress bar."""
 
     def __init__(self) -> None:
         self._start = 0.0
@@ -56,7 +63,7 @@ class EpochLines(L.Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how the epoch went."""
+        """Report loss and accuracy of the epoch."""
         del pl_module
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
@@ -75,12 +82,12 @@ class EpochLines(L.Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: after every epoch, every few minutes within one, and when it is stopped.
+    """Saves `last.ckpt`: after every epoch, every few minutes within one, and when stopped.
 
-    Ctrl-C, and SIGTERM or SIGUSR1 from a scheduler, end the run between two steps: in the middle
-    of a step half of the weights may have moved already. A second one stops at once.
+    Ctrl-C, and SIGTERM or SIGUSR1 from a scheduler, end the run between two steps, since within a
+    step half of the weights may have changed already. A second signal stops at once.
 
-    No checkpoint is written of a network whose loss is no longer a number.
+    A network whose loss is not finite is never saved.
 
     Args:
         minutes: between two checkpoints within an epoch.
@@ -90,26 +97,26 @@ class LastCheckpoint(Checkpoint):
         if minutes <= 0:
             raise CatordogError(f"--save_every {minutes}: give minutes, above 0")
         self.seconds = 60 * minutes
-        self.asked = 0
-        self._before: dict[int, Any] = {}
+        self.stop_signal = 0
+        self._handlers: dict[int, Any] = {}
         self._saved_at = 0.0
-        self._bad: Tensor | None = None
+        self._not_finite: Tensor | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to signals, in place of Lightning."""
+        """Handle signals, in place of Lightning."""
         del trainer, pl_module
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            for number in STOPS:
-                self._before[number] = signal.signal(number, self._ask)
+            for number in STOP_SIGNALS:
+                self._handlers[number] = signal.signal(number, self._request_stop)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.asked:
+        if self.stop_signal:
             raise KeyboardInterrupt
-        self.asked = number
+        self.stop_signal = number
         again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
-        info(f"\nstopping after this step; {again} stops at once and loses what came after {LAST}")
+        info(f"\nstopping after this step; {again} stops at once and loses the work since {LAST}")
 
     def on_train_batch_end(
         self,
@@ -119,32 +126,32 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save where it is time to, and stop where somebody asked for it."""
+        """Save when it is due, and stop when asked to."""
         del batch
-        self._note(outputs)
-        at_once = trainer.world_size == 1 and pl_module.device.type == "cpu"
-        if not (at_once or batch_idx % _BATCHES_BETWEEN_TALKS == 0):
-            return  # asking other ranks, or a GPU, would hold every step up
-        self._check(trainer, pl_module)
+        self._record_loss(outputs)
+        single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
+        if not (single_cpu or batch_idx % _BATCHES_BETWEEN_CHECKS == 0):
+            return
+        self._check_finite(trainer, pl_module)
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # validation follows, and saves; or gradients wait that no checkpoint holds
+            return  # validation follows, and saves; or there are gradients, which are not saved
         due = time.monotonic() - self._saved_at > self.seconds
-        self.asked = _highest(trainer, self.asked)
-        if self.asked or _highest(trainer, int(due and trainer.is_global_zero)):
+        self.stop_signal = _max_over_ranks(trainer, self.stop_signal)
+        if self.stop_signal or _max_over_ranks(trainer, int(due and trainer.is_global_zero)):
             self._save(trainer)
-        if self.asked:
+        if self.stop_signal:
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop between epochs: the validation before has saved."""
+        """Stop between epochs: the last validation has saved."""
         del pl_module
-        self.asked = _highest(trainer, self.asked)
-        if self.asked:
+        self.stop_signal = _max_over_ranks(trainer, self.stop_signal)
+        if self.stop_signal:
             raise KeyboardInterrupt
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make sure that what is about to be measured, and kept, are numbers."""
-        self._check(trainer, pl_module)
+        """Refuse to validate and save a network whose loss is not finite."""
+        self._check_finite(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save after every epoch."""
@@ -153,46 +160,40 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         del trainer, pl_module, stage
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
         self._saved_at = time.monotonic()
 
-    def _note(self, outputs: Any) -> None:
+    def _record_loss(self, outputs: Any) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else outputs
-        if isinstance(loss, Tensor):
+        if isinstance(loss, Tensor):  # stays on its device: reading it would wait for the GPU
             bad = ~loss.detach().isfinite()
-            self._bad = bad if self._bad is None else self._bad | bad
+            self._not_finite = bad if self._not_finite is None else self._not_finite | bad
 
-    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._bad is None or not bool(self._bad):
+    def _check_finite(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._not_finite is None or not bool(self._not_finite):
             return
         last = checkpoint_folder(trainer) / LAST
-        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was kept"
+        saved = f"the last good checkpoint is {last}" if last.is_file() else "nothing was saved"
         lr = float(pl_module.hparams["lr"])
         raise CatordogError(
-            f"the loss is no longer a number (epoch {trainer.current_epoch + 1}, step "
-            f"{trainer.global_step}): most likely the learning rate is too high; {kept}; train "
-            f"again with --model.lr {lr / 10:g}, or let --find lr measure one"
+            f"the loss is no longer finite (epoch {trainer.current_epoch + 1}, step "
+            f"{trainer.global_step}), probably because the learning rate is too high; {saved}; "
+            f"train again with --model.lr {lr / 10:g}, or measure one with --find lr"
         )
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM) + ((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ())
-"""What ends a run cleanly: Ctrl-C, and what schedulers send before they kill."""
-
-_BATCHES_BETWEEN_TALKS = 10
-
-
-def _highest(trainer: L.Trainer, number: int) -> int:
-    """The highest number that any of the processes says; all of them get the same answer."""
+def _max_over_ranks(trainer: L.Trainer, number: int) -> int:
+    """The largest number of any rank; all ranks get the same answer."""
     if trainer.world_size == 1:
         return number
-    said = torch.tensor(number, device=trainer.strategy.root_device)
-    return int(trainer.strategy.reduce(said, reduce_op="max"))
+    tensor = torch.tensor(number, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(tensor, reduce_op="max"))
 
 
 def checkpoint_folder(trainer: L.Trainer) -> Path:

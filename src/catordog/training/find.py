@@ -1,4 +1,4 @@
-"""`catordog train --find`: settings that are measured instead of guessed, by Lightning's Tuner."""
+"""`catordog train --find`: measure the learning rate or the batch size with Lightning's Tuner."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from catordog.terminal import info
 
 Setting = Literal["lr", "batch_size"]
 
-_STEPS = 100
-_LEAST_STEPS = 20
+_MAX_STEPS = 100
+_MIN_STEPS = 20
 
 
 def find_setting(setting: Setting, trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
     """Measure a good value of a setting. Nothing is trained; the module keeps its weights.
 
     Args:
-        setting: `lr` raises the learning rate from step to step and takes the one at which the
-            loss falls fastest (Smith 2015); `batch_size` doubles batches until they no longer fit
-            into memory, or hold half of the training photos.
+        setting: `lr` raises the learning rate from step to step, and takes the one at which the
+            loss falls fastest (Smith 2015); `batch_size` doubles the batch until it no longer fits
+            into memory, or holds half of the training photos.
         trainer: of the run that the setting is for.
-        module: what it would train.
-        data: on what.
-        folder: where the curve of losses goes, as `lr.png`.
+        module: of that run.
+        data: of that run.
+        folder: where the plot of losses is written, as `lr.png`.
 
     Returns:
-        the option to copy, such as `--model.lr 0.12`.
+        The option to use, such as `--model.lr 0.12`.
 
     Raises:
-        CatordogError: the curve of losses has no place that falls, or the epochs are too short.
+        CatordogError: the loss falls at no learning rate, or an epoch has too few batches.
     """
     if setting == "batch_size":
         return _batch_size(trainer, module, data)
@@ -47,10 +47,10 @@ def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
     data.trainer = trainer
     data.setup("fit")
     batches = len(data.train_dataloader())
-    steps = min(_STEPS, batches)  # the finder knows no second epoch
-    if steps < _LEAST_STEPS:
+    steps = min(_MAX_STEPS, batches)  # the finder ends with the first epoch
+    if steps < _MIN_STEPS:
         raise CatordogError(
-            f"--find lr needs {_LEAST_STEPS} batches of photos, and there are {batches}: choose a "
+            f"--find lr needs {_MIN_STEPS} batches of photos, and there are {batches}: choose a "
             "smaller --data.batch_size"
         )
     finder = Tuner(trainer).lr_find(
@@ -58,13 +58,11 @@ def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
     )
     found = finder.suggestion() if finder else None
     if finder is None or found is None or not math.isfinite(found):
-        raise CatordogError(
-            "--find lr: the loss falls nowhere, whatever the learning rate; check the labels"
-        )
-    picture = folder / "lr.png"
-    _draw(finder.results, found, picture)
+        raise CatordogError("--find lr: the loss falls at no learning rate; check the labels")
+    plot = folder / "lr.png"
+    _plot(finder.results, found, plot)
     info(f"learning rates from 1e-4, {steps} steps: the loss falls fastest at {found:.3g}")
-    info(f"the curve: {picture}")
+    info(f"plot: {plot}")
     return f"--model.lr {found:.3g}"
 
 
@@ -72,21 +70,18 @@ def _batch_size(trainer: L.Trainer, module: Any, data: Any) -> str:
     data.trainer = trainer
     data.setup("fit")
     photos = len(data.train_dataloader().dataset)
-    most = max(2, 2 ** int(math.log2(max(2, photos // 2))))
-    # The finder returns its limit without having tried it.
-    untried = 2 * most
+    largest = max(2, 2 ** int(math.log2(max(2, photos // 2))))
+    # The finder returns its maximum without having tried it.
+    untried = 2 * largest
     found = Tuner(trainer).scale_batch_size(
         module, datamodule=data, steps_per_trial=3, init_val=2, max_val=untried
     )
-    found = min(found or most, most)
-    info(
-        f"batches of {found} fit into memory; large ones learn less from each photo, so raise "
-        "--model.lr with them"
-    )
+    found = min(found or largest, largest)
+    info(f"batches of {found} fit into memory; larger batches need a higher --model.lr")
     return f"--data.batch_size {found}"
 
 
-def _draw(results: dict[str, list[float]], found: float, file: Path) -> None:
+def _plot(results: dict[str, list[float]], found: float, file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")

@@ -1,12 +1,20 @@
-"""The LightningModule: a network that gives raw logits, trained by cross-entropy on them."""
+"""The LightningModule: a network that returns raw logits, trained by cross-entropy on them.
+
+It trains with any DataLoader of normalised photos `float32 [N, 3, S, S]` and labels `int64 [N]`:
+
+    module = ClassifierModule(["cat", "dog"], size=64)
+    lightning.Trainer(max_epochs=5).fit(module, train_loader, val_loader)
+
+`catordog.load` reads the checkpoints. What else a module may know of its data, `PhotosDataModule`
+hands over with `use_data`.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,39 +25,49 @@ from catordog.errors import CatordogError
 from catordog.model.contract import last_layer
 from catordog.model.info import ModelInfo
 from catordog.model.networks import OURS, build_network
-from catordog.training.muon import Muon
+from catordog.photos.preprocess import Preprocess
+from catordog.photos.splits import SplitFractions
+from catordog.training.optim import (
+    OptimizerName,
+    OptimizerSettings,
+    build_optimizer,
+    restarting_schedule,
+)
+from catordog.training.seeding import step_seed
 from catordog.training.transfer import Transfer
 from catordog.training.whitening import whiten
 
-Optimizer = Literal["sgd", "muon", "adamw"]
-
-_WITHIN = 1  # tells these draws from those of the photos
+_NETWORK_DRAWS = 1
+"""Stream of `step_seed`: draws within the network, such as dropout, differ from augmentation's."""
 
 
 class ClassifierModule(L.LightningModule):
-    """Trains a network to tell classes apart.
+    """Trains a network to classify photos.
 
     Args:
-        classes: their names, in the order of the logits; they come from the data.
-        size: side of the input, in pixels; it comes from the data.
+        classes: their names, in the order of the logits; `catordog train` takes them from the data.
+        size: width and height of the input, in pixels; `catordog train` takes it from the data.
         network: `residual` (ours), a torchvision architecture such as `resnet18`, or the class
             path of a network that takes `num_classes`.
-        network_args: further arguments for the network.
+        network_args: further arguments of the network.
         weights: pretrained weights: torchvision's by name, or a local file.
         transfer: how pretrained weights learn (see `Transfer`).
-        optimizer: `sgd` (with Nesterov momentum), `muon` (learns most in few epochs) or `adamw`.
-        lr: the highest learning rate.
-        other_lr: the highest learning rate of what is no matrix, and of the last layer, under
-            `muon`; five times `lr` if it isn't given.
+        optimizer: `sgd` (with Nesterov momentum), `muon` (best for few epochs) or `adamw`.
+        lr: peak learning rate.
+        other_lr: under `muon`, the peak learning rate of the last layer, biases and norms; five
+            times `lr` by default.
         momentum: of SGD and Muon.
         weight_decay: on weights; not on biases and norms.
-        warmup: the share of all steps in which the learning rate rises; then it falls to 0 along
-            a cosine.
-        whiten: begin with a first layer that is computed from the training photos, and fixed (see
-            `whitening`).
-        tta_flip: outside of training, take the mean of the raw logits of a photo and of its mirror
-            image: a little more accurate, and half as fast.
-        label_smoothing: in 0…1; it makes a network humbler than the data (Müller et al. 2019).
+        warmup: the fraction of steps in which the learning rate rises; then it falls to 0 along a
+            cosine.
+        label_smoothing: in 0…1; it lowers confidence (Müller et al. 2019).
+        whiten: compute the first layer from training photos, and freeze it (see `whitening`).
+        tta_flip: outside of training, average the raw logits of a photo and of its mirror image:
+            slightly more accurate, at twice the cost.
+        seed: of draws within the network; `catordog train` takes it from `--seed_everything`.
+
+    Raises:
+        CatordogError: a setting is out of range, or the network does not return raw logits.
     """
 
     def __init__(
@@ -60,7 +78,7 @@ class ClassifierModule(L.LightningModule):
         network_args: dict[str, Any] | None = None,
         weights: str | None = None,
         transfer: Transfer = Transfer(),  # noqa: B008 - frozen
-        optimizer: Optimizer = "sgd",
+        optimizer: OptimizerName = "sgd",
         lr: float = 0.2,
         other_lr: float | None = None,
         momentum: float = 0.9,
@@ -69,6 +87,7 @@ class ClassifierModule(L.LightningModule):
         label_smoothing: float = 0.0,
         whiten: bool = False,
         tta_flip: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if lr <= 0 or not 0 <= warmup <= 1 or not 0 <= label_smoothing < 1 or weight_decay < 0:
@@ -84,57 +103,79 @@ class ClassifierModule(L.LightningModule):
         self.transfer = transfer
         self.classes = tuple(classes)
         self.network_args = dict(network_args or {})
+        self.seed = seed
+        self.preprocess = Preprocess(size)
+        self.split_fractions = SplitFractions()
+        self.class_weights: Tensor | None = None
+        self._whitened = False
         self.network: nn.Module = build_network(
             network, len(classes), self.network_args, weights, size=size
         ).to(memory_format=torch.channels_last)
-        self._head = [last_layer(self.network, size)]  # in a list: it is no further module
+        self._head = [last_layer(self.network, size)]  # a list hides it from named_modules()
         self.example_input_array = torch.zeros(2, 3, size, size)
-        # Lightning's own means go wrong where processes have unlike numbers of photos.
+        # Lightning's own means are wrong where processes have different numbers of photos.
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         metrics = {"num_classes": len(classes), "average": "micro"}
         self.train_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
         self.val_accuracy = MulticlassAccuracy(**metrics)  # type: ignore[arg-type]
         self.confusion = MulticlassConfusionMatrix(num_classes=len(classes))
 
+    def use_data(
+        self,
+        preprocess: Preprocess | None = None,
+        split_fractions: SplitFractions | None = None,
+        class_weights: Tensor | None = None,
+        sample: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """Tell the module about its data; all of it is optional.
+
+        Args:
+            preprocess: how photos became input; the checkpoint stores it.
+            split_fractions: how they were split; the checkpoint stores it.
+            class_weights: weight of each class in the training loss, `float32 [C]`; None: equal.
+            sample: returns training photos for `whiten`, normalised, `float32 [N, 3, S, S]`.
+
+        Raises:
+            CatordogError: the network has no first layer that could be whitened.
+        """
+        self.preprocess = preprocess or self.preprocess
+        self.split_fractions = split_fractions or self.split_fractions
+        self.class_weights = class_weights
+        if sample is not None and self.hparams["whiten"]:
+            whiten(self.network, sample())
+            self._whitened = True
+
     def forward(self, photos: Tensor) -> Tensor:
         """Raw logits `float32 [N, C]` of normalised photos `float32 [N, 3, S, S]`."""
         logits: Tensor = self.network(photos)
-        return logits.float()  # a loss in half precision would round what it should learn from
-
-    def final_logits(self, photos: Tensor) -> Tensor:
-        """Raw logits as the finished model gives them: with the mirror image, if it looks at it."""
-        if not self.hparams["tta_flip"]:
-            return self(photos)  # type: ignore[no-any-return]
-        return (self(photos) + self(photos.flip(3))) / 2  # type: ignore[no-any-return]
+        return logits.float()  # half precision would round the loss
 
     def setup(self, stage: str) -> None:
-        """Compute the first layer, where it is not learnt; a checkpoint replaces it."""
-        if stage == "fit" and self.hparams["whiten"]:
-            whiten(self.network, self._data.sample())
+        """Check that whitening has had its photos; a checkpoint is loaded afterwards."""
+        if stage == "fit" and self.hparams["whiten"] and not self._whitened:
+            raise CatordogError(
+                "model.whiten needs training photos: train with PhotosDataModule, or call "
+                "use_data(sample=...) before"
+            )
 
     def on_train_epoch_start(self) -> None:
-        """Freeze what doesn't learn in this epoch."""
+        """Freeze the layers that don't learn in this epoch."""
         self.transfer.apply(self.network, self._head[0], self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what draws at random within a network (dropout …): by the step alone.
-
-        So a run that goes on draws what it would have drawn.
-        """
+        """Seed draws within the network (dropout …) by the step, so that resuming repeats them."""
         del batch, batch_idx
-        trainer = self.trainer
-        step = trainer.fit_loop.epoch_loop.total_batch_idx
-        draw = np.random.SeedSequence((self._data.seed, step, trainer.global_rank, _WITHIN))
-        torch.manual_seed(int(draw.generate_state(1)[0]))
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(step_seed(self.seed, step, self.trainer.global_rank, _NETWORK_DRAWS))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
-        """Cross-entropy on raw logits; None if no photo of the batch could be read."""
+        """Cross-entropy on raw logits; None if the batch is empty because no photo was readable."""
         del batch_idx
         photos, labels = batch
         if not len(labels):
             return None
         logits = self(photos)
-        weights = self._data.class_weights
+        weights = self.class_weights
         loss = F.cross_entropy(
             logits,
             labels,
@@ -143,21 +184,22 @@ class ClassifierModule(L.LightningModule):
         )
         self.train_accuracy(logits, labels)
         self.train_loss(loss.detach(), len(labels))
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False)  # this process's own
+        self.log("train/loss_step", loss, on_step=True, on_epoch=False)  # of this process
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Measure the network that is kept: the first process's batch norms, not one's own."""
+        """Validate the network that is saved: the batch-norm statistics of rank 0."""
+        self.confusion.reset()
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss, accuracy and confusion matrix over photos that don't train.
+        """Loss, accuracy and confusion matrix on validation photos.
 
-        Without the mirror image, which would take as long again and change the ranking little.
+        Without `tta_flip`, which would double the time and hardly change which epoch is best.
         """
         del batch_idx
         photos, labels = batch
@@ -173,77 +215,33 @@ class ClassifierModule(L.LightningModule):
         self.log("val/accuracy", self.val_accuracy, **shown)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with a learning rate that rises, then falls to 0 along a cosine.
+        """The optimiser and its learning-rate schedule (see `optim`).
 
-        Where the last layer learns alone at first, the curve starts anew when the others join it.
+        Where the last layer learns alone at first, the schedule restarts when the others join it.
         """
-        optimizer = self._optimizer()
+        hparams = self.hparams
+        names = ("lr", "other_lr", "momentum", "weight_decay")
+        settings = OptimizerSettings(**{name: hparams[name] for name in names})
+        optimizer = build_optimizer(
+            hparams["optimizer"], self.network, self._head[0], self.transfer, settings
+        )
         total = float(self.trainer.estimated_stepping_batches)
         epochs, head_epochs = self.trainer.max_epochs or 0, self.transfer.head_epochs
-        alone = total * min(1, head_epochs / epochs) if epochs > 0 and head_epochs else 0
-
-        def factor(step: int) -> float:
-            if step < alone:
-                return self._curve(step, alone)
-            return self._curve(step - alone, total - alone)
-
+        head_steps = total * min(1, head_epochs / epochs) if epochs > 0 and head_epochs else 0
+        factor = restarting_schedule(total, head_steps, hparams["warmup"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning rate"},
         }
 
-    def _curve(self, step: float, total: float) -> float:
-        """The share of the learning rate at a step of a rise and a fall."""
-        rise = self.hparams["warmup"] * total if math.isfinite(total) else 500
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        if not math.isfinite(total):
-            return 1.0
-        done = (step - rise) / max(total - rise, 1)
-        return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        hparams = self.hparams
-        lr, momentum, decay = hparams["lr"], hparams["momentum"], hparams["weight_decay"]
-        muon = hparams["optimizer"] == "muon"
-        other_lr = hparams["other_lr"] or 5 * lr
-        head = self._head[0]
-        last = {id(p) for p in head.parameters()} if head is not self.network else set()
-        groups: list[dict[str, Any]] = []
-        for share, parameters in self.transfer.bands(self.network, head):
-            matrices = [p for p in parameters if p.ndim > 1]
-            others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-            if not muon:
-                groups.append({"params": matrices, "weight_decay": decay, "lr": share * lr})
-                groups.append({**others, "lr": share * lr})
-                continue
-            inner = [p for p in matrices if id(p) not in last]
-            groups.append(
-                {"params": inner, "orthogonal": True, "weight_decay": decay, "lr": share * lr}
-            )
-            outer = [p for p in matrices if id(p) in last]
-            groups.append({"params": outer, "lr": share * other_lr})
-            groups.append({**others, "lr": share * other_lr})
-        groups = [group for group in groups if group["params"]]
-        if muon:
-            return Muon(groups, lr=lr, momentum=momentum)
-        if hparams["optimizer"] == "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-        return torch.optim.AdamW(groups, lr=lr)
-
-    @property
-    def _data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put everything that a `Classifier` needs into the file."""
-        data = self._data
+        """Store everything that a `Classifier` needs in the checkpoint."""
         checkpoint["catordog"] = ModelInfo(
             classes=self.classes,
             network=self.hparams["network"],
             network_args=self.network_args,
-            preprocess=data.preprocess,
-            split_fractions=data.split_fractions,
+            preprocess=self.preprocess,
+            split_fractions=self.split_fractions,
             tta_flip=self.hparams["tta_flip"],
         ).to_dict()

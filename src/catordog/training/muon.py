@@ -1,10 +1,12 @@
-"""Muon: steps for matrices in which every direction counts the same.
+"""Muon: momentum whose matrices are orthogonalised, so that all directions learn equally fast.
 
 Plain momentum mostly follows the few directions in which gradients are large. Muon (Jordan et al.
-2024) replaces each matrix of momentum by the nearest orthogonal one, so that rare directions are
-learnt as fast as common ones: a few epochs teach what takes SGD many. Convolutions are matrices of
-`[out, in · height · width]`. Biases, norms and the last layer take SGD's steps with Nesterov's
+2024) replaces each momentum matrix by the nearest orthogonal one: rare directions are learnt as
+fast as common ones, and a few epochs do what takes SGD many. A convolution is a matrix
+`[out, in · height · width]`. Biases, norms and the last layer take SGD's steps with Nesterov
 momentum.
+
+We keep our own because `torch.optim.Muon` takes no 4-D weights, such as those of convolutions.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-# An odd polynomial that moves singular values of 0…1 towards 1 (Jordan et al. 2024). Convolutions
-# are wider than tall, and their directions not too unlike: three steps do what five do.
+from catordog.training.precision import has_bfloat16
+
+# Newton-Schulz: an odd polynomial that moves singular values in 0…1 towards 1 (Jordan et al. 2024).
+# Three iterations suffice for convolutions, whose matrices are wide and well conditioned.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_STEPS = 3
+_ITERATIONS = 3
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum for the groups that ask for it, Nesterov's momentum for the others.
+    """Orthogonalised momentum for groups with `orthogonal=True`, Nesterov momentum for the others.
 
     Args:
         params: groups; one with `orthogonal=True` holds weights of two dimensions or more.
-        lr: the learning rate of groups that have none of their own.
+        lr: the learning rate of groups without one of their own.
         momentum: in 0…1.
-        weight_decay: the share of a weight that a step takes away is the learning rate times this,
-            as in AdamW; also of groups that are not orthogonal.
+        weight_decay: decoupled, as in AdamW: a step subtracts `lr * weight_decay * weight`.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; `closure` computes the loss anew, and its gradients."""
+        """Take one step; `closure` recomputes the loss and its gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -71,23 +74,23 @@ class Muon(torch.optim.Optimizer):
                 buffer = state["momentum_buffer"].mul_(momentum).add_(weight.grad)
                 update = weight.grad.add(buffer, alpha=momentum)
                 if group["orthogonal"]:
-                    update = _update(update)
+                    update = _orthogonal_update(update)
                 weight.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-lr)
         return loss
 
 
-def _update(update: Tensor) -> Tensor:
-    """The orthogonal matrix, as large as its shape asks for: tall ones move their outputs less."""
+def _orthogonal_update(update: Tensor) -> Tensor:
+    """The orthogonalised update, scaled up for tall matrices, which else change outputs less."""
     matrix = update.flatten(1)
     rows, columns = matrix.shape
-    straight: Tensor = orthogonal(matrix).view_as(update)
-    return straight.mul(max(1.0, rows / columns) ** 0.5)
+    orthogonalised: Tensor = orthogonal(matrix).view_as(update)
+    return orthogonalised.mul(max(1.0, rows / columns) ** 0.5)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are all 1.
+    """Approximately the nearest matrix whose singular values are all 1.
 
-    Those that are above a fifth of the largest come out within 0.5…1.5.
+    Singular values above a fifth of the largest come out within 0.5…1.5.
 
     Args:
         matrix: `[R, C]`, of any scale. Zeros stay zeros.
@@ -97,17 +100,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     if tall:
         x = x.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(_STEPS):
+    for _ in range(_ITERATIONS):
         square = x @ x.T
         x = _A * x + (_B * square + _C * square @ square) @ x
-    straight: Tensor = (x.T if tall else x).to(matrix.dtype)
-    return straight
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether this hardware multiplies bfloat16 faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
+    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    return result

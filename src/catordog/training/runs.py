@@ -1,13 +1,14 @@
-"""Folders of runs, and checkpoints in them that outlive a kill, a full disk and a second run.
+"""Folders of runs, and checkpoints that survive a kill, a full disk and a second run.
 
-A run is `runs/NAME/version_N`. In its `checkpoints` there are `best.ckpt`, `last.ckpt`, and
-`previous.ckpt`: what `last.ckpt` was before, for the day that it can't be read.
+A run is `runs/NAME/version_N`. Its `checkpoints` are `best.ckpt`, `last.ckpt`, and `previous.ckpt`:
+the former `last.ckpt`, in case the new one gets damaged.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +26,43 @@ _LOCK = ".lock"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that at every moment a whole one is there.
+    """Writes checkpoints atomically: at every moment there is a complete one.
 
-    Lightning's own writes to the system's temporary folder and moves the file, which copies it
-    bit by bit where that is another disk.
+    Lightning writes to the system's temporary folder and moves the file, which copies it piece by
+    piece where that is another disk.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint under its name, at once; `last.ckpt` becomes `previous.ckpt` first.
+        """Write a checkpoint; before, an existing `last.ckpt` becomes `previous.ckpt`.
 
         Raises:
-            CatordogError: the disk is full, or can't be written; the files are as they were.
+            CatordogError: the disk is full or not writable; the files are unchanged.
         """
         del storage_options
         path = Path(path)
         packed = io.BytesIO()
         torch.save(checkpoint, packed)
-        write_bytes(path, packed.getvalue(), before=lambda: _keep(path))
+        write_bytes(path, packed.getvalue(), before=lambda: _keep_previous(path))
 
 
-def _keep(path: Path) -> None:
-    """Give the last checkpoint a second name, so that the new one may take its first."""
+def _keep_previous(path: Path) -> None:
+    """Give `last.ckpt` a second name, before the new one replaces it."""
     if path.name != LAST or not path.exists():
         return
     spare = path.with_name(f".{PREVIOUS}")
     spare.unlink(missing_ok=True)
     try:
         os.link(path, spare)
-    except OSError:  # a file system without links; then it is gone for a moment, never damaged
+    except OSError:  # no hard links here: `last.ckpt` is missing for a moment, but never damaged
         path.replace(path.with_name(PREVIOUS))
     else:
         spare.replace(path.with_name(PREVIOUS))
 
 
 class RunFolder:
-    """A folder that belongs to one run, which no other may write to at the same time.
+    """The folder of a run, locked so that no other run writes to it at the same time.
 
     Args:
         path: `runs/NAME/version_N`.
@@ -75,7 +76,7 @@ class RunFolder:
         self._lock = FileLock(path / _LOCK)
         try:
             self._lock.acquire(timeout=0)
-            os.utime(path / _LOCK)  # when it was started, for `newest`
+            os.utime(path / _LOCK)  # when the run was started, for `_newest`
         except Timeout:
             raise CatordogError(
                 f"{path} is being trained by another process: wait for it, or stop it"
@@ -85,7 +86,7 @@ class RunFolder:
 
     @classmethod
     def new(cls, runs: Path) -> RunFolder:
-        """The first `version_N` that is not there yet, even if others look for one right now."""
+        """The first free `version_N`, also where several runs look for one at the same time."""
         try:
             runs.mkdir(parents=True, exist_ok=True)
             number = max((_number(path) for path in runs.glob("version_*")), default=-1) + 1
@@ -101,7 +102,7 @@ class RunFolder:
             raise _unwritable(runs, error) from None
 
     def release(self) -> None:
-        """Let others in."""
+        """Unlock the folder."""
         self._lock.release()
 
     @property
@@ -112,8 +113,8 @@ class RunFolder:
 
 def _unwritable(path: Path, error: OSError) -> CatordogError:
     return CatordogError(
-        f"can't write to {path} ({error.strerror or error}): start from a folder of your own, "
-        "or make room"
+        f"can't write to {path} ({error.strerror or error}): free disk space, or start from a "
+        "folder that you can write to"
     )
 
 
@@ -122,29 +123,43 @@ def _number(path: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def find_checkpoint(ckpt_path: str | None, runs: Path) -> tuple[Path | None, Path | None]:
-    """The checkpoint to go on from, one that can be read to its end, and the run's folder.
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """Where a run starts.
+
+    Attributes:
+        checkpoint: a readable checkpoint; None: start from the beginning.
+        run: the folder to write to; None: a new one.
+        epoch: index of the epoch that the checkpoint was saved in.
+    """
+
+    checkpoint: Path | None = None
+    run: Path | None = None
+    epoch: int = 0
+
+
+def find_checkpoint(ckpt_path: str | None, runs: Path) -> ResumePoint:
+    """Find and verify the checkpoint to resume from.
 
     Args:
         ckpt_path: a file; `last` for the newest of `runs`; None for none.
         runs: the runs of this name, `runs/NAME`.
 
     Returns:
-        A checkpoint; None where nobody asked for one, and where the newest run was stopped before
-        its first, and has to begin again. And the folder to go on in; None for a new one.
+        Without a checkpoint where none is asked for, and where the newest run was stopped before
+        its first: that one starts again in its folder.
 
     Raises:
-        CatordogError: there is no such file, or it is no whole checkpoint.
+        CatordogError: there is no such file, or it is no complete checkpoint.
     """
     if ckpt_path is None:
-        return None, None
+        return ResumePoint()
     if ckpt_path != "last":
         path = Path(ckpt_path)
         if not path.is_file():
             raise CatordogError(f"--ckpt_path {ckpt_path}: no such file")
-        load_checkpoint(path)  # says what is wrong with it before any photo is read
         run = path.parent.parent
-        return path, run if run.parent == runs else None
+        return ResumePoint(path, run if run.parent == runs else None, _epoch(path))
     newest = _newest(runs)
     folder = (newest or runs) / "checkpoints"
     last, previous = folder / LAST, folder / PREVIOUS
@@ -152,16 +167,20 @@ def find_checkpoint(ckpt_path: str | None, runs: Path) -> tuple[Path | None, Pat
         info(
             f"--ckpt_path last: no checkpoint in {newest or runs} yet; starting from the beginning"
         )
-        return None, newest
+        return ResumePoint(None, newest)
     try:
-        load_checkpoint(last)
+        return ResumePoint(last, newest, _epoch(last))
     except CatordogError as error:
         if not previous.is_file():
             raise
-        load_checkpoint(previous)
-        info(f"{error}; going on from the one before")
-        return previous, newest
-    return last, newest
+        epoch = _epoch(previous)
+        info(f"{error}; resuming from {PREVIOUS}")
+        return ResumePoint(previous, newest, epoch)
+
+
+def _epoch(checkpoint: Path) -> int:
+    """The epoch of a checkpoint. Raises `CatordogError` if it can't be read."""
+    return int(load_checkpoint(checkpoint).content.get("epoch", 0))
 
 
 def _newest(runs: Path) -> Path | None:
@@ -174,3 +193,11 @@ def _newest(runs: Path) -> Path | None:
         return 0.0
 
     return max(runs.glob("version_*"), key=started, default=None)
+
+
+def shown_path(path: Path) -> str:
+    """A path for messages: relative to the current folder if it lies below."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,4 +1,4 @@
-"""All that goes to TensorBoard: the graph, photos, figures, and hyperparameters."""
+"""All that goes to TensorBoard: the network's graph, photos, figures, and the HParams tab."""
 
 from __future__ import annotations
 
@@ -18,81 +18,84 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
-
 GRID_PHOTOS = 36
 
 
 class TensorBoardFigures(L.Callback):
-    """The network's graph, the photos as it sees them, and the confusion matrix."""
+    """Logs the graph of a `ClassifierModule`, augmented photos, and the confusion matrix."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the graph once; a network that can't be traced trains all the same."""
-        board = _board(trainer)
-        if board is None or trainer.ckpt_path:
+        """Log the graph of a new run; a network that can't be traced trains without."""
+        writer = _writer(trainer)
+        if writer is None or trainer.ckpt_path:
             return
         training = pl_module.training
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # the tracer's, about shapes
+                warnings.simplefilter("ignore")  # the tracer warns of shapes that it fixes
                 example = pl_module.example_input_array
                 assert isinstance(example, torch.Tensor)
-                board.add_graph(pl_module.eval(), example.to(pl_module.device))
+                writer.add_graph(pl_module.eval(), example.to(pl_module.device))
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-            info(f"TensorBoard gets no graph of this network ({str(error).splitlines()[0]})")
+            info(f"TensorBoard: no graph of this network ({str(error).splitlines()[0]})")
         finally:
             pl_module.train(training)
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: tuple[torch.Tensor, torch.Tensor],
         batch_idx: int,
     ) -> None:
-        """Log a grid of training photos after augmentation, at the start of every epoch."""
-        del pl_module, outputs
-        board = _board(trainer)
-        if board is None or batch_idx > 0:
+        """Log a grid of augmented training photos at the start of every epoch."""
+        del outputs
+        writer = _writer(trainer)
+        if writer is None or batch_idx > 0:
             return
         from torchvision.utils import make_grid
 
-        preprocess = trainer.datamodule.preprocess  # type: ignore[attr-defined]
         mean, std = (
-            torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
+            torch.tensor(values)[:, None, None]
+            for values in (pl_module.preprocess.mean, pl_module.preprocess.std)
         )
         photos = (batch[0][:GRID_PHOTOS].float().cpu() * std + mean).clamp(0, 1)
         grid = make_grid(photos, nrow=math.isqrt(GRID_PHOTOS))
-        board.add_image("training photos", grid, trainer.current_epoch)
+        writer.add_image("training photos", grid, trainer.current_epoch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Log the confusion matrix of the validation photos."""
-        counts = pl_module.confusion.compute().cpu()
-        pl_module.confusion.reset()
-        board = _board(trainer)
-        if board is not None and not trainer.sanity_checking:
+        counts = pl_module.confusion.compute().cpu()  # on all ranks: it gathers their counts
+        writer = _writer(trainer)
+        if writer is not None and not trainer.sanity_checking:
             figure = confusion_figure(counts.tolist(), pl_module.classes)
-            board.add_figure("confusion matrix", figure, trainer.current_epoch)
+            writer.add_figure("confusion matrix", figure, trainer.current_epoch)
 
 
 def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figure:
-    """The confusion matrix as a figure: counts `[C][C]`, a row for each true class."""
+    """The confusion matrix as a figure.
+
+    Args:
+        counts: `[C][C]`, a row per true class, a column per predicted class.
+        classes: names of the C classes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.6 + len(classes), 1.2 + len(classes)), layout="constrained")
     axes = figure.add_subplot()
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = [[count / max(sum(row), 1) for count in row] for row in counts]
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for true, row in enumerate(counts):
-        for said, count in enumerate(row):
-            dark = shares[true][said] > 0.5
+        for predicted, count in enumerate(row):
+            fraction = fractions[true][predicted]
             axes.text(
-                said,
+                predicted,
                 true,
-                f"{count:,}\n{shares[true][said]:.1%}",
+                f"{count:,}\n{fraction:.1%}",
                 ha="center",
                 va="center",
-                color="white" if dark else "black",
+                color="white" if fraction > 0.5 else "black",
             )
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
@@ -100,38 +103,30 @@ def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
     return figure
 
 
-def _board(trainer: L.Trainer) -> SummaryWriter | None:
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            writer: SummaryWriter = logger.experiment
-            return writer
-    return None
-
-
-def log_hyperparameters(cli: Any) -> None:
-    """The HParams tab: the settings of this run beside what they gave."""
-    logger = cli.trainer.logger
+def log_hyperparameters(trainer: L.Trainer, module: Any, data: Any) -> None:
+    """The HParams tab: the settings of a run beside its validation loss and accuracy."""
+    logger = trainer.logger
     if not isinstance(logger, TensorBoardLogger):
         return
     metrics = {
-        name: float(value)
-        for name, value in cli.trainer.callback_metrics.items()
+        f"hparams/{name}": float(value)
+        for name, value in trainer.callback_metrics.items()
         if name in {"val/loss", "val/accuracy"}
     }
-    chosen = {
-        "source": cli.datamodule.source,
-        "size": cli.datamodule.preprocess.size,
-        "batch_size": cli.datamodule.batch_size,
-        "epochs": cli.trainer.max_epochs,
-        "precision": str(cli.trainer.precision),
-        "seed": cli.datamodule.seed,
-    }
-    model = {
+    settings: dict[str, Any] = {
         name: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for name, value in cli.model.hparams.items()
+        for name, value in module.hparams.items()
         if not name.startswith("_")
     }
-    logger.log_hyperparams({**model, **chosen}, {f"hparams/{k}": v for k, v in metrics.items()})
+    settings |= {
+        "source": data.source,
+        "size": data.preprocess.size,
+        "batch_size": data.batch_size,
+        "epochs": trainer.max_epochs,
+        "precision": str(trainer.precision),
+        "seed": data.seed,
+    }
+    logger.log_hyperparams(settings, metrics)
     logger.save()
 
 
@@ -145,6 +140,19 @@ def log_figures(folder: Path, tag: str, figures: Mapping[str, Figure]) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as board:
+    with SummaryWriter(str(folder)) as writer:
         for name, figure in figures.items():
-            board.add_figure(f"{tag}/{name}", figure)
+            writer.add_figure(f"{tag}/{name}", figure)
+
+
+def has_tensorboard(folder: Path) -> bool:
+    """Whether a run has logged to TensorBoard."""
+    return any(folder.glob("events.out.tfevents.*"))
+
+
+def _writer(trainer: L.Trainer) -> SummaryWriter | None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            writer: SummaryWriter = logger.experiment
+            return writer
+    return None

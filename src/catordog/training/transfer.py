@@ -1,8 +1,9 @@
-"""Learning that starts from pretrained weights: what stays frozen, and how fast each layer moves.
+"""Transfer learning: which layers stay frozen, and how fast each of the others learns.
 
-Pretrained early layers see edges and fur as well as they ever will: they need little change or
-none, and a fresh last layer would only shake them. So the last layer learns alone at first, early
-layers learn more slowly than late ones (Howard and Ruder 2018), and the earliest not at all.
+Pretrained early layers detect edges and fur as well as they ever will: they need little change or
+none, and gradients from a new last layer would only disturb them. So the last layer learns alone at
+first, early layers learn more slowly than late ones (Howard and Ruder 2018), and the earliest not
+at all.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import nn
 from catordog.errors import CatordogError
 
 _BANDS = 8
-"""So many learning rates are enough: a group for each layer would crowd the charts."""
+"""Learning rates: a group for each layer would crowd the charts."""
 
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,12 @@ class Transfer:
 
     Attributes:
         head_epochs: epochs at the start in which only the last layer learns.
-        frozen: share of the layers, from the first on, that never learn, 0…1.
-        first_lr: the first layer learns at this share of the learning rate, and the last layer
-            at all of it; in between it falls geometrically. In 0…1; 1: all learn alike.
-        head_lr: the last layer learns at this multiple of the learning rate: it is new, and far
-            from where it has to be.
-        frozen_norms: keep the running means and variances of all batch norms, as small batches
-            would blur them; those of frozen layers are kept anyway.
+        frozen: the fraction of layers, from the first on, that never learn, 0…1.
+        first_lr: learning rate of the first layer as a factor of the last layer's; it rises
+            geometrically in between. In 0…1; 1: all learn at the same rate.
+        head_lr: factor of the last layer's learning rate: it is new, and far from its optimum.
+        frozen_norms: keep the running statistics of all batch norms, which small batches would
+            blur; those of frozen layers are kept anyway.
     """
 
     head_epochs: int = 0
@@ -42,50 +42,55 @@ class Transfer:
     frozen_norms: bool = False
 
     def __post_init__(self) -> None:
-        right = self.head_epochs >= 0 and 0 <= self.frozen < 1
-        if not (right and 0 < self.first_lr <= 1 and self.head_lr > 0):
+        valid = self.head_epochs >= 0 and 0 <= self.frozen < 1
+        if not (valid and 0 < self.first_lr <= 1 and self.head_lr > 0):
             raise CatordogError(
                 "model.transfer needs head_epochs ≥ 0, frozen in 0…1, first_lr in 0…1 and head_lr "
                 f"> 0; got {self.head_epochs}, {self.frozen}, {self.first_lr}, {self.head_lr}"
             )
 
     def apply(self, network: nn.Module, head: nn.Module, epoch: int) -> None:
-        """Freeze what doesn't learn in this epoch; the network is in training mode otherwise."""
+        """Freeze the layers that don't learn in this epoch, and unfreeze the others.
+
+        The defaults change nothing, so that layers stay frozen which a custom network has frozen.
+        """
         if self == Transfer():
-            return  # and whatever a network of the user's own freezes stays as it is
-        ours = set(head.modules())
-        still = self._still(network, head)
+            return
+        in_head = set(head.modules())
+        frozen = self._frozen_layers(network, head)
         for layer in layers(network):
-            learns = layer in ours or (epoch >= self.head_epochs and layer not in still)
+            learns = layer in in_head or (epoch >= self.head_epochs and layer not in frozen)
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(learns)
         for module in network.modules():
-            if isinstance(module, _NORMS):
-                module.train(bool(module not in still and not self.frozen_norms
-                                  and epoch >= self.head_epochs))  # fmt: skip
+            if isinstance(module, _BATCH_NORMS):
+                updates = not self.frozen_norms and epoch >= self.head_epochs
+                module.train(updates and module not in frozen)
 
-    def bands(self, network: nn.Module, head: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
-        """The parameters that ever learn, with the share of the learning rate that they get."""
+    def lr_bands(
+        self, network: nn.Module, head: nn.Module
+    ) -> list[tuple[float, list[nn.Parameter]]]:
+        """The parameters that ever learn, grouped by the factor of their learning rate."""
         order = layers(network)
-        still = self._still(network, head)
-        found: dict[float, list[nn.Parameter]] = {}
-        for place, layer in enumerate(order):
-            if layer in still:
+        frozen = self._frozen_layers(network, head)
+        bands: dict[float, list[nn.Parameter]] = {}
+        for index, layer in enumerate(order):
+            if layer in frozen:
                 continue
-            height = place / max(1, len(order) - 1)  # 0: the first layer, 1: the last
-            band = round(height * (_BANDS - 1)) / (_BANDS - 1)
-            share = self.head_lr if layer is head else self.first_lr ** (1 - band)
-            found.setdefault(share, []).extend(layer.parameters(recurse=False))
-        return sorted(found.items(), key=lambda item: item[0])
+            depth = index / max(1, len(order) - 1)  # 0: the first layer, 1: the last
+            band = round(depth * (_BANDS - 1)) / (_BANDS - 1)
+            factor = self.head_lr if layer is head else self.first_lr ** (1 - band)
+            bands.setdefault(factor, []).extend(layer.parameters(recurse=False))
+        return sorted(bands.items(), key=lambda item: item[0])
 
-    def _still(self, network: nn.Module, head: nn.Module) -> set[nn.Module]:
+    def _frozen_layers(self, network: nn.Module, head: nn.Module) -> set[nn.Module]:
         """The layers that never learn."""
         order = layers(network)
         return set(order[: int(self.frozen * len(order))]) - set(head.modules())
 
 
 def layers(network: nn.Module) -> Sequence[nn.Module]:
-    """The modules that have parameters of their own, in the order in which they were made."""
+    """The modules with parameters of their own, in the order of their creation."""
     return [
         module
         for module in network.modules()

@@ -1,0 +1,148 @@
+"""`catordog train` as a command and as a Python function: its options, help, and result."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import catordog
+from catordog.cli import main
+from catordog.commands.train import LIGHTNING_ROWS, RUN_ROWS, train
+from catordog.errors import CatordogError
+from catordog.training.augment import Augment
+from catordog.training.datamodule import PhotosDataModule
+from catordog.training.lightning_cli import TrainCLI
+from catordog.training.module import ClassifierModule
+from catordog.training.transfer import Transfer
+
+DATA = {"source": "drawn:n=200,size=32", "size": 32, "batch_size": 32}
+MODEL = {"network_args": {"widths": [8, 16], "blocks": [1, 1]}, "lr": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class TestHelp:
+    def test_it_imports_nothing_heavy(self):
+        code = (
+            "import sys; from catordog.cli import main; code = main(['train', '--help']); "
+            "heavy = {'torch', 'numpy', 'lightning', 'jsonargparse', 'yaml', 'rich'}; "
+            "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                               check=False)  # fmt: skip
+        assert ended.returncode == 0
+        assert ended.stderr.strip() == "[]"
+
+    @pytest.mark.parametrize(
+        ("key", "words"),
+        [(key, row[2]) for rows in (RUN_ROWS, *LIGHTNING_ROWS.values())
+         for key, row in rows.items()],
+    )  # fmt: skip
+    def test_every_option_exists_and_its_default_is_the_one_in_the_help(self, parser, key, words):
+        default = parser.get_defaults()[key]
+        if found := re.search(r"\(default: ([\w.-]+)\)", words):
+            assert found[1].removesuffix(".0") == str(default).lower().removesuffix(".0")
+
+    @pytest.fixture(scope="class")
+    def parser(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrainCLI, "before_instantiate_classes", lambda _: None)
+            patch.setattr(TrainCLI, "instantiate_classes", lambda _: None)
+            return TrainCLI([], []).parser
+
+    def test_help_all_lists_every_option_of_lightning_cli(self, capsys):
+        assert main(["train", "--help-all"]) == 0
+        out = capsys.readouterr().out
+        assert "Every option of catordog train" in out
+        assert "the dataset: short for --data.source" in out
+        for kind, group in (
+            (ClassifierModule, "model"), (PhotosDataModule, "data"),
+            (Transfer, "model.transfer"), (Augment, "data.augment"),
+        ):  # fmt: skip
+            linked = {"self", "classes", "seed"} | ({"size"} if group == "model" else set())
+            for name in set(inspect.signature(kind.__init__).parameters) - linked:
+                assert f"--{group}.{name}" in out
+        assert "--trainer.gradient_clip_val" in out
+
+
+def printed_config(capsys, *words: object) -> dict:
+    assert main(["train", *map(str, words), "--print_config"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+class TestOptions:
+    def test_options_override_configs_and_later_configs_override_earlier_ones(self, capsys):
+        Path("a.yaml").write_text("{name: a, model: {lr: 0.1, momentum: 0.5}, save_every: 7}")
+        Path("b.yaml").write_text("{name: b, model: {lr: 0.3}}")
+        found = printed_config(
+            capsys, "--model.momentum", 0.7, "-c", "a.yaml", "--config=b.yaml", "--exclude", "x.csv"
+        )
+        assert (found["name"], found["save_every"]) == ("b", 7)
+        assert (found["model"]["lr"], found["model"]["momentum"]) == (0.3, 0.7)
+        assert found["data"]["exclude"] == "x.csv"
+
+    @pytest.mark.parametrize("words", [["--data", "pets"], ["--data=pets"], ["--data.source=pets"]])
+    def test_data_is_short_for_data_source(self, capsys, words):
+        assert printed_config(capsys, *words)["data"]["source"] == "pets"
+
+    def test_short_options_of_all_commands_set_the_data(self, capsys):
+        words = ["--allow-truncated", "--max-megapixels", 50, "--exclude=x.csv"]
+        data = printed_config(capsys, *words)["data"]
+        assert data["allow_truncated"] is True
+        assert (data["max_megapixels"], data["exclude"]) == (50, "x.csv")
+
+    def test_the_old_name_of_tta_flip_works_as_an_option_and_in_every_kind_of_config(self, capsys):
+        Path("old.yaml").write_text("model: {mirror: true, lr: 0.1}")
+        Path("dotted.yaml").write_text("model.mirror: true")
+        Path("model.yaml").write_text("mirror: true")
+        for words in (
+            ["--model.mirror", "true"], ["--model.mirror=true"], ["--config", "old.yaml"],
+            ["--config", "dotted.yaml"], ["--model", "model.yaml"], ["--model=model.yaml"],
+        ):  # fmt: skip
+            assert printed_config(capsys, *words)["model"]["tta_flip"] is True, words
+
+    def test_a_relative_path_beats_a_config_of_the_package(self, capsys):
+        Path("drawn.yaml").write_text("model: {lr: 0.007}")
+        assert printed_config(capsys, "--config", "drawn.yaml")["model"]["lr"] == 0.007
+
+
+class TestInPython:
+    def test_it_trains_calibrates_and_returns_what_the_checkpoint_says(self):
+        Path("old.yaml").write_text("model: {mirror: true}")  # as config.yaml of older runs
+        result = train("old.yaml", DATA, model=MODEL, trainer={"max_epochs": 2}, name="pets")
+        assert result.exit_code == 0
+        assert result.checkpoint == Path("runs/pets/version_0/checkpoints/best.ckpt")
+        assert result.model == catordog.load(result.checkpoint).model
+        assert result.model.tta_flip
+        assert result.temperature == result.model.temperature != 1
+        assert 0 <= result.accuracy <= 1
+        assert 0 < result.loss < 1
+        assert result.unreadable == ()
+
+    def test_the_config_of_a_run_trains_the_same_weights_again(self):
+        train(data=DATA, model=MODEL, trainer={"max_epochs": 1})
+        again = train("runs/run/version_0/config.yaml", name="again")
+        one, other = (
+            torch.load(path, weights_only=True)["state_dict"]
+            for path in ("runs/run/version_0/checkpoints/best.ckpt", again.checkpoint)
+        )
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_it_can_find_a_batch_size(self):
+        result = train(data=DATA, model=MODEL, find="batch_size")
+        assert result.found == "--data.batch_size 64"
+        assert result.checkpoint is None
+
+    def test_a_wrong_setting_is_a_catordog_error(self):
+        with pytest.raises(CatordogError, match=r"--model\.lr fast: expected a number"):
+            train(data="drawn:n=60", model={"lr": "fast"})
