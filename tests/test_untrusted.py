@@ -79,6 +79,7 @@ def test_a_neither_folder_without_photos_is_named(pets, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.slow
 def test_markup_in_a_file_name_is_text_on_every_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = {f"{kind}/{i}{name}": jpeg(2 * i + (kind == "dog"), seed=i)

@@ -226,6 +226,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_known_problems_of_the_real_photos_are_found(shared_photos, tmp_path):
     """Every known copy and contradiction in the zip."""
     data = shared_photos / "dogs-vs-cats-200px.zip"

@@ -88,6 +88,7 @@ def test_mcnemars_test_is_the_exact_one(drawn_run, weaker):
     assert pair.mcnemar_p == pytest.approx(min(1, 2 * binom.cdf(fewer, pair.discordant, 0.5)))
 
 
+@pytest.mark.slow
 def test_three_models_make_three_pairs(drawn_run, overconfident, weaker):
     result = compare([str(drawn_run.checkpoint), str(overconfident), str(weaker)], DATA)
     assert [(pair.first, pair.second) for pair in result.pairs] == [(0, 1), (0, 2), (1, 2)]

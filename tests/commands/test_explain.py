@@ -48,6 +48,7 @@ def classifier(drawn_run):
     return catordog.load(drawn_run.checkpoint)
 
 
+@pytest.mark.slow
 def test_the_evidence_lies_on_the_animal(classifier):
     hits, fractions = [], []
     for index in range(60):
@@ -60,6 +61,7 @@ def test_the_evidence_lies_on_the_animal(classifier):
     assert np.mean(fractions) > 0.7
 
 
+@pytest.mark.slow
 def test_random_weights_give_an_unrelated_map(classifier):
     """Sanity check of Adebayo et al. (2018): a map that survives it shows edges, not evidence."""
     alike = []

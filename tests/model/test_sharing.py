@@ -103,5 +103,6 @@ class TestFork:
         assert parent.split()[0] == "0"
         assert child.split()[1] == parent.split()[1]
 
+    @pytest.mark.slow
     def test_a_pool_of_forked_processes_gives_the_same_labels(self, path, tmp_path):
         assert run(IN_A_POOL, path, tmp_path) == "True\n"

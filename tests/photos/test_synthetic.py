@@ -70,6 +70,7 @@ def test_a_small_change_of_the_knob_is_a_small_change_of_the_picture():
     assert 0 < near < far
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_pixels_stays_below_75_percent():
     """Logistic regression on 4,000 pictures: its best accuracy on held-out ones."""
     n = 4000

@@ -93,6 +93,7 @@ class TestFinders:
         assert "smaller --data.batch_size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_network_can_overfit_one_batch(capsys):
     words = ["--trainer.overfit_batches", 1, "--trainer.max_epochs", 40]
     words += ["--model.optimizer", "muon"]
