@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import encodable
 from catordog.photos.listing import check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
 from catordog.terminal import progress
@@ -108,7 +109,7 @@ class Zip:
         return content_key(member.CRC, member.file_size)
 
     def path(self, name: str) -> str:  # noqa: D102
-        return f"{self.root}/{name}"
+        return encodable(f"{self.root}/{name}")
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name
@@ -210,7 +211,7 @@ class Tar:
         return content_key_of(self.read(name))
 
     def path(self, name: str) -> str:  # noqa: D102
-        return f"{self.root}/{name}"
+        return encodable(f"{self.root}/{name}")
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name

@@ -25,6 +25,7 @@ from PIL import (  # each plugin registers its format; Pillow itself would impor
 )
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import printable
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 """The formats that are decoded, as Pillow names them (a phone's MPO is a JPEG). Pillow knows dozens
@@ -256,7 +257,7 @@ def _describe(data: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"truncated file ({text})"
     return f"damaged file ({text})"
