@@ -437,7 +437,7 @@ def test_a_csv_file_without_splits_is_split_like_its_folder(tmp_path):
     [
         ("path,class\n1.jpg,cat\n", "no column 'label'"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", r"1\.jpg is listed twice"),
-        ("path,label,split\n1.jpg,cat,holdout\n", "unknown split 'holdout'"),
+        ("path,label,split\n1.jpg,cat,fold7\n", "unknown split 'fold7'"),
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "one class, 'cat'"),
         ("path,label\n", "no labelled photos"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.photos.layouts import SPLIT_FOLDERS, Labels
+from catordog.photos.layouts import Labels, class_name, split_named
 from catordog.photos.splits import Split
 
 
@@ -35,13 +35,14 @@ def labels_from_csv(file: Path) -> Labels:
     option = f"--data {file}"
     entries: dict[str, tuple[str, Split | None]] = {}
     for row in _rows(file, option, ("path", "label")):
-        path, label = row["path"], (row["label"] or "").strip().casefold()
+        path, label = row["path"], class_name((row["label"] or "").strip())
         if not path or not label:
             continue
         name, split = Path(path).as_posix(), (row.get("split") or "").strip()
-        if split and split.casefold() not in SPLIT_FOLDERS:
+        own = split_named(split)
+        if split and own is None:
             raise CatordogError(f"{option}: unknown split {split!r}: use train, val or test")
-        entry = (label, SPLIT_FOLDERS.get(split.casefold()))
+        entry = (label, own)
         if entries.setdefault(name, entry) != entry:
             raise CatordogError(f"{option}: {path} is listed twice, differently: keep one of them")
     found = Labels()

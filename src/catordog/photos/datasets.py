@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from catordog.errors import CatordogError
+from catordog.files import printable
 from catordog.photos import shards
 from catordog.photos.csv_lists import labels_from_csv, paths_in_csv
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.downloads import DOWNLOADS, fetch
-from catordog.photos.layouts import Labels, labels_from_names
+from catordog.photos.layouts import Labels, labels_from_names, split_named
 from catordog.photos.listing import is_photo_name
 from catordog.photos.near_copies import groups_of
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import Photo, Photos, StoreSource, keys_of
 from catordog.photos.splits import SPLITS, Split, SplitFractions, splits_of
-from catordog.photos.stores import Folder, Store, open_store
+from catordog.photos.stores import Folder, Store, open_store, special_kind
 from catordog.photos.synthetic_dataset import synthetic_photos
-from catordog.terminal import progress
+from catordog.terminal import info, progress
 
 FORMS = (
     "a folder with a sub-folder per class, the same under train/ val/ test/, files named "
@@ -41,6 +43,7 @@ class PhotoDataset:
         classes: names in lower case, sorted; a photo's label is an index into them.
         photos: in the order of their names.
         unlabelled: number of photos left out because the layout gives them no label.
+        left_out: names of these, and of the folders that hold no others; as many as are shown.
         excluded: names of photos that the user has excluded.
         distinct: whether all pictures are known to differ, so that no copies need to be found.
         packed: whether the photos are in shards.
@@ -50,6 +53,7 @@ class PhotoDataset:
     classes: tuple[str, ...]
     photos: Photos
     unlabelled: int = 0
+    left_out: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
     distinct: bool = False
     packed: bool = False
@@ -132,6 +136,7 @@ class PhotoDataset:
         words = f"{self.name}: {len(self.photos):,} photos ({_format_counts(counts)})"
         if self.unlabelled:
             words += f", {self.unlabelled:,} without a label left out"
+            words += f": {', '.join(map(printable, self.left_out))}" if self.left_out else ""
         if self.excluded:
             words += f", {len(self.excluded):,} excluded"
         return words
@@ -172,6 +177,8 @@ def _open(data: str, rules: DecodeRules) -> PhotoDataset:
         return _labelled(data, Folder(path.parent), labels_from_csv(path), rules)
     store = open_store(path)
     if store is None:
+        if kind := special_kind(path.stat().st_mode):
+            raise CatordogError(f"--data {data}: not a regular file, but a {kind}; give {FORMS}")
         raise CatordogError(f"--data {data}: neither a folder nor an archive; give {FORMS}")
     return _open_files(data, store, rules)
 
@@ -182,6 +189,7 @@ def _open_shards(data: str, store: shards.Shards, rules: DecodeRules) -> PhotoDa
     photos = Photos(StoreSource(store, rules), names, store.labels(), splits)
     if not len(photos):
         raise CatordogError(f"--data {data}: its shards are empty; pack them again")
+    check_class_names(f"--data {data}", store.classes)
     return PhotoDataset(data, store.classes, photos, packed=True)
 
 
@@ -205,21 +213,32 @@ def _open_files(data: str, store: Store, rules: DecodeRules) -> PhotoDataset:
     files = _list_files(store)
     if not files.photos:
         raise CatordogError(f"--data {data}: no photos in it; give {FORMS}")
-    found = next((labels for layout in LAYOUTS if (labels := layout(files)).names), Labels())
+    try:
+        found = next((labels for layout in LAYOUTS if (labels := layout(files)).names), Labels())
+    except CatordogError as error:
+        raise CatordogError(f"--data {data}: {error}") from None
     if not found.names:
         raise CatordogError(
             f"--data {data}: {len(files.photos):,} photos but no labels; give {FORMS}"
         )
-    unlabelled = len(files.photos) - len(found.names)
-    return _labelled(data, store, found, rules, unlabelled)
+    return _labelled(data, store, found, rules, files.photos)
 
 
 def _labelled(
-    data: str, store: Store, found: Labels, rules: DecodeRules, unlabelled: int = 0
+    data: str, store: Store, found: Labels, rules: DecodeRules, listed: Sequence[str] = ()
 ) -> PhotoDataset:
     classes = tuple(sorted(set(found.labels)))
     if not classes:
         raise CatordogError(f"--data {data}: no labelled photos in it; give {FORMS}")
+    check_class_names(f"--data {data}", classes)
+    for note in found.notes:
+        info(f"{data}: {note}")
+    for name in classes:
+        if split_named(name):
+            info(
+                f"{data}: the class {name!r} has the name of a split: if it is one, put the "
+                "photos of each class into a folder of their own in it"
+            )
     if len(classes) == 1:
         raise CatordogError(
             f"--data {data}: all {len(found.names):,} labelled photos are of one class, "
@@ -228,7 +247,57 @@ def _labelled(
     index = {label: number for number, label in enumerate(classes)}
     labels = map(index.__getitem__, found.labels)
     photos = Photos(StoreSource(store, rules), found.names, labels, found.splits)
-    return PhotoDataset(data, classes, photos, unlabelled)
+    unlabelled, left_out = _left_out(listed, found.names)
+    return PhotoDataset(data, classes, photos, unlabelled, left_out)
+
+
+def _left_out(listed: Sequence[str], labelled: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """How many of the listed photos have no label, and the first of their folders and names."""
+    if len(listed) <= len(labelled):
+        return 0, ()
+    wanted = set(labelled)
+    without = [name for name in listed if name not in wanted]
+    used = {name[: end.end()] for name in labelled for end in _SLASH.finditer(name)}
+    shown: dict[str, None] = {}
+    for name in without:
+        folders = (name[: end.end()] for end in _SLASH.finditer(name))
+        shown[next((folder for folder in folders if folder not in used), name)] = None
+        if len(shown) > _SHOWN:
+            break
+    names = list(shown)
+    return len(without), tuple(names[:_SHOWN] + ["…"] * (len(names) > _SHOWN))
+
+
+_SLASH = re.compile("/")
+_SHOWN = 3
+
+
+def check_class_names(what: str, classes: Iterable[str]) -> None:
+    """Refuse class names that can't be told from a verdict, or can't be printed on one line.
+
+    Args:
+        what: has these classes; it starts the error.
+        classes: names of classes.
+
+    Raises:
+        CatordogError: a name is unusable.
+    """
+    for name in classes:
+        if name in VERDICTS:
+            reason = f"is a verdict, as {' and '.join(map(repr, VERDICTS))} are"
+        elif not name.strip():
+            reason = "is empty"
+        elif printable(name) != name:
+            reason = "has a line break or another control character"
+        else:
+            continue
+        raise CatordogError(
+            f"{what}: the class name '{printable(name)}' {reason}: rename its folder or label"
+        )
+
+
+VERDICTS = ("not sure", "neither")
+"""The verdicts besides class names, as in `confidence.verdict`, which `photos` doesn't import."""
 
 
 def _list_files(store: Store) -> _Files:
