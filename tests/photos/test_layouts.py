@@ -164,7 +164,38 @@ def test_a_class_with_the_name_of_a_split_is_warned_of(tmp_path, capsys):
     photos = names("valid/#.jpg", "invalid/#.jpg")
     found = open_dataset(str(write_folder(tmp_path, dict.fromkeys(photos, b"x"))))
     assert found.classes == ("invalid", "valid")
-    assert "the class 'valid' has the name of a split" in capsys.readouterr().err
+    assert "valid: called like a split, but taken for a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("patterns", "warned"),
+    [
+        (["cat_train/#.jpg", "cat_test/#.jpg", "dog_train/#.jpg", "dog_test/#.jpg"], True),
+        (["train station/#.jpg", "bus station/#.jpg"], False),
+        (["cat/#.jpg", "dog/#.jpg"], False),
+    ],
+)
+def test_splits_inside_class_names_are_warned_of(tmp_path, capsys, patterns, warned):
+    open_dataset(str(write_folder(tmp_path, dict.fromkeys(names(*patterns), b"x"))))
+    assert ("called like a split" in capsys.readouterr().err) == warned
+
+
+def test_splits_may_have_a_common_prefix():
+    photos = names(*(f"{split}/{split}/{name}/#.jpg" for split in ("seg_train", "seg_test")
+                     for name in ("sea", "forest")), "seg_pred/seg_pred/#.jpg")  # fmt: skip
+    assert tally(photos) == both_splits("sea", "forest")
+
+
+def test_validation_photos_inside_the_training_folder_are_a_split():
+    photos = names(*(f"train/{split}/{name}/#.jpg" for split in ("train", "valid")
+                     for name in ("cats", "dogs")), "test/#.jpg")  # fmt: skip
+    assert set(tally(photos)) == {(name, split) for name in ("cats", "dogs")
+                                  for split in ("train", "val")}  # fmt: skip
+
+
+def test_a_copy_of_the_dataset_inside_itself_is_left_out():
+    photos = names("Pets/Cat/#.jpg", "Pets/Dog/#.jpg", "Pets/Pets/Cat/#.jpg", "Pets/Pets/Dog/#.jpg")
+    assert tally(photos) == {("cat", None): 3, ("dog", None): 3}
 
 
 def test_unlabelled_folders_of_splits_are_no_classes(tmp_path):

@@ -233,12 +233,15 @@ def _labelled(
     check_class_names(f"--data {data}", classes)
     for note in found.notes:
         info(f"{data}: {note}")
-    for name in classes:
-        if split_named(name):
-            info(
-                f"{data}: the class {name!r} has the name of a split: if it is one, put the "
-                "photos of each class into a folder of their own in it"
-            )
+    # cat_train beside cat_test, but not a single train_station
+    split_words = {split for name in classes for split in map(split_named, _WORD.findall(name))}
+    split_words.discard(None)
+    if len(split_words) > 1 or any(map(split_named, classes)):
+        called = [name for name in classes if any(map(split_named, [name, *_WORD.findall(name)]))]
+        info(
+            f"{data}: {', '.join(called)}: called like a split, but taken for a class; if it is a "
+            "split, put the photos of each class into a folder of their own in it"
+        )
     if len(classes) == 1:
         raise CatordogError(
             f"--data {data}: all {len(found.names):,} labelled photos are of one class, "
@@ -269,6 +272,7 @@ def _left_out(listed: Sequence[str], labelled: Sequence[str]) -> tuple[int, tupl
 
 
 _SLASH = re.compile("/")
+_WORD = re.compile(r"[^\W_]+")
 _SHOWN = 3
 
 

@@ -123,11 +123,14 @@ def labels_from_names(photos: Sequence[str]) -> Labels:
         top, slash, _ = name[start:].partition("/")
         if slash:
             folders.setdefault(top, []).append(name)
-    splits = {top: split for top in folders if (split := split_named(top))}
+    splits = _split_folders(folders, start)
     labelled = {
-        top: _labelled_below(folders[top], _start_in_split(folders[top], start + len(top) + 1, own))
+        top: _labelled_below(folders[top], _start_in_split(folders[top], start, top, own))
         for top, own in splits.items()
     }
+    for top, below in labelled.items():  # train/train/ and train/valid/
+        if len({split_named(label) for label in below.labels} - {None}) > 1:
+            return labels_from_names(folders[top])
     if splits and _are_splits(folders, splits, labelled, start):
         return _labels_in_splits(splits, labelled)
     if splits:
@@ -137,6 +140,20 @@ def labels_from_names(photos: Sequence[str]) -> Labels:
             left_out = tuple(f"{wrapper}{top}/" for top in splits)
             inside = [name for name in inside if not name.startswith(left_out)]
     return _labels_in_classes(_labelled_below(inside, start), start)
+
+
+def _split_folders(folders: dict[str, list[str]], start: int) -> dict[str, Split]:
+    """The folders that are named as splits: train/ and test/, or seg_train/ and seg_test/."""
+    exact = {top: split for top in folders if (split := split_named(top))}
+    if exact:
+        return exact
+    found: dict[str, dict[str, Split]] = {}
+    for top, names in folders.items():
+        for rest, word in (top.rpartition("_")[::2], top.partition("_")[::-2]):
+            split = split_named(word)
+            if split and rest and any("/" in name[start + len(top) + 1 :] for name in names):
+                found.setdefault(rest.casefold(), {})[top] = split
+    return next((splits for splits in found.values() if len(set(splits.values())) > 1), {})
 
 
 def _are_splits(
@@ -233,7 +250,7 @@ def _labelled_below(names: Iterable[str], start: int) -> _Labelled:
             in_folders.append((name, class_name(folder)))
         elif label := _flat_label(name[start:]):
             loose.append((name, label))
-    by_folder = _Labelled(in_folders, by_folder=True)
+    by_folder = _Labelled(_without_repeated(in_folders, start), by_folder=True)
     by_name = _Labelled(loose, by_folder=False)
     if len(by_name.labels) < 2:
         return by_folder if in_folders else by_name
@@ -245,6 +262,17 @@ def _labelled_below(names: Iterable[str], start: int) -> _Labelled:
             f"folders {', '.join(sorted(by_folder.labels)[:3])}: keep the files or the folders"
         )
     return by_folder
+
+
+def _without_repeated(photos: list[tuple[str, str]], start: int) -> list[tuple[str, str]]:
+    """Without the photos in a copy of the dataset beside its class folders."""
+    labels = {label for _, label in photos}
+    below: dict[str, set[str]] = {label: set() for label in labels}
+    for name, label in photos:
+        folder, slash, _ = name[start:].partition("/")[2].partition("/")
+        below[label].add(class_name(folder) if slash else "")
+    copies = {label for label, inner in below.items() if len(inner) > 1 and inner < labels}
+    return [each for each in photos if each[1] not in copies] if copies else photos
 
 
 def _flat_label(name: str) -> str | None:
@@ -269,10 +297,11 @@ def _wrapper(photos: Sequence[str]) -> str:
     return wrapper
 
 
-def _start_in_split(photos: Sequence[str], start: int, split: Split) -> int:
+def _start_in_split(photos: Sequence[str], start: int, top: str, split: Split) -> int:
     """Where the class folders of a split start: some are in a folder repeated in itself."""
+    start += len(top) + 1
     while step := _only_folder(photos, start):
-        if split_named(step) != split and step.casefold() not in _NEUTRAL:
+        if split_named(step) != split and step.casefold() not in _NEUTRAL | {top.casefold()}:
             break
         photos = [name for name in photos if "/" in name[start:]]
         start += len(step) + 1
