@@ -7,6 +7,7 @@ its name. Whatever the bytes are, the result is an image or a `PhotoError` with 
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 
 from PIL import (  # each plugin registers its format; Pillow itself would import all sixty
@@ -22,6 +23,7 @@ from PIL import (  # each plugin registers its format; Pillow itself would impor
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
+    features,
 )
 
 from catordog.errors import CatordogError, PhotoError
@@ -186,6 +188,18 @@ def _heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
+
+
+def decoder_versions() -> tuple[str, ...]:
+    """What decodes photos here: a cache of decoded photos is valid for these versions only."""
+    names = ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "littlecms2")
+    versions = {name: features.version(name) for name in names}
+    versions["heif"] = sys.modules["pillow_heif"].__version__ if _heif() else None
+    return (f"rules {_RULES_VERSION}", *(f"{name} {versions[name]}" for name in versions))
+
+
+_RULES_VERSION = 2
+"""Of this file: a change that gives other pixels for some photo raises it."""
 
 
 def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> None:
