@@ -103,9 +103,7 @@ def test_a_photo_that_failed_is_tried_again_and_takes_its_row(
     assert len(files_of(tmp_path)) == 1
 
 
-def test_photos_without_their_reader_are_decoded_after_it_is_installed(
-    tmp_path, monkeypatch
-):
+def test_photos_without_their_reader_are_decoded_after_it_is_installed(tmp_path, monkeypatch):
     pillow_heif = pytest.importorskip("pillow_heif")
     monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
     file = io.BytesIO()
@@ -121,9 +119,7 @@ def test_photos_without_their_reader_are_decoded_after_it_is_installed(
     assert len(found.photos) == 5
 
 
-def test_another_version_of_a_library_that_decodes_makes_another_cache(
-    pets, tmp_path, monkeypatch
-):
+def test_another_version_of_a_library_that_decodes_makes_another_cache(pets, tmp_path, monkeypatch):
     cached_pixels(photos_of(pets), PREPROCESS)
     version = decode.features.version
     monkeypatch.setattr(

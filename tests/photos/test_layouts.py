@@ -42,7 +42,9 @@ def both_splits(*classes: str) -> dict[tuple[str, str | None], int]:
     ],
 )
 def test_folders_repeated_in_themselves_are_looked_through(train, test):
-    photos = names(*(f"{split}/{name}/#.jpg" for split in (train, test) for name in ("Cats", "dogs")))
+    photos = names(
+        *(f"{split}/{name}/#.jpg" for split in (train, test) for name in ("Cats", "dogs"))
+    )
     assert tally(photos) == both_splits("cats", "dogs")
 
 
@@ -80,7 +82,9 @@ def test_photos_to_predict_beside_splits_are_no_class(stray):
 
 @pytest.mark.parametrize("stray", ["test/unknown/#.jpg", "test/test/#.jpg", "test/holiday.#.jpg"])
 def test_photos_to_predict_in_the_test_folder_are_no_class(stray):
-    photos = names("train/cats/#.jpg", "train/dogs/#.jpg", "val/cats/#.jpg", "val/dogs/#.jpg", stray)
+    photos = names(
+        "train/cats/#.jpg", "train/dogs/#.jpg", "val/cats/#.jpg", "val/dogs/#.jpg", stray
+    )
     assert {label for label, _ in tally(photos)} == {"cats", "dogs"}
 
 
@@ -205,7 +209,10 @@ def test_unlabelled_folders_of_splits_are_no_classes(tmp_path):
 
 
 def test_a_class_name_is_the_same_from_a_mac_and_from_linux():
-    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "Cafe\N{COMBINING ACUTE ACCENT}"
+    composed, decomposed = (
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "Cafe\N{COMBINING ACUTE ACCENT}",
+    )
     assert set(labels_from_names([f"{composed}/1.jpg", f"{decomposed}/2.jpg"]).labels) == {composed}
     flat = labels_from_names([f"{decomposed}.1.jpg", f"{composed}.2.jpg", "dog.3.jpg"])
     assert set(flat.labels) == {composed, "dog"}
@@ -214,7 +221,9 @@ def test_a_class_name_is_the_same_from_a_mac_and_from_linux():
 @pytest.mark.parametrize("name", ["not sure", "Neither", "two\nlines", "bell\x07", " "])
 def test_a_class_that_is_no_name_or_a_verdict_is_refused_with_what_to_do(tmp_path, name):
     files = {f"{label}/{i}.jpg": b"x" for label in (name, "dog") for i in range(2)}
-    with pytest.raises(CatordogError, match="the class name .* rename its folder or label") as caught:
+    with pytest.raises(
+        CatordogError, match=r"the class name .* rename its folder or label"
+    ) as caught:
         open_dataset(str(write_zip(tmp_path / "pets.zip", files)))
     assert "\n" not in str(caught.value)
     assert "\x07" not in str(caught.value)

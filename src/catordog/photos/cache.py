@@ -122,7 +122,10 @@ class _Cache:
                 f"disk has {free / 2**30:.1f} GiB left: make room, let CATORDOG_DATA name a folder "
                 "on another disk, or use --data.cache false"
             )
-        with partial.open("r+b" if partial.exists() else "w+b") as file, journal.open("w", encoding="utf-8") as notes:
+        with (
+            partial.open("r+b" if partial.exists() else "w+b") as file,
+            journal.open("w", encoding="utf-8") as notes,
+        ):
             file.truncate(rows * self.row_bytes)
             file.seek(0, 2)
             notes.writelines(f"{index}\t{reason}\n" for index, reason in failures.items())

@@ -203,8 +203,11 @@ def _labels_in_splits(splits: dict[str, Split], labelled: dict[str, _Labelled]) 
             continue
         found.extend(labelled[top], split)
     order = sorted(range(len(found.names)), key=found.names.__getitem__)
-    found = Labels(*([column[index] for index in order]
-                     for column in (found.names, found.labels, found.splits)))  # fmt: skip
+    found = Labels(
+        [found.names[index] for index in order],
+        [found.labels[index] for index in order],
+        [found.splits[index] for index in order],
+    )
     # A single train/ folder, as in Kaggle's archive, defines no test split.
     if len(set(found.splits)) < 2:
         found.splits[:] = [None] * len(found.splits)

@@ -249,7 +249,7 @@ def _look_up(records: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashe
 
 
 def _file() -> Path:
-    return data_folder() / "cache" / "perceptual-hashes-1.npy"
+    return data_folder() / "cache" / "perceptual-hashes-2.npy"
 
 
 def _load() -> npt.NDArray[np.void]:

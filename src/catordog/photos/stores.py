@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.archives import Tar, Zip, is_tar, is_zip
 from catordog.files import encodable, printable
+from catordog.photos.archives import Tar, Zip, is_tar, is_zip
 from catordog.photos.listing import MAX_PHOTO_BYTES, RUN_FOLDERS, check_size, is_litter
 from catordog.photos.splits import content_key_of
 from catordog.terminal import info
