@@ -52,8 +52,8 @@ class DecodeRules:
     def __post_init__(self) -> None:
         if not 0 < self.max_megapixels <= 1e6:
             raise CatordogError(
-                f"max_megapixels = {self.max_megapixels} is unusable: give a number above 0 "
-                "and at most 1,000,000"
+                f"max megapixels {self.max_megapixels:g}: give a number above 0 and at most "
+                "1,000,000"
             )
 
     @property

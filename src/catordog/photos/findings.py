@@ -23,7 +23,7 @@ from catordog.photos.near_copies import (
     similar_pairs,
 )
 from catordog.photos.parallel import in_parallel
-from catordog.photos.photo import Photo
+from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.splits import SplitFractions
 from catordog.terminal import progress
 
@@ -92,8 +92,9 @@ class Findings:
         return self.photos[index].path
 
     def label(self, index: int) -> str:
-        """The label of a photo, as the name of its class."""
-        return self.dataset.classes[self.dataset.photos.labels[index]]
+        """The label of a photo, as the name of its class; empty if it has none."""
+        label = self.dataset.photos.labels[index]
+        return "" if label == NO_LABEL else self.dataset.classes[label]
 
     def leak(self, fractions: SplitFractions) -> tuple[float, int]:
         """How much a random split, photo by photo, would leak from one split into another.

@@ -11,8 +11,14 @@ from typing import Protocol
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import encodable, printable
-from catordog.photos.archives import Tar, Zip, is_tar, is_zip
-from catordog.photos.listing import MAX_PHOTO_BYTES, RUN_FOLDERS, check_size, is_litter
+from catordog.photos.archives import Tar, Zip, is_tar, is_zip, unsupported
+from catordog.photos.listing import (
+    MAX_PHOTO_BYTES,
+    RUN_FOLDERS,
+    check_size,
+    is_litter,
+    is_photo_name,
+)
 from catordog.photos.splits import content_key_of
 from catordog.terminal import info
 
@@ -131,11 +137,18 @@ def open_store(path: Path) -> Store | None:
     if not path.is_file():
         return None
     head = _head(path)
+    if words := unsupported(path, head):
+        raise CatordogError(f"{path} is {words}")
     if is_zip(path, head):
         return Zip(path)
     if is_tar(path, head):
         return Tar(path)
     return None
+
+
+def photo_names_in(folder: Path) -> list[str]:
+    """The names of the photos in a folder itself, sorted."""
+    return list(filter(is_photo_name, _entries(folder)[1]))
 
 
 def read_file(path: Path) -> bytes:
