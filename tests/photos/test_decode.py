@@ -329,3 +329,9 @@ def test_arrays_may_have_their_channels_first_and_be_of_any_number_type():
         assert np.array_equal(np.asarray(array_to_image(values)), rgb)
     assert np.asarray(array_to_image(GREY > 128)).max() == 255
     assert array_to_image(np.zeros((8, 8, 4))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), 2e6])
+def test_a_limit_that_is_no_number_of_megapixels_is_refused_in_words(limit):
+    with pytest.raises(CatordogError, match=r"^max megapixels .*: give a number above 0 and"):
+        DecodeRules(max_megapixels=limit)

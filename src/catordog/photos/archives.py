@@ -234,9 +234,11 @@ class _Inner:
             raise CatordogError(f"{shown}: {_reason(error)}") from None
         store = (Zip if suffix == ".zip" else Tar)(target, shown, self._depth + 1)
         prefix = name[: -len(suffix)] + "/"
-        for inner in store.names():
-            # Kaggle's train.zip holds train/: don't repeat it.
-            self._files[inner if inner.startswith(prefix) else prefix + inner] = (store, inner)
+        inner_names = list(store.names())
+        # Kaggle's train.zip holds train/: don't repeat it.
+        start = "" if all(inner.startswith(prefix) for inner in inner_names) else prefix
+        for inner in inner_names:
+            self._files[start + inner] = (store, inner)
 
     def names(self) -> Iterable[str]:
         return self._files

@@ -165,7 +165,7 @@ def paths_in_table(file: Path) -> list[str]:
         found = [index for index in range(table.width)
                  if sum(map(is_photo_name, table.column(index))) * 2 > len(table.rows)]  # fmt: skip
         if not found:
-            columns = ", ".join(map(table.name, range(table.width)))
+            columns = ", ".join(repr(printable(cell)) for cell in table.columns or table.rows[0])
             raise CatordogError(
                 f"{option}: it has no column 'path', but {columns}: name the column of paths 'path'"
             )

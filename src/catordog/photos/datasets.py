@@ -20,7 +20,7 @@ from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.exclude import excluded_names
 from catordog.photos.layouts import Labels, labels_from_names, split_named
 from catordog.photos.listing import is_photo_name
-from catordog.photos.near_copies import groups_of
+from catordog.photos.near_copies import groups_of, labels_of_copies
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import NO_LABEL, Photo, Photos, StoreSource, keys_of
 from catordog.photos.splits import SPLITS, Split, SplitFractions, splits_of
@@ -122,7 +122,7 @@ class PhotoDataset:
         keys = keys_of(photos)
         groups = None if self.distinct else groups_of(photos, keys)
         if groups is not None:
-            self._one_picture.update(_classes_of_one_group(keys, labels, groups))
+            self._one_picture.update(labels_of_copies(photos, labels, groups))
         return splits_of(keys, labels, fractions, groups)
 
     def _check(self, which: str, chosen: Sequence[Photo], splits: Sequence[Split]) -> None:
@@ -159,18 +159,6 @@ class PhotoDataset:
         if self.excluded:
             words += f", {len(self.excluded):,} excluded"
         return words
-
-
-def _classes_of_one_group(
-    keys: Sequence[int | None], labels: Sequence[int], groups: Sequence[int]
-) -> dict[int | None, int]:
-    """Labels whose readable photos, at least two, are all in one group; None stands for all."""
-    sizes: dict[int | None, Counter[int]] = {None: Counter()}
-    for key, label, group in zip(keys, labels, groups, strict=True):
-        if key is not None:
-            sizes[None][group] += 1
-            sizes.setdefault(label, Counter())[group] += 1
-    return {label: n.total() for label, n in sizes.items() if len(n) == 1 and n.total() > 1}
 
 
 def open_dataset(

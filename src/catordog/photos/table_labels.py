@@ -88,15 +88,16 @@ class PhotoFinder:
             cell: of a table.
             folder: of the table, relative; paths may start in it, or in a folder that it is in.
         """
-        folders = [*map(str, PurePosixPath(folder, "x").parents)]
+        starts = ["" if parent == PurePosixPath() else f"{_key(str(parent))}/"
+                  for parent in PurePosixPath(folder, "x").parents]  # fmt: skip
         for path in dict.fromkeys((cell, cell.replace("\\", "/"))):
             name = Path(path).as_posix()
             if self._exists(name):
                 return name
             key = tail = _key(name)
             while tail:  # pets/images/1.jpg may be images/1.jpg here
-                for start in folders:
-                    if found := self._by_path.get(_key(str(PurePosixPath(start, tail)))):
+                for start in starts:
+                    if found := self._by_path.get(start + tail):
                         return found
                 tail = tail.partition("/")[2]
             if "/" not in key and (by_name := self._by_file_name.get(key)):
