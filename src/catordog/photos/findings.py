@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import PhotoError
+from catordog.files import printable
 from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
     BLANK_STD,
@@ -90,6 +91,10 @@ class Findings:
     def path(self, index: int) -> str:
         """The path of a photo."""
         return self.photos[index].path
+
+    def name(self, index: int) -> str:
+        """The name of a photo, on one line (see `files.printable`)."""
+        return printable(self.photos[index].name)
 
     def label(self, index: int) -> str:
         """The label of a photo, as the name of its class; empty if it has none."""
