@@ -155,3 +155,11 @@ def test_a_file_name_that_several_photos_have_means_none_of_them(tmp_path, capsy
     found = open_dataset(str(write_folder(tmp_path, files) / "labels.csv"))
     assert tally(found) == {"cat": 1, "dog": 2}
     assert "1 row has no file: 2.jpg" in capsys.readouterr().err
+
+
+def test_a_column_of_long_texts_does_no_harm(tmp_path):
+    rows = [f"{i:03}.jpg,{breed},{'long ' * 900}" for i, breed in enumerate(BREEDS)]
+    text = "\n".join(["file,breed,description", *rows])
+    root = write_folder(tmp_path, IMAGES | {"labels.csv": text.encode()})
+    for data in (root, root / "labels.csv"):
+        assert tally(open_dataset(str(data))) == {"beagle": 2, "boxer": 2, "pug": 2}

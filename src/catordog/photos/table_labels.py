@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -43,7 +44,8 @@ def labels_from_table_file(file: Path) -> tuple[Labels, list[str]]:
         raise CatordogError(f"{option}: neither a folder nor an archive nor a table of two columns")
 
     def is_file(name: str) -> bool:
-        return name != file.name and (folder / name).is_file()
+        # Any cell may be asked for; Path.is_file raises OSError for one of 300 letters.
+        return name != file.name and os.path.isfile(folder / name)  # noqa: PTH113
 
     found = labels_from_table(table, PhotoFinder((), is_file), option)
     if len(found.names) < len(table.rows):  # ids, or paths from another folder
