@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,40 @@ from typing import IO
 
 from catordog.errors import CatordogError
 from catordog.terminal import info
+
+
+def encodable(text: str) -> str:
+    r"""Escape what is no Unicode in a path, so that it can be written in UTF-8.
+
+    A byte of a file name that is not UTF-8 becomes `\xNN`, as in Python's source code. Line breaks
+    and other control characters stay; see `printable`.
+
+    >>> print(encodable("caf\udce9.jpg"))
+    caf\xe9.jpg
+    """
+    if text.isascii():
+        return text
+    return _SURROGATE.sub(_escape, text)
+
+
+def printable(text: str) -> str:
+    r"""Escape a path or other text for a message: as `encodable`, and on one line.
+
+    >>> print(printable("two\nlines, caf\udce9"))
+    two\nlines, caf\xe9
+    """
+    return _CONTROL.sub(_escape, encodable(text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # what Python decodes a stray byte to
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def path_cell(path: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps
 
 from catordog.cli import main
 from catordog.evaluation.audit import audit
+from catordog.photos.datasets import open_dataset
 from conftest import jpeg, picture, save, write_folder
 
 
@@ -246,3 +249,44 @@ def test_known_problems_of_the_real_photos_are_found(shared_photos, tmp_path):
     assert has(facts["contradictions"], "cat.8456", "dog.8736")
     assert has(facts["contradictions"], "cat.11565", "dog.2877")
     assert len(facts["near_copies"]) >= 20
+
+
+@pytest.mark.parametrize("prefix", ["", "cat/"])
+def test_photos_without_labels_or_of_one_class_are_audited(tmp_path, capsys, prefix):
+    files = {f"{prefix}IMG_{i}.jpg": photo(i) for i in range(8)}
+    files |= {f"{prefix}copy.jpg": photo(0), f"{prefix}page.jpg": b"<html>"}
+    root = write_folder(tmp_path / "photos", files)
+    outputs = {f"--{form}": tmp_path / f"audit.{form}" for form in ("json", "html", "fix-list")}
+    words = ["audit", "--data", root, "--model", "bundled"]
+    words += [word for pair in outputs.items() for word in pair]
+    assert main(list(map(str, words))) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{root}: 10 photos")
+    assert "contradictions" not in out
+    assert "suspect labels" not in out
+    assert "no class" not in out
+    assert f"{prefix}IMG_0.jpg" in out.partition("exact copies\n")[2]
+    found = json.loads(outputs["--json"].read_text("utf-8"))
+    assert found["classes"] == ({"cat": 10} if prefix else {})
+    assert len(found["exact_copies"]) == len(found["unreadable"]) == 1
+    assert found["suspect_labels"] == found["contradictions"] == []
+    assert "copy of" in outputs["--fix-list"].read_text("utf-8")
+    assert "none of the classes" not in outputs["--html"].read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux only")
+def test_a_file_name_that_is_not_utf8_is_escaped_in_every_output(tmp_path, capsys):
+    stray = os.fsdecode(b"cat/caf\xe9.jpg")
+    files = {f"{label}/{i}.jpg": photo(10 * ord(label[0]) + i) for label in ("cat", "dog")
+             for i in range(4)}  # fmt: skip
+    files |= {stray: files["cat/0.jpg"], os.fsdecode(b"dog/half\xe9.jpg"): b"x"}
+    root = write_folder(tmp_path / "photos", files)
+    outputs = {f"--{form}": tmp_path / f"audit.{form}" for form in ("json", "html", "fix-list")}
+    words = ["audit", "--data", root, *(word for pair in outputs.items() for word in pair)]
+    assert main(list(map(str, words))) == 1
+    for text in (capsys.readouterr().out, outputs["--html"].read_text("utf-8")):
+        assert r"cat/caf\xe9.jpg" in text
+        assert r"half\xe9.jpg" in text
+    listed = outputs["--fix-list"]
+    assert rf"{root}/dog/half\xe9.jpg" in listed.read_text("utf-8")
+    assert len(open_dataset(str(root), exclude=str(listed)).excluded) == 2

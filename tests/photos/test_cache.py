@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from catordog.errors import CatordogError
-from catordog.photos import cache
+from catordog.errors import CatordogError, PhotoError
+from catordog.photos import cache, decode
 from catordog.photos.cache import cached_pixels
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.reading import read_pixels
-from conftest import jpeg, named, write_folder
+from conftest import jpeg, named, picture, save, write_folder
 
 PREPROCESS = Preprocess(32, "squash")
 
@@ -55,11 +56,92 @@ def test_it_gives_the_same_pixels_as_decoding_into_memory(pets, tmp_path):
     }
 
 
-def test_nothing_is_decoded_twice(pets, monkeypatch):
+def test_no_readable_photo_is_decoded_twice(pets, monkeypatch):
     photos = photos_of(pets)
-    cached_pixels(photos, PREPROCESS)
-    monkeypatch.setattr(Preprocess, "load", lambda *_: pytest.fail("decoded again"))
-    cached_pixels(photos, PREPROCESS)
+    first = cached_pixels(photos, PREPROCESS)
+    decoded_again = []
+    load = Preprocess.load
+
+    def watched(preprocess, photo):
+        decoded_again.append(photo)
+        return load(preprocess, photo)
+
+    monkeypatch.setattr(Preprocess, "load", watched)
+    again = cached_pixels(photos, PREPROCESS)
+    assert sorted(x.path for x in decoded_again) == sorted(x.path for x in first.failures)
+    assert list(map(str, again.failures)) == list(map(str, first.failures))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_photo_that_failed_is_tried_again_and_takes_its_row(
+    pets, tmp_path, monkeypatch, interrupted
+):
+    photos = photos_of(pets)
+    expected = read_pixels(photos, PREPROCESS)
+    load = Preprocess.load
+
+    def no_network(preprocess, photo):
+        if photo.name in {"cat.3.jpg", "dog.5.jpg"}:
+            raise PhotoError(photo.path, "Connection timed out")
+        return load(preprocess, photo)
+
+    def interrupt(done):
+        if interrupted and done == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Preprocess, "load", no_network)
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                cached_pixels(photos, PREPROCESS, progress=interrupt)
+        assert len(cached_pixels(photos, PREPROCESS).failures) == 5
+    for _ in range(2):
+        found = cached_pixels(photos, PREPROCESS)
+        assert np.array_equal(found.pixels, expected.pixels)
+        assert found.photos == expected.photos
+        assert len(found.failures) == 3
+    assert len(files_of(tmp_path)) == 1
+
+
+def test_photos_without_their_reader_are_decoded_after_it_is_installed(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setenv("CATORDOG_DATA", str(tmp_path / "data"))
+    file = io.BytesIO()
+    pillow_heif.from_pillow(picture(3)).save(file, quality=95)
+    write_folder(tmp_path / "pets", named(4) | {"cat.9.heic": file.getvalue()})
+    photos = photos_of(tmp_path / "pets")
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "_heif", lambda: False)
+        (failure,) = cached_pixels(photos, PREPROCESS).failures
+        assert "pip install" in failure.reason
+    found = cached_pixels(photos, PREPROCESS)
+    assert not found.failures
+    assert len(found.photos) == 5
+
+
+def test_another_version_of_a_library_that_decodes_makes_another_cache(pets, tmp_path, monkeypatch):
+    cached_pixels(photos_of(pets), PREPROCESS)
+    version = decode.features.version
+    monkeypatch.setattr(
+        decode.features, "version", lambda name: "99" if name == "pil" else version(name)
+    )
+    cached_pixels(photos_of(pets), PREPROCESS)
+    assert len(files_of(tmp_path)) == 2
+
+
+def test_another_colour_of_padding_makes_another_cache(pets, tmp_path):
+    write_folder(pets, {"dog.77.jpg": save(picture(1, (64, 20)), "PNG")})
+    photos = photos_of(pets)
+    pad = Preprocess(32, "pad")
+    black = replace(pad, mean=(0.0, 0.0, 0.0))
+    for preprocess in (pad, black, pad):
+        expected = read_pixels(photos, preprocess).pixels
+        assert np.array_equal(cached_pixels(photos, preprocess).pixels, expected)
+    assert len(files_of(tmp_path)) == 2
+    for resize in ("squash", "crop"):  # these don't pad
+        cached_pixels(photos, Preprocess(32, resize))
+        cached_pixels(photos, Preprocess(32, resize, mean=(0.0, 0.0, 0.0)))
+    assert len(files_of(tmp_path)) == 4
 
 
 def test_moved_photos_find_their_cache_again(pets, tmp_path):
@@ -149,3 +231,16 @@ def test_no_file_is_left_behind_if_no_photo_is_readable(tmp_path, monkeypatch):
     with pytest.raises(CatordogError, match="none of the 2 photos"):
         cached_pixels(photos_of(tmp_path / "pets"), PREPROCESS)
     assert not files_of(tmp_path, ".partial")
+
+
+def test_a_cache_in_a_folder_that_cannot_be_written_is_read(pets, monkeypatch):
+    import filelock
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    first = cached_pixels(photos_of(pets), PREPROCESS)
+    monkeypatch.setattr(filelock, "FileLock", refuse)
+    again = cached_pixels(photos_of(pets), PREPROCESS)
+    assert np.array_equal(again.pixels, first.pixels)
+    assert len(again.failures) == 3

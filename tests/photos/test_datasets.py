@@ -435,15 +435,16 @@ def test_a_csv_file_without_splits_is_split_like_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("path,class\n1.jpg,cat\n", "no column 'label'"),
+        ("path,when,where\n1.jpg,1,2\n2.jpg,2,1\n", "which of its columns has the labels.*'when'"),
+        ("path\n1.jpg\n", "neither a folder nor an archive nor a table of two columns"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", r"1\.jpg is listed twice"),
-        ("path,label,split\n1.jpg,cat,holdout\n", "unknown split 'holdout'"),
+        ("path,label,split\n1.jpg,cat,fold7\n", "unknown split 'fold7'"),
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "one class, 'cat'"),
         ("path,label\n", "no labelled photos"),
     ],
 )
 def test_an_unusable_csv_file_is_refused_with_the_reason(tmp_path, text, words):
-    (tmp_path / "pets.csv").write_text(text)
+    write_folder(tmp_path, {"pets.csv": text.encode(), "1.jpg": jpeg(1), "2.jpg": jpeg(2)})
     with pytest.raises(CatordogError, match=words) as caught:
         open_dataset(str(tmp_path / "pets.csv"))
     assert "pets.csv" in str(caught.value)
@@ -464,7 +465,7 @@ def test_photos_on_an_exclude_list_are_in_no_split(tmp_path):
     listed.write_text("path\nelsewhere/cat.3.jpg\n")
     with pytest.raises(CatordogError, match="none of its 1 paths is in"):
         open_dataset(str(root), exclude=str(listed))
-    listed.write_text("name\ncat.3.jpg\n")
+    listed.write_text("reason,by\nblurred,me\n")
     with pytest.raises(CatordogError, match="no column 'path'"):
         open_dataset(str(root), exclude=str(listed))
     with pytest.raises(CatordogError, match="No such file"):

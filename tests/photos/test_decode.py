@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from catordog.errors import PhotoError
+from catordog.errors import CatordogError, PhotoError
 from catordog.photos import decode as decode_module
+from catordog.photos.colour import array_to_image, to_rgb
 from catordog.photos.decode import DecodeRules, decode
 from conftest import jpeg, save
 
@@ -176,3 +179,159 @@ def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
     decode(plain)
     with pytest.raises(PhotoError, match="scans: a decompression bomb"):
         decode(bomb)
+
+
+GREY = np.array(half_red("L", (64, 48)))
+GREY[20:30, 40:50] = 255
+
+
+def scaled_up(kind: str) -> Image.Image:
+    """The same grey photo in one of the ways in which programs store more than 8 bits."""
+    if kind == "float 0…255":
+        return Image.fromarray(GREY.astype(np.float32))
+    if kind == "float 0…1":
+        return Image.fromarray(GREY.astype(np.float32) / 255)
+    if kind == "float 0…1, one pixel at 1.5":
+        values = GREY.astype(np.float32) / 255
+        values[0, 0] = 1.5
+        return Image.fromarray(values)
+    if kind == "float 0…255, a pixel that is NaN, one infinite, one at 300":
+        values = GREY.astype(np.float32)
+        values[0, :3] = np.nan, np.inf, 300
+        return Image.fromarray(values)
+    if kind == "float −1…1":
+        return Image.fromarray(GREY.astype(np.float32) / 127.5 - 1)
+    if kind == "float 0…65535":
+        return Image.fromarray(GREY.astype(np.float32) * 257)
+    if kind == "int32 0…255":
+        return Image.fromarray(GREY.astype(np.int32))
+    if kind == "int32 0…65535":
+        return Image.fromarray(GREY.astype(np.int32) * 257)
+    bits = {"16 bit": 257, "12 in 16 bit": 4095 / 255, "10 in 16 bit": 1023 / 255, "8 in 16 bit": 1}
+    return Image.fromarray(np.rint(GREY.astype(float) * bits[kind]).astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "float 0…255", "float 0…1", "float 0…1, one pixel at 1.5", "float −1…1", "float 0…65535",
+        "float 0…255, a pixel that is NaN, one infinite, one at 300",
+        "int32 0…255", "int32 0…65535", "16 bit", "12 in 16 bit", "10 in 16 bit", "8 in 16 bit",
+    ],
+)  # fmt: skip
+def test_images_of_more_than_8_bits_keep_their_brightness(kind):
+    image = scaled_up(kind)
+    forms = ["TIFF"] if image.mode in {"F", "I"} else ["TIFF", "PNG"]
+    for found in [to_rgb(image), *(decode(save(image, form)) for form in forms)]:
+        assert found.mode == "RGB"
+        difference = np.abs(np.asarray(found)[1:].astype(int) - GREY[1:, :, None])
+        assert difference.max() <= 1, kind
+    for values in (np.asarray(image), np.repeat(np.asarray(image)[:, :, None], 3, 2)):
+        found = np.asarray(array_to_image(values))
+        assert np.abs(found[1:].astype(int) - GREY[1:, :, None]).max() <= 1
+
+
+def test_a_tiff_of_12_bits_is_white_at_4095():
+    dark = np.full((40, 40), 2000, np.uint16)
+    image = Image.open(io.BytesIO(save(Image.fromarray(dark), "TIFF")))
+    image.load()
+    image.tag_v2[258] = (12,)  # Pillow reads such files, but doesn't write them
+    assert to_rgb(image).getpixel((3, 3)) == (125, 125, 125)
+
+
+def test_a_tiff_that_declares_0_as_white_is_inverted():
+    deep = Image.fromarray(np.full((40, 40), 60000, np.uint16))
+    image = Image.open(io.BytesIO(save(deep, "TIFF")))
+    image.load()
+    image.tag_v2[262] = 0
+    assert to_rgb(image).getpixel((3, 3)) == (255 - 60000 // 257,) * 3
+
+
+@pytest.mark.parametrize("declared", [3.4e38, 1.0, 255.0])
+def test_a_largest_value_in_a_tiff_is_believed_only_if_it_can_be(declared):
+    image = Image.open(io.BytesIO(save(scaled_up("float 0…255"), "TIFF")))
+    image.load()
+    image.tag_v2[341] = declared
+    assert np.array_equal(np.asarray(to_rgb(image))[:, :, 0], GREY)
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits per channel, `[H, W, 3 or 4]`, which Pillow doesn't write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+            + chunk(b"IEND", b""))  # fmt: skip
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095, 65535])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colour_pngs_of_16_bits_keep_their_brightness_whatever_bits_they_use(white, alpha):
+    colours = np.asarray(half_red(size=(64, 48))).astype(float)
+    colours[20:30, 40:50] = 255
+    values = np.rint(colours * white / 255).astype(np.uint16)
+    if alpha:
+        values = np.dstack([values, np.full(values.shape[:2], 65535, np.uint16)])
+    found = np.asarray(decode(png16(values)))
+    assert np.abs(found - colours).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "LA", "PA", "RGBX",
+     "RGBa", "La", "LAB"],
+)  # fmt: skip
+def test_every_mode_of_pillow_becomes_rgb(mode):
+    image = half_red()
+    if mode == "LAB":
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    else:
+        for step in {"RGBa": ["RGBA", "RGBa"], "La": ["LA", "La"], "I;16": ["L", "I;16"]}.get(
+            mode, [mode]
+        ):
+            image = image.convert(step)
+    found = to_rgb(image)
+    assert (found.mode, found.size) == ("RGB", (40, 24))
+    assert max(found.getpixel((5, 12))) > 60
+    assert max(found.getpixel((35, 12))) < 8
+
+
+def test_an_image_in_memory_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(io.BytesIO(save(half_red(), "JPEG", exif=exif)))
+    assert to_rgb(image).size == (24, 40)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((0, 0, 3), np.uint8), np.zeros(7), np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 5)),
+        np.zeros((8, 8), complex), np.array([["a", "b"]]), np.array(3),
+    ],
+)  # fmt: skip
+def test_an_array_that_is_no_image_is_refused_with_what_to_give(array):
+    with pytest.raises(CatordogError, match="is no photo: give numbers") as caught:
+        array_to_image(array)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_may_have_their_channels_first_and_be_of_any_number_type():
+    rgb = np.asarray(half_red())
+    for values in (rgb, rgb.transpose(2, 0, 1), rgb.astype(np.int64), rgb.astype(np.float16),
+                   rgb / 255, rgb.astype(">u2")):  # fmt: skip
+        assert np.array_equal(np.asarray(array_to_image(values)), rgb)
+    assert np.asarray(array_to_image(GREY > 128)).max() == 255
+    assert array_to_image(np.zeros((8, 8, 4))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), 2e6])
+def test_a_limit_that_is_no_number_of_megapixels_is_refused_in_words(limit):
+    with pytest.raises(CatordogError, match=r"^max megapixels .*: give a number above 0 and"):
+        DecodeRules(max_megapixels=limit)

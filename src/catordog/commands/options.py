@@ -47,7 +47,7 @@ def decode_rules(args: argparse.Namespace) -> DecodeRules:
 def add_exclude(parser: argparse.ArgumentParser) -> None:
     """Add `--exclude F`."""
     parser.add_argument(
-        "--exclude", metavar="F", help="leave out the photos in the column 'path' of a CSV file"
+        "--exclude", metavar="F", help="leave out the photos that a CSV file or a plain list names"
     )
 
 

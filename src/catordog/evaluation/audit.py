@@ -125,7 +125,7 @@ def audit(
         CatordogError: the data or the model can't be opened, or a class has too few photos for its
             labels to be checked.
     """
-    dataset = open_dataset(data, rules=rules)
+    dataset = open_dataset(data, rules=rules, labels="optional")
     if model is None:
         return Audit(find(dataset))
     classifier = model if isinstance(model, Classifier) else load(model)  # before photos are read
@@ -145,6 +145,9 @@ def check_labels(findings: Findings, classifier: Classifier, model: str) -> Audi
     """
     readable = [index for index, facts in enumerate(findings.facts) if facts]
     indices, features = _features(classifier, findings.photos, readable)
+    if len(findings.dataset.classes) < 2:  # no label can be wrong
+        outliers = _outliers(ood_scores(features), indices) if len(indices) > 1 else []
+        return Audit(findings, model, ood=outliers)
     labels = np.array([findings.photos[index].label for index in indices], dtype=np.int64)
     groups = [findings.groups[index] for index in indices]
     for label, class_name in enumerate(findings.dataset.classes):

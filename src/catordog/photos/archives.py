@@ -10,23 +10,26 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import encodable
 from catordog.photos.listing import check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
 from catordog.terminal import progress
 
 MAX_INNER_ARCHIVE_BYTES = 16 * 2**30
-"""A larger archive that has to be unpacked to be read is refused."""
+"""Archives that have to be unpacked to be read are refused if they are larger, all together."""
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OPEN_COMPRESSED: dict[bytes, Callable[..., Any]] = {
@@ -51,110 +54,137 @@ def is_tar(path: Path, head: bytes) -> bool:
     )
 
 
-class Zip:
-    """The files of a zip, and of the zips in it (Kaggle packs `train.zip` into one).
+def is_archive_name(name: str) -> bool:
+    """Whether a file of this name is an archive, or a part of one, of any kind."""
+    path = PurePath(name)
+    suffixes = (".zip", ".7z", ".rar", *_TAR_SUFFIXES)
+    return path.name.lower().endswith(suffixes) or _is_part(path)
 
-    Only inner zips are extracted, into temporary files. Every thread and process has its own
+
+def _is_part(path: PurePath) -> bool:
+    return bool(_PART.fullmatch("".join(path.suffixes[-2:])) or _PART.fullmatch(path.suffix))
+
+
+def unsupported(path: Path, head: bytes) -> str | None:
+    """What an archive is that can't be read here, and what to do; None if it is none of these.
+
+    Args:
+        path: the file.
+        head: its first bytes.
+    """
+    if is_part_of_zip(path):
+        return _MULTIPART
+    kind = next((name for magic, name in _UNSUPPORTED.items() if head.startswith(magic)), None)
+    if kind is None:
+        return None
+    return f"{kind}, which can't be read here: unpack it, and give the folder, or pack it as a zip"
+
+
+_UNSUPPORTED = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"\x04\x22\x4d\x18": "an LZ4 archive",
+    b"\x1f\x9d": "an archive compressed by 'compress'",
+    b"MSCF": "a Windows cabinet",
+}
+_MULTIPART = (
+    "one part of an archive in several files: put all parts into one folder, unpack the first one "
+    "with 7-Zip or 'zip -s 0', and give the folder"
+)
+_PART = re.compile(
+    r"\.(z\d\d+|r\d\d+|part\d+\.rar|(zip|7z|rar|tar|tgz|gz|bz2|xz)\.\d\d+)", re.IGNORECASE
+)
+
+
+def is_part_of_zip(path: Path) -> bool:
+    """Whether a file is one of several that make up an archive, by its name or its neighbours'."""
+    return _is_part(path) or (
+        path.suffix.lower() == ".zip"
+        and any(path.with_suffix(suffix).exists() for suffix in (".z01", ".Z01"))
+    )
+
+
+class Zip:
+    """The files of a zip, and of the zips and tars in it (Kaggle packs `train.zip` into one).
+
+    Only inner archives are extracted, into temporary files. Every thread and process has its own
     handle.
+
+    Args:
+        path: the file.
+        shown: the path that users know it by; None: `path`.
+        depth: how many archives it is in.
 
     Raises:
         CatordogError: the archive is incomplete or damaged, or an inner one is too large.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shown: str | None = None, depth: int = 0) -> None:
         self.root = path
+        self._shown = str(path) if shown is None else shown
         self._handles = threading.local()
-        self._unpacked: dict[str, Path] = {}
-        with self._open() as archive:
-            infos = archive.infolist()
-        self._members: dict[str, tuple[str | None, zipfile.ZipInfo]] = {}
-        for member in infos:
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self._inner = _Inner(self._shown, depth)
+        for member in self._archive().infolist():
             if member.is_dir() or is_litter_path(member.filename):
                 continue
-            if member.filename.lower().endswith(".zip"):
-                self._add_inner(member)
+            name = _safe(member.filename)
+            if self._inner.is_archive(name):
+                self._inner.add(name, member.file_size, partial(self._open, member))
             else:
-                self._members[_safe(member.filename)] = (None, member)
-
-    def _add_inner(self, outer: zipfile.ZipInfo) -> None:
-        prefix = _safe(outer.filename)[: -len(".zip")] + "/"
-        for member in self._archive(outer.filename).infolist():
-            if not member.is_dir() and not is_litter_path(member.filename):
-                name = _safe(member.filename)
-                # Kaggle's train.zip holds train/: don't repeat it.
-                name = name if name.startswith(prefix) else prefix + name
-                self._members[name] = (outer.filename, member)
+                self._members[name] = member
 
     def names(self) -> Iterator[str]:  # noqa: D102
-        return iter(sorted(self._members))
+        return iter(sorted([*self._members, *self._inner.names()]))
 
     def read(self, name: str) -> bytes:  # noqa: D102
-        inner, member = self._members[name]
+        if name not in self._members:
+            return self._inner.read(name, self.path(name))
+        member = self._members[name]
         check_size(member.file_size, self.path(name))
-        if member.flag_bits & 0x1:
-            raise PhotoError(self.path(name), "encrypted: unpack the archive with its password")
         try:
-            with self._archive(inner).open(member) as file:
+            with self._open(member) as file:
                 # A zip bomb may understate its size: never read beyond it.
                 data = file.read(member.file_size + 1)
-        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
-            raise PhotoError(self.path(name), f"damaged in its archive ({error})") from None
+        except _UNREADABLE as error:
+            raise PhotoError(self.path(name), _reason(error)) from None
         if len(data) != member.file_size:
             raise PhotoError(self.path(name), "damaged in its archive (wrong length)")
         return data
 
     def key(self, name: str) -> int:  # noqa: D102
-        _, member = self._members[name]
+        if name not in self._members:
+            return self._inner.key(name)
+        member = self._members[name]
         return content_key(member.CRC, member.file_size)
 
     def path(self, name: str) -> str:  # noqa: D102
-        return f"{self.root}/{name}"
+        return encodable(f"{self._shown}/{name}")
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name
         return None
 
-    def _archive(self, inner: str | None) -> zipfile.ZipFile:
-        """This thread's handle of the archive, or of an archive inside it."""
+    def _open(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        return self._archive().open(member)
+
+    def _archive(self) -> zipfile.ZipFile:
+        """This thread's handle of the archive."""
         handles = self._handles.__dict__
-        key = f"{os.getpid()} {inner or ''}"
+        key = str(os.getpid())
         if key not in handles:
-            handles[key] = self._open() if inner is None else self._open_inner(inner)
+            try:
+                handles[key] = zipfile.ZipFile(self.root)
+            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+                if is_part_of_zip(self.root):
+                    raise CatordogError(f"{self._shown} is {_MULTIPART}") from None
+                raise CatordogError(
+                    f"{self._shown} is not a complete zip archive ({error}): copy or download it "
+                    "again"
+                ) from None
         archive: zipfile.ZipFile = handles[key]
         return archive
-
-    def _open(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.root)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise CatordogError(
-                f"{self.root} is not a complete zip archive ({error}): copy or download it again"
-            ) from None
-
-    def _open_inner(self, inner: str) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self._unpack(inner))
-        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise CatordogError(
-                f"{self.root}/{inner} is not a complete zip archive ({error}): download it again"
-            ) from None
-
-    def _unpack(self, inner: str) -> Path:
-        """Extract an inner archive: reading a zip takes seeking, which inflating can't do."""
-        if inner in self._unpacked:
-            return self._unpacked[inner]
-        archive = self._archive(None)
-        size = archive.getinfo(inner).file_size
-        if size > MAX_INNER_ARCHIVE_BYTES:
-            raise CatordogError(
-                f"{self.root}/{inner} unpacks to {size / 2**30:.0f} GiB: unpack it, and give the "
-                "folder"
-            )
-        target = _temporary_folder() / "inner.zip"
-        with archive.open(inner) as packed, target.open("wb") as file:
-            _copy(packed, file, size)
-        self._unpacked[inner] = target
-        return target
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but the handles, for another process."""
@@ -165,20 +195,103 @@ class Zip:
         self._handles = threading.local()
 
 
+class _Inner:
+    """The archives in an archive, and their files by the names that these have in the outer one.
+
+    Args:
+        shown: the path of the outer archive.
+        depth: how many archives that is in.
+    """
+
+    def __init__(self, shown: str, depth: int) -> None:
+        self._shown, self._depth = shown, depth
+        self._left = MAX_INNER_ARCHIVE_BYTES
+        self._files: dict[str, tuple[Zip | Tar, str]] = {}
+
+    def is_archive(self, name: str) -> bool:
+        """Whether a member is an archive that is looked into."""
+        return name.lower().endswith((".zip", *_TAR_SUFFIXES)) and self._depth < _MAX_DEPTH
+
+    def add(self, name: str, size: int, open_member: Callable[[], IO[bytes]]) -> None:
+        """Extract an archive: reading it takes seeking, which inflating can't do.
+
+        Raises:
+            CatordogError: it is too large, encrypted, incomplete or damaged.
+        """
+        shown = encodable(f"{self._shown}/{name}")
+        self._left -= size
+        if self._left < 0:
+            raise CatordogError(
+                f"{self._shown}: the archives in it unpack to over "
+                f"{MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: unpack it, and give the folder"
+            )
+        suffix = next(x for x in (".zip", *_TAR_SUFFIXES) if name.lower().endswith(x))
+        target = _temporary_folder() / f"inner{suffix}"
+        try:
+            with open_member() as packed, target.open("wb") as file:
+                _copy(packed, file, size)
+        except _UNREADABLE as error:
+            raise CatordogError(f"{shown}: {_reason(error)}") from None
+        store = (Zip if suffix == ".zip" else Tar)(target, shown, self._depth + 1)
+        prefix = name[: -len(suffix)] + "/"
+        inner_names = list(store.names())
+        # Kaggle's train.zip holds train/: don't repeat it.
+        start = "" if all(inner.startswith(prefix) for inner in inner_names) else prefix
+        for inner in inner_names:
+            self._files[start + inner] = (store, inner)
+
+    def names(self) -> Iterable[str]:
+        return self._files
+
+    def read(self, name: str, path: str) -> bytes:
+        """Return the bytes of a file; `path` is the one that users know it by."""
+        store, inner = self._files[name]
+        try:
+            return store.read(inner)
+        except PhotoError as error:
+            raise PhotoError(path, error.reason) from None
+
+    def key(self, name: str) -> int:
+        store, inner = self._files[name]
+        return store.key(inner)
+
+
+_MAX_DEPTH = 2
+"""Archives nested deeper than this are left out; a file of some kilobytes may nest for ever."""
+
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError,
+               NotImplementedError, RuntimeError)  # fmt: skip
+"""What reading a member of a damaged or encrypted archive raises."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RuntimeError) and "password" in str(error):
+        return "encrypted: unpack the archive with its password"
+    return f"damaged in its archive ({error})"
+
+
 class Tar:
     """The files of a tar.
 
     A compressed one (gzip, bzip2, xz) allows no random access: it is decompressed once, into a
-    temporary file. Links, devices and sparse files are left out.
+    temporary file. Links, devices and sparse files are left out. Zips and tars in it are looked
+    into.
+
+    Args:
+        path: the file.
+        shown: the path that users know it by; None: `path`.
+        depth: how many archives it is in.
 
     Raises:
         CatordogError: the archive is incomplete or damaged, or decompresses to too much.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shown: str | None = None, depth: int = 0) -> None:
         self.root = path
-        self._tar = _plain_tar(path)
+        self._shown = str(path) if shown is None else shown
+        self._tar = _plain_tar(path, self._shown)
         self._members: dict[str, tuple[int, int]] = {}
+        self._inner = _Inner(self._shown, depth)
         try:
             with tarfile.open(self._tar, "r:") as archive:
                 for member in archive:
@@ -187,13 +300,23 @@ class Tar:
                     archive.members.clear()  # type: ignore[attr-defined]  # 1 kB each
         except (tarfile.TarError, EOFError, OSError) as error:
             raise CatordogError(
-                f"{path} is not a complete tar archive ({error}): copy or download it again"
+                f"{self._shown} is not a complete tar archive ({error}): copy or download it again"
             ) from None
+        for name in [name for name in self._members if self._inner.is_archive(name)]:
+            offset, size = self._members.pop(name)
+            self._inner.add(name, size, partial(self._open_at, offset))
+
+    def _open_at(self, offset: int) -> IO[bytes]:
+        file = self._tar.open("rb")
+        file.seek(offset)
+        return file
 
     def names(self) -> Iterator[str]:  # noqa: D102
-        return iter(sorted(self._members))
+        return iter(sorted([*self._members, *self._inner.names()]))
 
     def read(self, name: str) -> bytes:  # noqa: D102
+        if name not in self._members:
+            return self._inner.read(name, self.path(name))
         offset, size = self._members[name]
         check_size(size, self.path(name))
         try:
@@ -210,14 +333,14 @@ class Tar:
         return content_key_of(self.read(name))
 
     def path(self, name: str) -> str:  # noqa: D102
-        return f"{self.root}/{name}"
+        return encodable(f"{self._shown}/{name}")
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name
         return None
 
 
-def _plain_tar(path: Path) -> Path:
+def _plain_tar(path: Path, shown: str) -> Path:
     """The tar itself, or the temporary file that it is decompressed into."""
     with path.open("rb") as file:
         head = file.read(8)
@@ -229,21 +352,21 @@ def _plain_tar(path: Path) -> Path:
         with (
             opener(path, "rb") as packed,
             target.open("wb") as file,
-            progress(f"unpacking {path.name}, in MiB") as done,
+            progress(f"unpacking {PurePath(shown).name}, in MiB") as done,
         ):
             size = 0
             while block := packed.read(2**20):
                 size += len(block)
                 if size > MAX_INNER_ARCHIVE_BYTES:
                     raise CatordogError(
-                        f"{path} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
+                        f"{shown} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
                         "unpack it, and give the folder"
                     )
                 file.write(block)
                 done(size // 2**20)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise CatordogError(
-            f"{path} can't be unpacked ({error}): copy or download it again"
+            f"{shown} can't be unpacked ({error}): copy or download it again"
         ) from None
     return target
 

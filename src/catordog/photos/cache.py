@@ -1,8 +1,9 @@
 """Cache decoded photos on disk: decoded once, memory-mapped by every later run.
 
 A cache is a file of `uint8` rows beside a JSON file that lists the unreadable photos. Its name is
-a digest of the photos' contents and their preprocessing: a photo that changes makes another cache,
-and a dataset that is moved finds its cache again.
+a digest of the photos' contents, their preprocessing and the versions of what decodes them: a photo
+that changes makes another cache, and a dataset that is moved finds its cache again. Unreadable
+photos are tried again by every run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_text
 from catordog.photos.data_folder import data_folder
-from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules, decoder_versions
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo, key_or_none
 from catordog.photos.preprocess import Preprocess
@@ -57,12 +58,15 @@ def cached_pixels(
 
     cache = _Cache(data_folder() / "cache", photos, preprocess, rules)
     found = cache.read()
-    if found is None:
+    if found is None or found.failures:
         try:
             cache.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(cache.file(".lock")):
-                found = cache.read() or cache.build(progress)
+                found = cache.read()
+                found = cache.build(progress) if found is None else cache.retry(found)
         except OSError as error:
+            if found is not None:  # complete, in a folder that can't be written
+                return found
             raise CatordogError(
                 f"can't write the decoded photos to {cache.folder} ({error.strerror or error}): "
                 "make room there, let CATORDOG_DATA name another folder, or use --data.cache false"
@@ -81,7 +85,10 @@ class _Cache:
         self.row = (size, size, 3)
         self.row_bytes = size * size * 3
         keys = list(in_parallel(key_or_none, photos))
-        settings = (_VERSION, size, preprocess.resize, astuple(rules))
+        padding = preprocess.padding if preprocess.resize == "pad" else None
+        settings = (
+            _VERSION, size, preprocess.resize, padding, astuple(rules), decoder_versions()
+        )  # fmt: skip
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
         digest.update(np.array([key or 0 for key in keys], np.uint64).tobytes())
         self.name = f"pixels-{size}-{digest.hexdigest()}"
@@ -115,7 +122,10 @@ class _Cache:
                 f"disk has {free / 2**30:.1f} GiB left: make room, let CATORDOG_DATA name a folder "
                 "on another disk, or use --data.cache false"
             )
-        with partial.open("r+b" if partial.exists() else "w+b") as file, journal.open("w") as notes:
+        with (
+            partial.open("r+b" if partial.exists() else "w+b") as file,
+            journal.open("w", encoding="utf-8") as notes,
+        ):
             file.truncate(rows * self.row_bytes)
             file.seek(0, 2)
             notes.writelines(f"{index}\t{reason}\n" for index, reason in failures.items())
@@ -132,9 +142,41 @@ class _Cache:
             for leftover in (partial, journal):
                 leftover.unlink()
             raise none_read(self._errors(failures))
+        found = self._complete(partial, failures)
+        journal.unlink()
+        return found
+
+    def retry(self, found: Pixels) -> Pixels:
+        """Decode the unreadable photos again, since what failed may have been the disk or network.
+
+        The cache is rewritten only if one of them is readable now.
+        """
+        if not found.failures:
+            return found
+        readable = set(found.photos)
+        failed = [index for index, photo in enumerate(self.photos) if photo not in readable]
+        results = decoded((self.photos[index] for index in failed), self.preprocess)
+        failures: dict[int, str] = {}
+        gained: dict[int, npt.NDArray[np.uint8]] = {}
+        for index, result in zip(failed, results, strict=True):
+            if isinstance(result, PhotoError):
+                failures[index] = result.reason
+            else:
+                gained[index] = result
+        if not gained:
+            return replace(found, failures=self._errors(failures))
+        rows = iter(found.pixels)
+        partial = self.file(".partial")
+        with partial.open("wb") as file:
+            for index in range(len(self.photos)):
+                if index not in failures:
+                    file.write((gained[index] if index in gained else next(rows)).tobytes())
+        return self._complete(partial, failures)
+
+    def _complete(self, partial: Path, failures: dict[int, str]) -> Pixels:
+        """Put a complete file of rows in its place."""
         write_text(self.file(".json"), json.dumps({"failures": list(failures.items())}))
         partial.replace(self.file(".u8"))  # atomic: from here on the cache is complete
-        journal.unlink()
         found = self.read()
         assert found is not None
         return found

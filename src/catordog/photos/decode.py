@@ -7,30 +7,31 @@ its name. Whatever the bytes are, the result is an image or a `PhotoError` with 
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import (  # each plugin registers its format; Pillow itself would import all sixty
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
-    ImageCms,
     ImageFile,
-    ImageOps,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
+    features,
 )
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import printable
+from catordog.photos.colour import join_bytes, to_rgb
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 """The formats that are decoded, as Pillow names them (a phone's MPO is a JPEG). Pillow knows dozens
 more; each is more code that hostile bytes can reach."""
-
-_SRGB = ImageCms.createProfile("sRGB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class DecodeRules:
     def __post_init__(self) -> None:
         if not 0 < self.max_megapixels <= 1e6:
             raise CatordogError(
-                f"max_megapixels = {self.max_megapixels} is unusable: give a number above 0 "
-                "and at most 1,000,000"
+                f"max megapixels {self.max_megapixels:g}: give a number above 0 and at most "
+                "1,000,000"
             )
 
     @property
@@ -101,7 +102,7 @@ def decode(
 
     Returns:
         An RGB image: EXIF orientation applied, an embedded colour profile converted to sRGB,
-        transparency composited on white, 16-bit samples scaled to 8 bits.
+        transparency composited on white, deeper samples scaled to 8 bits (see `colour`).
 
     Raises:
         PhotoError: the photo can't be decoded, or the rules refuse it.
@@ -131,10 +132,11 @@ def examine(
             facts = (image.format or "?", image.mode, image.width, image.height)
             if near is not None and image.format in {"JPEG", "MPO"}:
                 image.draft(None, (2 * near, 2 * near))
+            tiles = _low_byte_tiles(image)
             _load(image, rules.allow_truncated)
-            # Rotate first: a converted image has lost its EXIF data.
-            ImageOps.exif_transpose(image, in_place=True)
-            return Decoded(_rgb(_srgb(image)), *facts)
+            if tiles and all(high <= _DIM for _, high in image.getextrema()[:3]):  # type: ignore[misc]
+                _add_low_bytes(image, data, tiles, rules)
+            return Decoded(to_rgb(image), *facts)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
@@ -187,6 +189,18 @@ def _heif() -> bool:
     return True
 
 
+def decoder_versions() -> tuple[str, ...]:
+    """What decodes photos here: a cache of decoded photos is valid for these versions only."""
+    names = ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "littlecms2")
+    versions = {name: features.version(name) for name in names}
+    versions["heif"] = sys.modules["pillow_heif"].__version__ if _heif() else None
+    return (f"rules {_RULES_VERSION}", *(f"{name} {versions[name]}" for name in versions))
+
+
+_RULES_VERSION = 2
+"""Of this file: a change that gives other pixels for some photo raises it."""
+
+
 def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> None:
     try:
         image.load()
@@ -199,35 +213,41 @@ def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> None:
             raise
 
 
-def _srgb(image: Image.Image) -> Image.Image:
-    """Convert an embedded colour profile to sRGB; a broken profile is ignored."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in {"RGB", "CMYK", "L"}:
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-    if converted is None:
-        return image
-    converted.info.pop("icc_profile", None)
-    return converted
+_OTHER_BYTE = {
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
+"""Pillow's raw modes of 16 bits per channel, each with the one that reads the other byte."""
+
+_DIM = 15
+"""If no high byte exceeds this, an image of 16 bits per channel has at most 12 in use."""
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency on white, 16 bits and floats scaled to 8 bits."""
-    if image.mode == "RGB":
-        return image
-    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
-        # Pillow would clip at 255; 257 maps 65535 to 255.
-        scale = 1 / 257 if image.mode != "F" or (image.getextrema()[1] or 0) > 1 else 255  # type: ignore[operator]
-        return image.convert("F").point(lambda x: x * scale).convert("L").convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+def _low_byte_tiles(image: ImageFile.ImageFile) -> list[ImageFile._Tile]:
+    """The tiles that read the low bytes of an image of 16 bits per channel; none of another."""
+
+    def other(word: Any) -> Any:
+        return _OTHER_BYTE.get(word, word) if isinstance(word, str) else word
+
+    tiles = []
+    for tile in image.tile:
+        args = tile.args
+        swapped = tuple(map(other, args)) if isinstance(args, tuple) else other(args)
+        if swapped == args:
+            return []
+        tiles.append(tile._replace(args=swapped))
+    return tiles
+
+
+def _add_low_bytes(
+    image: ImageFile.ImageFile, data: bytes, tiles: list[ImageFile._Tile], rules: DecodeRules
+) -> None:
+    """Let an image that is black in its high bytes show what is in both."""
+    with Image.open(io.BytesIO(data), formats=_formats()) as low:
+        low.tile = tiles
+        _load(low, rules.allow_truncated)
+        image.paste(join_bytes(image, low))
 
 
 def _describe(data: bytes) -> str:
@@ -256,7 +276,7 @@ def _describe(data: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"truncated file ({text})"
     return f"damaged file ({text})"

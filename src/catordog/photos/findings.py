@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import PhotoError
+from catordog.files import printable
 from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
     BLANK_STD,
@@ -23,7 +24,7 @@ from catordog.photos.near_copies import (
     similar_pairs,
 )
 from catordog.photos.parallel import in_parallel
-from catordog.photos.photo import Photo
+from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.splits import SplitFractions
 from catordog.terminal import progress
 
@@ -91,9 +92,14 @@ class Findings:
         """The path of a photo."""
         return self.photos[index].path
 
+    def name(self, index: int) -> str:
+        """The name of a photo, on one line (see `files.printable`)."""
+        return printable(self.photos[index].name)
+
     def label(self, index: int) -> str:
-        """The label of a photo, as the name of its class."""
-        return self.dataset.classes[self.dataset.photos.labels[index]]
+        """The label of a photo, as the name of its class; empty if it has none."""
+        label = self.dataset.photos.labels[index]
+        return "" if label == NO_LABEL else self.dataset.classes[label]
 
     def leak(self, fractions: SplitFractions) -> tuple[float, int]:
         """How much a random split, photo by photo, would leak from one split into another.

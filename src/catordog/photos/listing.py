@@ -15,7 +15,18 @@ SUFFIXES = frozenset(
 MAX_PHOTO_BYTES = 256 * 2**20
 """A larger file is a mistake or an attack; it is refused unread."""
 
-_LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", ".ds_store"})
+_LITTER = frozenset(
+    {"__macosx", "network trash folder", "temporary items"}  # macOS
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled"}  # Windows
+    | {"system volume information", "found.000"}
+    | {"lost+found"}  # Linux
+    | {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp"}  # NAS
+    | {"__pycache__"}
+)
+"""Names of what systems and file managers leave behind, in lower case."""
+
+RUN_FOLDERS = frozenset({"runs", "lightning_logs"})
+"""Folders that training writes; their figures are no photos of a dataset."""
 
 
 def is_photo_name(name: str) -> bool:
@@ -28,8 +39,15 @@ def is_photo_name(name: str) -> bool:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or left behind by a file manager."""
-    return (name.startswith(".") and name != "..") or name.lower() in _LITTER
+    """Whether a file or folder of this name is hidden, left behind by a system, or of a run.
+
+    A folder that the user names is listed, whatever its name: only what is in it is judged.
+
+    >>> is_litter("@eaDir"), is_litter("$RECYCLE.BIN"), is_litter("cat")
+    (True, True, False)
+    """
+    lower = name.lower()
+    return (name.startswith(".") and name != "..") or lower in _LITTER or lower in RUN_FOLDERS
 
 
 def is_litter_path(path: str) -> bool:

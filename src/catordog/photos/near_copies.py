@@ -192,6 +192,49 @@ def groups_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> list[int]:
     return groups_of_pairs(len(photos), similar_pairs(hashes_of(photos, keys)))
 
 
+def labels_of_copies(
+    photos: Sequence[Photo], labels: Sequence[int], groups: Sequence[int]
+) -> dict[int | None, int]:
+    """The labels whose readable photos, at least two, are all copies of one another: how many.
+
+    Args:
+        photos: N of them.
+        labels: their classes, `[N]`.
+        groups: as `groups_of` gives them, `[N]`.
+
+    Returns:
+        The number of photos for each such label; None stands for the photos of all labels.
+    """
+    few: dict[int | None, set[int]] = {None: set()}
+    for label, group in zip(labels, groups, strict=True):
+        for own in (few.setdefault(label, set()), few[None]):
+            if len(own) <= 1 + _BROKEN:
+                own.add(group)
+    found: dict[int | None, int] = {}
+    for key, own in few.items():
+        if len(own) <= 1 + _BROKEN:
+            members: dict[int, list[Photo]] = {group: [] for group in own}
+            for photo, label, group in zip(photos, labels, groups, strict=True):
+                if key in (None, label):
+                    members[group].append(photo)
+            sizes = [len(x) for x in members.values() if len(x) > 1 or _is_readable(x[0])]
+            if len(sizes) == 1 and sizes[0] > 1:
+                found[key] = sizes[0]
+    return found
+
+
+_BROKEN = 5
+"""So many broken photos, each of a group of its own, are looked for beside one group of copies."""
+
+
+def _is_readable(photo: Photo) -> bool:
+    try:
+        photo.image(near=1)
+    except PhotoError:
+        return False
+    return True
+
+
 def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
     """Perceptual hashes of photos, decoding only those that were never hashed before.
 
@@ -249,7 +292,7 @@ def _look_up(records: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashe
 
 
 def _file() -> Path:
-    return data_folder() / "cache" / "perceptual-hashes-1.npy"
+    return data_folder() / "cache" / "perceptual-hashes-2.npy"
 
 
 def _load() -> npt.NDArray[np.void]:

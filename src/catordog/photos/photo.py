@@ -19,6 +19,9 @@ from catordog.photos.splits import Split
 from catordog.photos.stores import InMemory, SingleFile, Store
 from catordog.terminal import progress
 
+NO_LABEL = -1
+"""In `Photos.labels`, the label of a photo without one."""
+
 
 class PhotoSource(Protocol):
     """Gives photos by name: the files of a store, or the pictures of the synthetic dataset."""
@@ -161,7 +164,7 @@ class Photos(Sequence[Photo]):
     Args:
         source: gives each photo by its name.
         names: of N photos.
-        labels: their indices into the dataset's classes, `[N]`.
+        labels: their indices into the dataset's classes, `[N]`; `NO_LABEL` for an unlabelled one.
         own_splits: the splits that the dataset assigns to them, `[N]`; None where it assigns none.
     """
 
@@ -187,7 +190,8 @@ class Photos(Sequence[Photo]):
     def __getitem__(self, index: int | slice) -> Photo | Sequence[Photo]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
-        return Photo(self.names[index], self.labels[index], self.own_splits[index], self.source)
+        label = None if self.labels[index] == NO_LABEL else self.labels[index]
+        return Photo(self.names[index], label, self.own_splits[index], self.source)
 
 
 def keys_of(photos: Sequence[Photo]) -> list[int | None]:

@@ -55,6 +55,12 @@ class Preprocess:
                 "mean and std need three numbers each, and those of std must be positive"
             )
 
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """The colour that `pad` fills with, in RGB, 0…255 each."""
+        red, green, blue = (min(255, max(0, round(255 * value))) for value in self.mean)
+        return red, green, blue
+
     def load(self, photo: Photo) -> npt.NDArray[np.uint8]:
         """Read a photo, decode it near this size, and resize it to `uint8 [S, S, 3]`.
 
@@ -76,8 +82,7 @@ class Preprocess:
         if self.resize == "pad":
             scale = size / max(image.size)
             width, height = (max(1, round(length * scale)) for length in image.size)
-            colour = tuple(round(255 * value) for value in self.mean)
-            square = Image.new("RGB", (size, size), colour)
+            square = Image.new("RGB", (size, size), self.padding)
             scaled = image.resize((width, height), Image.Resampling.BICUBIC)
             square.paste(scaled, ((size - width) // 2, (size - height) // 2))
             return np.asarray(square)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_text
+from catordog.files import printable, write_text
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
@@ -85,9 +85,8 @@ def decoded_one(photo: Photo, preprocess: Preprocess) -> npt.NDArray[np.uint8] |
 
 def none_read(failures: Sequence[PhotoError]) -> CatordogError:
     """The error to raise when none of the photos could be read."""
-    return CatordogError(
-        f"none of the {len(failures):,} photos could be read; first: {failures[0]}"
-    )
+    first = printable(str(failures[0]))
+    return CatordogError(f"none of the {len(failures):,} photos could be read; first: {first}")
 
 
 def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
@@ -95,12 +94,12 @@ def report_failures(failures: Sequence[PhotoError], file: Path) -> None:
     if not failures:
         return
     for failure in failures[:_SHOWN]:
-        info(f"can't be read: {failure}")
+        info(f"can't be read: {printable(str(failure))}")
     if len(failures) > _SHOWN:
         info(f"can't be read: {len(failures) - _SHOWN:,} more")
     photos = "photo" if len(failures) == 1 else "photos"
     try:
-        write_text(file, "".join(f"{failure}\n" for failure in failures))
+        write_text(file, "".join(f"{printable(str(failure))}\n" for failure in failures))
     except CatordogError as error:
         info(f"{len(failures):,} {photos} could not be read; {error}")
     else:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
+from catordog.files import encodable
 from catordog.photos.listing import check_size
 from catordog.photos.splits import SPLITS, Split, content_key_of
 
@@ -143,7 +144,7 @@ class Shards:
         return self._row(name)[3]
 
     def path(self, name: str) -> str:  # noqa: D102
-        return f"{self.root}/{name}"
+        return encodable(f"{self.root}/{name}")
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name

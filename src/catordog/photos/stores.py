@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos.archives import Tar, Zip, is_tar, is_zip
-from catordog.photos.listing import MAX_PHOTO_BYTES, check_size, is_litter
+from catordog.files import encodable, printable
+from catordog.photos.archives import Tar, Zip, is_tar, is_zip, unsupported
+from catordog.photos.listing import (
+    MAX_PHOTO_BYTES,
+    RUN_FOLDERS,
+    check_size,
+    is_litter,
+    is_photo_name,
+)
 from catordog.photos.splits import content_key_of
 from catordog.terminal import info
 
@@ -60,7 +69,7 @@ class Folder:
         return content_key_of(self.read(name))
 
     def path(self, name: str) -> str:  # noqa: D102
-        return str(self.root / name)
+        return encodable(str(self.root / name))
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         return self.root / name
@@ -85,7 +94,7 @@ class SingleFile:
 
     def path(self, name: str) -> str:  # noqa: D102
         del name
-        return str(self.root)
+        return encodable(str(self.root))
 
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name
@@ -128,6 +137,8 @@ def open_store(path: Path) -> Store | None:
     if not path.is_file():
         return None
     head = _head(path)
+    if words := unsupported(path, head):
+        raise CatordogError(f"{path} is {words}")
     if is_zip(path, head):
         return Zip(path)
     if is_tar(path, head):
@@ -135,16 +146,46 @@ def open_store(path: Path) -> Store | None:
     return None
 
 
+def photo_names_in(folder: Path) -> list[str]:
+    """The names of the photos in a folder itself, sorted."""
+    return list(filter(is_photo_name, _entries(folder)[1]))
+
+
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a photo's file. Raises `PhotoError`."""
+    """Return the bytes of a photo's file. Raises `PhotoError`.
+
+    Only regular files are opened, since a named pipe would block until another program writes to
+    it. What a shell passes, such as `<(command)`, is read.
+    """
+    shown = encodable(str(path))
     try:
+        if not is_passed_by_shell(path) and (kind := special_kind(path.stat().st_mode)):
+            raise PhotoError(shown, f"not a regular file, but a {kind}")
         with path.open("rb") as file:
-            check_size(os.fstat(file.fileno()).st_size, str(path))
+            check_size(os.fstat(file.fileno()).st_size, shown)
             data = file.read(MAX_PHOTO_BYTES + 1)
     except OSError as error:
-        raise PhotoError(str(path), error.strerror or str(error)) from None
-    check_size(len(data), str(path))  # it may grow, and a device has no size
+        raise PhotoError(shown, error.strerror or str(error)) from None
+    check_size(len(data), shown)  # it may grow, and a device has no size
     return data
+
+
+_KINDS = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def special_kind(mode: int) -> str | None:
+    """What a file of this mode is that is neither a regular file nor a folder; None otherwise."""
+    return _KINDS.get(stat.S_IFMT(mode))
+
+
+def is_passed_by_shell(path: Path) -> bool:
+    """Whether a path is an open file descriptor, as `/dev/stdin` is."""
+    return str(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/"))
 
 
 def _head(path: Path) -> bytes:
@@ -163,10 +204,25 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not is_litter(entry.name):
-                    (folders if entry.is_dir() else files).append(entry.name)
+                    (folders if _is_folder(entry) else files).append(entry.name)
+                elif entry.name.lower() in RUN_FOLDERS and _is_folder(entry):
+                    _note_run_folder(printable(entry.path))
     except OSError as error:
-        info(f"skipped: {folder}: {error.strerror or error}")
+        info(f"skipped: {printable(str(folder))}: {error.strerror or error}")
     return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; it is reported as a file that can't be read
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _note_run_folder(path: str) -> None:
+    """Report once that a folder is skipped: its name might also be that of a class."""
+    info(f"skipped: {path}: it has the name of a folder of training runs")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catordog.evaluation.audit import Audit
-from catordog.files import path_cell, text_cell
+from catordog.files import path_cell, printable, text_cell
 from catordog.photos.findings import Findings
 from catordog.photos.splits import SplitFractions
 from catordog.report.shown import SHOWN_IN_TEXT
@@ -55,7 +55,10 @@ def report(result: Audit) -> str:
             shown = [f"  {line}" for line in section.lines[:SHOWN_IN_TEXT]]
             parts.append("\n".join([section.name, *shown, *more]))
     if result.model is None:
-        parts.append("To find wrong labels and photos of no class, give a model: --model best.ckpt")
+        what = (
+            "wrong labels and photos of no class" if len(found.dataset.classes) > 1 else "outliers"
+        )
+        parts.append(f"To find {what}, give a model: --model best.ckpt")
     return "\n\n".join(parts)
 
 
@@ -81,29 +84,36 @@ def _sections(result: Audit) -> list[_Section]:
             f"worth a look, above all the first {result.wrong:,} (the model agrees with "
             f"{100 * result.agreement:.1f} % of the labels)",
             [
-                f"{found.photos[suspect.index].name}: labelled {found.label(suspect.index)}, looks "
+                f"{found.name(suspect.index)}: labelled {found.label(suspect.index)}, looks "
                 f"like {classes[suspect.suggested]} ({suspect.score:.3f})"
                 for suspect in result.suspects
             ],
         ),
         _Section(
             "neither",
-            "photos that seem to show no class",
-            [f"{found.photos[index].name} ({score:.1f})" for index, score in result.ood],
+            "photos that seem to show no class" if len(classes) > 1 else "photos unlike the others",
+            [f"{found.name(index)} ({score:.1f})" for index, score in result.ood],
         ),
     ]
+    contradictions = _Section(
+        "contradictions",
+        "pictures under different labels",
+        [_group(found, group, labels=True) for group in found.contradictions],
+    )
+    # Labels can be wrong only where there are two.
+    about_labels = {"contradictions", "suspect labels"} if len(classes) < 2 else set()
+    shown = [contradictions, *(of_the_model if result.model is not None else [])]
     return [
+        *(section for section in shown if section.name not in about_labels),
         _Section(
-            "contradictions",
-            "pictures under different labels",
-            [_group(found, group, labels=True) for group in found.contradictions],
+            "unreadable",
+            "files that can't be decoded",
+            [printable(str(error)) for error in found.unreadable],
         ),
-        *(of_the_model if result.model is not None else []),
-        _Section("unreadable", "files that can't be decoded", list(map(str, found.unreadable))),
         _Section(
             "suspicious",
             "blank, tiny, very long, or misnamed",
-            [f"{found.photos[index].name}: {reason}" for index, reason in found.suspicious],
+            [f"{found.name(index)}: {reason}" for index, reason in found.suspicious],
         ),
         _Section(
             "near copies",
@@ -119,7 +129,7 @@ def _sections(result: Audit) -> list[_Section]:
 
 
 def _group(found: Findings, group: Sequence[int], *, labels: bool = False) -> str:
-    names = [found.photos[index].name for index in group]
+    names = [found.name(index) for index in group]
     if labels:
         pairs = zip(names, group, strict=True)
         names = [f"{name} ({found.label(index)})" for name, index in pairs]

@@ -1,0 +1,35 @@
+"""Refuse class names that can't be told from a verdict, or can't be printed on one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from catordog.errors import CatordogError
+from catordog.files import printable
+
+VERDICTS = ("not sure", "neither")
+"""The verdicts besides class names, as in `confidence.verdict`, which `photos` doesn't import."""
+
+
+def check_class_names(what: str, classes: Iterable[str]) -> None:
+    """Check the names of the classes of a dataset.
+
+    Args:
+        what: has these classes; it starts the error.
+        classes: names of classes.
+
+    Raises:
+        CatordogError: a name is unusable.
+    """
+    for name in classes:
+        if name in VERDICTS:
+            reason = f"is a verdict, as {' and '.join(map(repr, VERDICTS))} are"
+        elif not name.strip():
+            reason = "is empty"
+        elif printable(name) != name:
+            reason = "has a line break or another control character"
+        else:
+            continue
+        raise CatordogError(
+            f"{what}: the class name '{printable(name)}' {reason}: rename its folder or label"
+        )
