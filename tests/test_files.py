@@ -251,7 +251,7 @@ class TestCheckingOutputs:
             check_outputs({"--json": ""})
         with pytest.raises(CatordogError, match=r"^--sort-into '': the name is empty"):
             check_folder("--sort-into", "")
-        with pytest.raises(CatordogError, match="can't write"):
+        with pytest.raises(CatordogError, match="can't put files into"):
             check_folder("--sort-into", data / "m.onnx" / "sorted")
         before = sorted(data.rglob("*"))
         check_outputs({"--json": data / "new" / "deep" / "r.json"})

@@ -99,7 +99,7 @@ def check_folder(option: str, path: AnyPath) -> None:
     """
     if not os.fspath(path):
         raise CatordogError(f"{option} '': the name is empty; give the name of a folder")
-    with _errors_of(path):
+    with _errors_of(path, "put files into"):
         _check_folder(resolved(path))
 
 
@@ -359,7 +359,7 @@ def _is_input(target: Path, source: AnyPath) -> bool:
 
 
 @contextmanager
-def _errors_of(path: AnyPath) -> Iterator[None]:
+def _errors_of(path: AnyPath, work: str = "write") -> Iterator[None]:
     """Turn errors of the file system into one line that names the output."""
     try:
         yield
@@ -368,11 +368,11 @@ def _errors_of(path: AnyPath) -> Iterator[None]:
             raise
         raise CatordogError(f"can't write {printable(path)}: its reader has ended") from None
     except OSError as error:
-        raise CatordogError(f"can't write {printable(path)}: {error.strerror or error}") from None
+        raise CatordogError(f"can't {work} {printable(path)}: {error.strerror or error}") from None
     except ValueError as error:
         if "\0" not in os.fspath(path):
             raise
-        raise CatordogError(f"can't write {os.fspath(path)!r}: {error}") from None
+        raise CatordogError(f"can't {work} {os.fspath(path)!r}: {error}") from None
 
 
 def _os_error(number: int) -> OSError:
