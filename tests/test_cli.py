@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 
@@ -8,7 +10,8 @@ import pytest
 from catordog import __version__
 from catordog.cli import COMMANDS, main, options_of
 from catordog.errors import CatordogError
-from catordog.terminal import progress
+from catordog.terminal import info, no_repeats, progress
+from conftest import CATORDOG, jpeg, write_folder
 
 HELPS = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
 
@@ -122,3 +125,131 @@ def test_progress_reports_the_rate_and_the_time_left_of_a_resumed_run(monkeypatc
         "predicting: 1,500 of 100,500, 100 a second, 17 min left",
         "predicting: 100,000 of 100,500, 4,738 a second, 0 s left",
     ]
+
+
+ENCODINGS = ("cp1252", "cp437", "cp850", "ascii", "utf-8")
+"""Of pipes: the first three on Windows, by country."""
+
+
+def run(*words: object, encoding: str = "utf-8", **options) -> subprocess.CompletedProcess[bytes]:
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run([*CATORDOG, *map(str, words)], env=env, check=False, **options)
+
+
+class TestStreams:
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_any_text_can_be_printed_in_any_encoding(self, encoding):
+        ended = run("softmax", -1, 2, "--names", "mačka", "犬", encoding=encoding)
+        assert ended.returncode == 0, ended.stderr
+        title, first, second, _ = ended.stdout.decode(encoding).splitlines()
+        minus = "−" if encoding == "utf-8" else "-"
+        assert f"e^(logit {minus} 2)" in title
+        assert first.split()[0] == ("mačka" if encoding == "utf-8" else "ma\\u010dka")
+        assert second.split()[0] == ("犬" if encoding == "utf-8" else "\\u72ac")
+
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_errors_and_help_can_be_printed_in_any_encoding(self, encoding):
+        ended = run("predict", "nirgends−.jpg", encoding=encoding)
+        assert ended.returncode == 2
+        name = "nirgends−.jpg" if encoding == "utf-8" else "nirgends-.jpg"
+        expected = f"catordog: error: {name}: no such file or folder"
+        assert ended.stderr.decode(encoding).splitlines() == [expected]
+        for command in ("predict", "train"):
+            assert run(command, "--help", encoding=encoding).returncode == 0
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+    def test_a_name_that_is_not_utf8_can_be_printed(self):
+        ended = run("predict", os.fsdecode(b"caf\xe9.jpg"))
+        assert ended.returncode == 2
+        assert b"caf\\xe9.jpg: no such file" in ended.stderr
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+    @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_closed_streams_do_no_harm(self, tmp_path, closed):
+        write_folder(tmp_path, {"a.jpg": jpeg(0), "broken.jpg": b"no photo"})
+        command = shlex.join([*CATORDOG, "predict", str(tmp_path), "--format", "jsonl"])
+        for words, code in (("", 1), (f" --out {tmp_path}/r.jsonl", 1), (" nowhere.jpg", 2)):
+            ended = subprocess.run(
+                ["sh", "-c", f"{command}{words} {closed}"], capture_output=True, check=False
+            )
+            assert ended.returncode == code
+            assert b"Traceback" not in ended.stderr
+            assert b"Exception" not in ended.stderr
+        assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+
+    def test_missing_streams_do_no_harm(self, tmp_path):
+        write_folder(tmp_path, {"a.jpg": jpeg(0)})
+        code = (  # as pythonw of Windows
+            "import sys; sys.stdin = sys.stdout = sys.stderr = None\n"
+            "from catordog.cli import entry; entry()"
+        )
+        out = tmp_path / "r.jsonl"
+        words = ["predict", str(tmp_path / "a.jpg"), "--format", "jsonl", "--out", str(out)]
+        for further, returned in (([], 0), (["nowhere.jpg"], 2)):
+            ended = subprocess.run(
+                [sys.executable, "-c", code, *words, *further], capture_output=True, check=False
+            )
+            assert (ended.returncode, ended.stdout, ended.stderr) == (returned, b"", b"")
+        assert len(out.read_text().splitlines()) == 1
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs a device that is always full")
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("words", [["softmax", "1", "2"], ["--help"]])
+    def test_a_full_disk_behind_stdout_is_a_one_line_error(self, monkeypatch, words, unbuffered):
+        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            ended = run(*words, stdout=full)
+        assert ended.returncode == 2
+        message = b"catordog: error: can't write the results: No space left on device\n"
+        assert ended.stderr == message
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+    def test_a_reader_of_stderr_that_ends_does_not_end_the_work(self, tmp_path):
+        write_folder(tmp_path, {"a.jpg": jpeg(0), "b.jpg": b"no photo"})
+        out = tmp_path / "r.jsonl"
+        words = ["predict", str(tmp_path), "--format", "jsonl", "--out", str(out)]
+        ended = subprocess.run(
+            ["sh", "-c", f"({shlex.join([*CATORDOG, *words])}; echo $? >{tmp_path}/code) 2>&1 | :"],
+            check=False,
+        )
+        assert ended.returncode == 0
+        assert (tmp_path / "code").read_text() == "1\n"
+        assert len(out.read_text().splitlines()) == 2
+
+
+def test_home_is_expanded_where_shells_do_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(write_folder(tmp_path / "work", {"a.jpg": jpeg(0)}))
+    write_folder(tmp_path, {"b.jpg": jpeg(1)})
+    words = ["--format=csv", "--out=~/r.csv", "--sort-into=~/sorted", "--accept=1"]
+    assert main(["predict", "a.jpg", "~/b.jpg", *words]) == 0
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
+    assert len(list((tmp_path / "sorted").rglob("*.jpg"))) == 2
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "~/none.ckpt", "--data=drawn"],
+        ["predict", "a.jpg", "--model=~/none.ckpt"],
+        ["compare", "--data=~/none.ckpt", "bundled", "bundled"],
+    ],
+)
+def test_home_is_expanded_in_models_and_data(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(write_folder(tmp_path / "work", {"a.jpg": jpeg(0)}))
+    assert main(words) == 2
+    assert str(tmp_path / "none.ckpt") in capsys.readouterr().err
+
+
+def test_lines_of_repeated_scans_are_printed_when_they_are_new(capsys):
+    lines: list[str] = []
+    for scan in (["a", "b"], ["a", "b"], ["b"], ["a", "b"]):
+        with no_repeats(lines):
+            for line in scan:
+                info(line)
+    assert capsys.readouterr().err.split() == ["a", "b", "a"]

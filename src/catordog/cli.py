@@ -7,15 +7,19 @@ A command is a row here and a file in `commands/`, which is imported when the co
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 from catordog import __version__
 from catordog.errors import CatordogError, missing_package
+from catordog.terminal import discard, prepare_streams
 
 COMMANDS = {
     "predict": "classify photos: raw logits, confidences, a verdict",
@@ -65,6 +69,8 @@ exit codes: 0 done; 1 done, but some photos are unreadable or a check failed;
 2 wrong usage or input; 75 stopped by a signal, resume with --ckpt_path last; 130 Ctrl-C
 """
 
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
 _TRAINING_PACKAGES = frozenset(
     {
         *("cleanlab", "jsonargparse", "lightning", "matplotlib", "scipy", "sklearn"),
@@ -72,6 +78,10 @@ _TRAINING_PACKAGES = frozenset(
     }
 )
 """Packages of the extra `train`: a minimal installation has none of them."""
+
+
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf|-nan", re.IGNORECASE)
+"""Words that are negative numbers and no options; argparse by itself does not know `-1e-3`."""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -98,36 +108,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
+    prepare_streams()
     # Pillow warns about flaws of photos that it can read; unreadable photos are reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    debug = "--debug" in words
+    code = _guarded([word for word in words if word != "--debug"], debug)
     try:
-        return _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except OSError as error:  # the disk is full
+        discard(sys.stdout)
+        _report(_in_a_line(error))
+        return WRONG
+    return code
+
+
+def _guarded(words: list[str], debug: bool) -> int:
+    """Run a command, and turn each exception into a line and an exit code."""
+    try:
+        return _run(words)
     except SystemExit as stop:  # argparse's
         return stop.code if isinstance(stop.code, int) else WRONG
     except KeyboardInterrupt:
         print("\ncatordog: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `catordog predict … | head` is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return DONE
     except ModuleNotFoundError as error:
         if debug or error.name not in _TRAINING_PACKAGES:
             raise
-        print(f"catordog: error: {missing_package(error, 'train')}", file=sys.stderr)
+        _report(str(missing_package(error, "train")))
         return WRONG
     except Exception as error:
         if debug:
             raise
-        print(f"catordog: error: {_in_a_line(error)}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL and not error.filename:
+            discard(sys.stdout)  # else Python would try again at exit
+        _report(_in_a_line(error))
         return WRONG
+
+
+def _report(message: str) -> None:
+    with suppress(OSError):  # stderr may be a file on the full disk
+        print(f"catordog: error: {message}", file=sys.stderr)
 
 
 def entry() -> NoReturn:
     """The `catordog` command."""
-    code = main()
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(main())
 
 
 def _run(words: list[str]) -> int:
@@ -141,6 +171,7 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise CatordogError(_no_command(name))
     parser = command_parser(name)
+    words = [name, *map(_with_home, words[1:])]
     args, further = parser.parse_known_args(words[1:])
     if further and name not in _PASSES_OPTIONS_ON:
         parser.error(_unknown(further, parser))
@@ -160,6 +191,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
         allow_abbrev=name not in _PASSES_OPTIONS_ON,
     )
     parser._positionals.title = "arguments"
+    parser._negative_number_matcher = _NUMBER
     command.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("-h", "--help", action="help", help="show this help")
@@ -169,6 +201,18 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 def options_of(name: str) -> set[str]:
     """Return the options of a command, hidden aliases included."""
     return set(command_parser(name)._option_string_actions)
+
+
+def _with_home(word: str) -> str:
+    """Expand `~` where shells leave it: in `--out=~/r.csv`, in quotes, and on Windows.
+
+    >>> _with_home("--format=csv")
+    '--format=csv'
+    """
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if re.match(r"~[^/\\]*[/\\]", value) or (option and value == "~"):
+        return option + equals + os.path.expanduser(value)  # noqa: PTH111 - Path.expanduser drops a final /
+    return word
 
 
 def _help() -> str:
@@ -211,5 +255,11 @@ def _in_a_line(error: Exception) -> str:
     if isinstance(error, CatordogError):
         return text
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if error.filename:
+            return f"{error.filename}: {error.strerror}"
+        return (
+            f"can't write the results: {error.strerror}"
+            if error.errno in _DISK_FULL
+            else error.strerror
+        )
     return f"{type(error).__name__}: {text} (unexpected: run it again with --debug for details)"

@@ -1,21 +1,41 @@
-"""Write files atomically: a reader finds a complete file or none."""
+"""Write files: atomically, through links and devices, and never over an input."""
 
 from __future__ import annotations
 
 import errno
+import glob
+import io
+import json
 import os
 import re
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from catordog.errors import CatordogError
-from catordog.terminal import info
+from catordog.terminal import PLAIN, info
+
+AnyPath = str | os.PathLike[str]
 
 
-def encodable(text: str) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
+    r"""Return JSON that UTF-8 can hold, whatever the names in it; see `encodable`.
+
+    >>> print(json_text({"path": "caf\udce9.jpg"}))
+    {"path": "caf\\xe9.jpg"}
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    # A surrogate is always within a string, where JSON doubles a backslash.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\{encodable(found[0])}", text)
+
+
+def encodable(path: AnyPath) -> str:
     r"""Escape what is no Unicode in a path, so that it can be written in UTF-8.
 
     A byte of a file name that is not UTF-8 becomes `\xNN`, as in Python's source code. Line breaks
@@ -24,12 +44,11 @@ def encodable(text: str) -> str:
     >>> print(encodable("caf\udce9.jpg"))
     caf\xe9.jpg
     """
-    if text.isascii():
-        return text
+    text = os.fspath(path)
     return _SURROGATE.sub(_escape, text)
 
 
-def printable(text: str) -> str:
+def printable(text: AnyPath) -> str:
     r"""Escape a path or other text for a message: as `encodable`, and on one line.
 
     >>> print(printable("two\nlines, caf\udce9"))
@@ -62,16 +81,62 @@ def text_cell(text: str) -> str:
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def check_outputs(
+    outputs: Mapping[str, AnyPath | None], inputs: Iterable[AnyPath | None] = ()
+) -> None:
+    """Refuse outputs that can't be written, or that would replace an input, before any work.
+
+    Args:
+        outputs: the path of each option, such as `{"--json": args.json}`; None: not given.
+        inputs: the files, folders, archives and patterns that the command reads. Names such as
+            `drawn` do no harm.
+
+    Raises:
+        CatordogError: an output can't be written, is an input, or is named twice.
+    """
+    taken: dict[Path, str] = {}
+    sources = [given for given in inputs if given]
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if not os.fspath(path):
+            raise CatordogError(f"{option} '': the name is empty; give the name of a file")
+        with _errors_of(path):
+            _check_writable(path)
+            if is_stream(path):
+                continue
+            target = resolved(path)
+        other = taken.setdefault(target, option)
+        if other != option:
+            raise CatordogError(f"{other} and {option} are both {printable(path)}: give two files")
+        if target.exists() and any(_is_input(target, source) for source in sources):
+            raise CatordogError(
+                f"{option} {printable(path)} would replace an input: give another file"
+            )
+
+
+def check_folder(option: str, path: AnyPath) -> None:
+    """Refuse a folder for outputs that can't be created or written to.
+
+    Raises:
+        CatordogError: it can't, or its name is empty.
+    """
+    if not os.fspath(path):
+        raise CatordogError(f"{option} '': the name is empty; give the name of a folder")
+    with _errors_of(path, "put files into"):
+        _check_folder(resolved(path))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8; see `write_bytes`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", PLAIN))
 
 
 def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
     """Write a file atomically and durably: no reader and no power cut leaves a part of it.
 
     Args:
-        path: the file.
+        path: the file; see `atomic_path`.
         data: its content.
         before: called when the data are safe on the disk, before the file is replaced.
 
@@ -88,6 +153,9 @@ def write_bytes(path: Path, data: bytes, before: Callable[[], None] = lambda: No
 def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Write to a temporary file in the same folder, which replaces the file at the end.
 
+    Of a symbolic link, the file behind it is replaced. A device, a pipe and an open file such as
+    /dev/stdout stay what they are: the content is written into them.
+
     Args:
         path: the file.
         before: called before the file is replaced.
@@ -100,59 +168,253 @@ def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterat
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        before()
-        temporary.replace(path)
-    except OSError as error:
-        raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
+        with _errors_of(path):
+            stream = is_stream(path)
+            target = path if stream else resolved(path)
+            if target.is_dir():
+                raise _os_error(errno.EISDIR)
+            folder = None if stream else target.parent
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+            # A prefix, since the name itself may be as long as the file system allows.
+            handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name[:30]}.")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            before()
+            if stream:
+                with open_stream(path) as file, temporary.open("rb") as content:
+                    shutil.copyfileobj(content, file)
+            else:
+                temporary.chmod(_mode(target))
+                temporary.replace(target)
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_writer(path: Path, *, append: bool = False) -> Iterator[IO[str]]:
+def atomic_writer(
+    path: Path, *, append: bool = False, before: Callable[[], None] = lambda: None
+) -> Iterator[IO[str]]:
     """Write a long file step by step to `NAME.partial`, which is renamed to `NAME` at the end.
 
-    An interrupted run leaves `NAME.partial` behind.
+    An interrupted run leaves `NAME.partial` behind. Links, devices and pipes: see `atomic_path`;
+    what is written to a device or pipe arrives step by step.
 
     Args:
         path: the file.
         append: continue `NAME.partial`, if it exists.
+        before: called when `NAME.partial` is complete, before it is renamed.
 
     Raises:
         CatordogError: it can't be written. Unless the disk fills up, this is raised on entry,
             before any work.
     """
-    partial = partial_of(path)
-    complete = False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with partial.open("a" if append else "w", encoding="utf-8", newline="") as file:
-            yield file
-        partial.replace(path)
-        complete = True
-    except OSError as error:
-        raise CatordogError(f"can't write {path}: {error.strerror or error}") from None
-    finally:
-        if not complete and partial.is_file() and partial.stat().st_size:
-            info(f"results so far are in {partial}")
+    with _errors_of(path):
+        if is_stream(path):
+            with open_stream(path) as raw, _text(raw) as file:
+                yield file
+            return
+        target, partial = resolved(path), partial_of(path)
+        complete = False
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                raise _os_error(errno.EISDIR)
+            with partial.open("ab" if append else "wb") as raw, _text(raw) as file:
+                yield file
+            before()
+            if target.exists():
+                partial.chmod(_mode(target))
+            partial.replace(target)
+            complete = True
+        finally:
+            if not complete and partial.is_file() and partial.stat().st_size:
+                info(f"results so far are in {partial}")
 
 
 def partial_of(path: Path) -> Path:
     """Return the file that `atomic_writer` writes to before the file is complete."""
-    return path.with_name(path.name + ".partial")
+    target = resolved(path)
+    return target.with_name(target.name + ".partial")
 
 
-def _umask() -> int:
-    """Return the umask of this process; the only way to read it is to set it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes from writing a file at the same time.
+
+    Args:
+        path: the file; the lock is a hidden file beside it, which is removed at the end.
+        refusal: the error if another process has the lock.
+
+    Raises:
+        CatordogError: another process has the lock, or the folder can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    with _errors_of(path):
+        target = resolved(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = target.name
+        if len(os.fsencode(name)) > 200:  # a name takes 255 bytes at most
+            name = blake2b(os.fsencode(name), digest_size=16).hexdigest()
+        file = target.with_name(f".{name}.lock")
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+            while not file.exists():  # its last holder has removed it: others would not see ours
+                lock.release()
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise CatordogError(refusal) from None
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # Windows removes no open file
+            file.unlink(missing_ok=True)
+        lock.release()
+        if os.name == "nt":
+            with suppress(OSError):
+                file.unlink()
+
+
+def resolved(path: AnyPath) -> Path:
+    """Return the file behind a path, with symbolic links followed."""
+    return Path(os.path.realpath(path))
+
+
+def is_stream(path: AnyPath) -> bool:
+    """Whether a path is written into, and not replaced: a device, a pipe, or an open file."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - of any path
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def open_stream(path: AnyPath) -> IO[bytes]:
+    """Open a device, a pipe, or an open file of this process such as /dev/stdout, for writing."""
+    number = _descriptor(path)
+    if number is None:
+        return Path(path).open("wb")
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # what was printed before comes first
+    # Opening it by its name would truncate a file that stdout was redirected to.
+    return os.fdopen(os.dup(number), "wb")
+
+
+_OPEN_FILES = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def _descriptor(path: AnyPath) -> int | None:
+    """Return the number of the open file that /dev/stdout, /dev/fd/63 or a link to one names."""
+    place = Path(path).absolute()
+    for _ in range(40):  # as many links as Linux follows
+        if str(place) in _OPEN_FILES:
+            return _OPEN_FILES[str(place)]
+        found = re.fullmatch(rf"/(?:dev|proc/self|proc/{os.getpid()})/fd/(\d+)", str(place))
+        if found:
+            return int(found[1])
+        if not place.is_symlink():
+            return None
+        place = place.parent / place.readlink()
+    return None
+
+
+def _check_writable(path: AnyPath) -> None:
+    """Raise an `OSError` if a path can't be written; nothing is left behind."""
+    number = _descriptor(path)
+    if number is not None:
+        os.fstat(number)
+        return
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise _os_error(errno.EACCES)
+        return
+    target = resolved(path)
+    if target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
+        raise _os_error(errno.EISDIR)
+    with suppress(FileNotFoundError):
+        target.lstat()  # too long a name, or a link to itself
+        if not os.access(target, os.W_OK):
+            raise _os_error(errno.EACCES)
+    _check_folder(target.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise an `OSError` if no file can be created in a folder, or the folder itself."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise _os_error(errno.ENOTDIR)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".catordog.")
+    os.close(handle)
+    Path(name).unlink()
+
+
+_REPORTS = frozenset({".json", ".jsonl", ".html", ".htm", ".md", ".parquet", ".onnx", ".png"})
+"""Suffixes of what catordog writes; within an input folder, no other file is replaced."""
+
+_LISTS = frozenset({".csv", ".tsv", ".txt"})
+"""Suffixes that lists of labels have, too: within an input folder, ours alone are replaced."""
+
+_OUR_HEADERS = (b"path,label,confidence", b"path,label,predicted", b"path,label,suggested")
+
+
+def _is_input(target: Path, source: AnyPath) -> bool:
+    """Whether an existing file is a source, matches it, or is one of the photos in it."""
+    place = Path(source)
+    if place.is_dir():
+        if not target.is_relative_to(resolved(place)):
+            return False
+        if target.suffix.lower() in _LISTS:
+            with target.open("rb") as file:
+                first = file.readline(4096)
+            return re.search(rb"[,;\t]", first) is not None and not first.startswith(_OUR_HEADERS)
+        return target.suffix.lower() not in _REPORTS
+    if place.exists():
+        return target.samefile(place)
+    matches = glob.glob(os.fspath(source), recursive=True)  # noqa: PTH207 - takes any pattern
+    return any(Path(match).is_file() and target.samefile(match) for match in matches)
+
+
+@contextmanager
+def _errors_of(path: AnyPath, work: str = "write") -> Iterator[None]:
+    """Turn errors of the file system into one line that names the output."""
+    try:
+        yield
+    except BrokenPipeError:
+        if _descriptor(path) == 1:  # `catordog … --out /dev/stdout | head` is no error
+            raise
+        raise CatordogError(f"can't write {printable(path)}: its reader has ended") from None
+    except OSError as error:
+        raise CatordogError(f"can't {work} {printable(path)}: {error.strerror or error}") from None
+    except ValueError as error:
+        if "\0" not in os.fspath(path):
+            raise
+        raise CatordogError(f"can't {work} {os.fspath(path)!r}: {error}") from None
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@contextmanager
+def _text(raw: IO[bytes]) -> Iterator[IO[str]]:
+    """A binary file as text: UTF-8, with line ends as they are."""
+    with io.TextIOWrapper(raw, encoding="utf-8", errors=PLAIN, newline="") as file:
+        yield file
+
+
+def _mode(target: Path) -> int:
+    """The permissions of a file, or those of a new one."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0o022)  # the only way to read it is to set it
+        os.umask(mask)
+        return 0o666 & ~mask

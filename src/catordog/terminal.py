@@ -1,16 +1,32 @@
-"""Messages for people, on stderr: lines, progress, and aligned tables."""
+"""Messages for people, on stderr: lines, progress, and aligned tables; and streams of any kind."""
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+PLAIN = "catordog.plain"
+"""An error handler for `str.encode`: plain characters stand for those that a stream can't hold."""
+
+_SUBSTITUTES = {
+    **{"−": "-", "–": "-", "─": "-", "·": "-", "×": "x", "…": "...", "→": "->"},
+    **{"≥": ">=", "≤": "<=", "±": "+-", "“": '"', "”": '"', "’": "'", "½": "1/2"},
+}
 
 SECONDS_BEFORE_A_LINE = 2
 SECONDS_BETWEEN_LINES = 10
 
 _silent = False
+
+_repeats: list[str] | None = None
+_lines_before: frozenset[str] = frozenset()
 
 
 def silence() -> None:
@@ -20,9 +36,95 @@ def silence() -> None:
 
 
 def info(line: str = "") -> None:
-    """Print a line for people on stderr; stdout is for results."""
-    if not _silent:
+    """Print a line for people on stderr; stdout is for results.
+
+    Where stderr can't be written, the work goes on without messages.
+    """
+    if _silent or sys.stderr is None:
+        return
+    if _repeats is not None:
+        _repeats.append(line)
+        if line in _lines_before:
+            return
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+@contextmanager
+def no_repeats(before: list[str]) -> Iterator[None]:
+    """Print no line that the last block of this kind has printed: for scans that are repeated.
+
+    Args:
+        before: the lines of the last block; afterwards, those of this one.
+    """
+    global _repeats, _lines_before  # noqa: PLW0603 - one state for the process
+    _repeats, _lines_before = [], frozenset(before)
+    try:
+        yield
+    finally:
+        before[:] = _repeats
+        _repeats = None
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, whatever their encoding, and even if they are closed.
+
+    Windows pipes have a code page such as cp1252, which has no minus sign; `>&-` closes a stream,
+    and under pythonw there is none.
+    """
+    # A closed stream's number would be given to the next file that is opened.
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            _reopen(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            null = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, null)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
+
+
+def use_utf8(stream: IO[str]) -> None:
+    """Make a stream UTF-8 if it leads to a program or a file: JSON and CSV files are."""
+    if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+        stream.reconfigure(encoding="utf-8", errors=PLAIN)
+
+
+def discard(stream: IO[str]) -> None:
+    """Drop what a stream has not written yet, and what follows: its reader has ended."""
+    with suppress(OSError, ValueError):  # a stream of a test has no number
+        _reopen(stream.fileno())
+
+
+def _reopen(number: int) -> None:
+    """Let the number of an open file stand for a file that swallows everything."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    r"""Replace what can't be encoded: `-` for a minus sign, `\xe9` for a byte of a file name."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_SUBSTITUTES.get(letter) or _escaped(letter) for letter in text), error.end
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # a byte that is not UTF-8 (PEP 383)
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(PLAIN, _plain)
 
 
 @contextmanager
@@ -36,7 +138,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     Yields:
         A function that takes the number of items done so far.
     """
-    if sys.stderr.isatty() and not _silent:
+    if not _silent and sys.stderr is not None and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import (
             BarColumn,

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +159,17 @@ def test_results_go_to_stdout_and_the_summary_to_stderr(photo_folder):
         (["*.nothing"], "nothing matches"),
         (["EMPTY"], "no photos in it"),
         (["PHOTO", "--threshold", "1.5"], "--threshold 1.5 is not a confidence"),
+        (["PHOTO", "--threshold", "nan"], "--threshold nan is not a confidence"),
+        (["PHOTO", "--accept", "nan"], "--accept nan is not a"),
+        (["PHOTO", "--accept", "0"], "--accept 0.0 is not a"),
+        *(
+            (["PHOTO", "--error-rate", value], f"--error-rate {value} is not between 0 and 1")
+            for value in ("nan", "0", "1", "1.5", "-1e-3", "inf")
+        ),
+        (["PHOTO", "--out", ""], "--out '': the name is empty"),
+        (["PHOTO", "--sort-into", ""], "--sort-into '': the name is empty"),
+        (["PHOTO", "--out", "photo.jpg"], "--out photo.jpg would replace an input"),
+        (["PHOTO", "--out", "empty"], "can't write empty: Is a directory"),
         (["PHOTO", "--format", "xml"], "invalid choice: 'xml'"),
         (["PHOTO", "--watch"], "name folders only"),
         (["PHOTO", "--resume", "--out", "r.txt"], "--resume needs --out, and --format jsonl or"),
@@ -170,3 +186,72 @@ def test_bad_input_is_one_line_and_exit_code_2(predict, tmp_path, monkeypatch, w
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_out_may_be_another_process(tmp_path):
+    write_folder(tmp_path / "p", named(4))
+    command = shlex.join([*CATORDOG, "predict", str(tmp_path / "p"), "--format", "csv", "--out"])
+    # The second > keeps bash waiting until gzip has ended.
+    script = f"{{ {command} >(gzip >{tmp_path}/r.csv.gz; echo); }} | cat"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(gzip.decompress((tmp_path / "r.csv.gz").read_bytes()).splitlines()) == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_out_may_be_stdout(tmp_path):
+    write_folder(tmp_path / "p", named(4))
+    words = ["predict", str(tmp_path / "p"), "--format", "csv", "--out", "/dev/stdout"]
+    with (tmp_path / "r.csv").open("wb") as file:
+        subprocess.run([*CATORDOG, *words], stdout=file, check=True)
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("style", ["table", "csv", "jsonl"])
+def test_names_that_are_not_utf8_are_escaped(tmp_path, style):
+    folder = tmp_path / "p"
+    write_folder(folder, {os.fsdecode(b"caf\xe9.jpg"): jpeg(0), os.fsdecode(b"x\xff.jpg"): b"no"})
+    words = [*CATORDOG, "predict", str(folder), "--format", style]
+    ended = subprocess.run(words, capture_output=True, check=False)
+    assert ended.returncode == 1
+    out = tmp_path / "r"
+    for _ in range(2):
+        again = subprocess.run(
+            [*words, "--out", str(out), *([] if style == "table" else ["--resume"])], check=False
+        )
+        assert again.returncode == 1
+        assert out.read_bytes() == ended.stdout
+    shown = r"caf\\xe9.jpg" if style == "jsonl" else r"caf\xe9.jpg"
+    assert shown in ended.stdout.decode("utf-8")
+    if style == "jsonl":
+        paths = [json.loads(line)["path"] for line in ended.stdout.splitlines()]
+        assert paths == [f"{folder}/caf\\xe9.jpg", f"{folder}/x\\xff.jpg"]
+
+
+@pytest.mark.parametrize("style", ["csv", "jsonl"])
+def test_json_lines_and_csv_are_utf8_in_a_pipe_of_any_encoding(tmp_path, style):
+    write_folder(tmp_path, {"mačka−.jpg": jpeg(0)})
+    words = [*CATORDOG, "predict", str(tmp_path), "--format", style]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    ended = subprocess.run(words, capture_output=True, env=env, check=True)
+    assert "mačka−.jpg" in ended.stdout.decode("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a device that is always full")
+@pytest.mark.parametrize("style", ["table", "csv", "jsonl"])
+def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, style):
+    write_folder(tmp_path, {"a.jpg": jpeg(0)})
+    words = [*CATORDOG, "predict", str(tmp_path / "a.jpg"), "--format", style]
+    for further, stdout in ((["--out", "/dev/full"], subprocess.PIPE), ([], "/dev/full")):
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            ended = subprocess.run(
+                [*words, *further],
+                stdout=full if stdout == "/dev/full" else stdout,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        assert ended.returncode == 2
+        assert len(ended.stderr.splitlines()) == 1
+        assert b"No space left on device" in ended.stderr

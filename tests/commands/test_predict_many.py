@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.commands import predict
+from catordog.model.classifier import BUNDLED
 from catordog.photos.inputs import Inputs
 from catordog.photos.photo import Photo
 from catordog.report.sorted_folders import SortedFolders
@@ -80,7 +82,90 @@ class TestResume:
         out.write_text("path,label,confidence,confidence_fox,logit_fox,verdict,error\n")
         assert main(["predict", str(photos), "--format", "csv", "--out", str(out), "--resume"]) == 2
         assert "of other classes: move it away" in capsys.readouterr().err
-        assert "confidence_fox" in Path(f"{out}.partial").read_text()
+        assert "confidence_fox" in out.read_text()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "r.csv"]
+
+    @pytest.mark.parametrize("state", ["complete", "partial"])
+    @pytest.mark.parametrize(
+        ("other", "message"),
+        [
+            (["--threshold", "0.99"], "--threshold 0.8, and this run has --threshold 0.99"),
+            (["--error-rate", "0.1"], "and this run has --error-rate 0.1"),
+            (["--accept", "1"], "--accept 0.95, and this run has --accept 1.0"),
+            (["--format", "jsonl"], "another format or of other classes"),
+            (["--model", "other.onnx"], "rows of another model"),
+        ],
+    )
+    def test_rows_of_other_options_are_not_mixed_in(
+        self, photos, tmp_path, capsys, monkeypatch, state, other, message
+    ):
+        onnx = pytest.importorskip("onnx")
+        monkeypatch.chdir(tmp_path)
+        proto = onnx.load(str(BUNDLED))
+        proto.doc_string = "other"
+        onnx.save(proto, "other.onnx")
+        words = ["predict", "photos", "--format", "csv", "--out", "r.csv"]
+        assert main(words) == 0
+        if state == "partial":
+            Path("r.csv").rename("r.csv.partial")
+        before = {path: path.read_bytes() for path in tmp_path.glob("*r*") if path.is_file()}
+        capsys.readouterr()
+        assert main([*words, *other, "--resume"]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert len(err.splitlines()) == 1
+        assert {
+            path: path.read_bytes() for path in tmp_path.glob("*r*") if path.is_file()
+        } == before
+        assert main([*words, "--threshold", "0.8", "--resume"]) == 0, "the model's own threshold"
+
+    def test_unreadable_photos_are_tried_again_until_none_is_left(self, photos, tmp_path, capsys):
+        data = (photos / "dog.3.jpg").read_bytes()
+        (photos / "cat.2.jpg").write_bytes(data[:-200])
+        (photos / "dog.3.jpg").write_bytes(b"")
+        out = tmp_path / "r.csv"
+        words = ["predict", str(photos), "--format", "csv", "--out", str(out), "--resume"]
+        assert main(words) == 1
+        asked = rows(out)
+        (photos / "cat.2.jpg").write_bytes(data)
+        assert main(words) == 1, "one is still unreadable"
+        capsys.readouterr()
+        assert main(["predict", str(photos / "cat.0.jpg"), *words[2:]]) == 1, "another has an error"
+        assert "1 more in the file with an error" in capsys.readouterr().err
+        (photos / "dog.3.jpg").write_bytes(data)
+        assert main(words) == 0
+        assert rows(out) == asked
+        with out.open(newline="") as file:
+            assert not any(row["error"] for row in csv.DictReader(file))
+
+    def test_a_relative_and_an_absolute_path_give_one_row(self, photos, tmp_path, monkeypatch):
+        out = tmp_path / "r.jsonl"
+        words = ["--format", "jsonl", "--out", str(out), "--resume"]
+        for folder, path in ((tmp_path, "photos"), (photos, "."), (tmp_path, str(photos))):
+            monkeypatch.chdir(folder)
+            assert main(["predict", path, *words]) == 0
+            assert len(rows(out)) == 13
+
+    def test_of_two_runs_with_one_file_the_second_is_refused(self, photos, tmp_path, capsys):
+        out, partial = tmp_path / "r.csv", tmp_path / "r.csv.partial"
+        words = ["predict", str(photos), "--format", "csv", "--out", str(out)]
+        first = subprocess.Popen([*CATORDOG, *words, "--watch"], stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: partial.exists() and "name.jpg" in partial.read_text(), "a row")
+            for further in ([], ["--resume"]):
+                before = partial.read_bytes()
+                assert main([*words, *further]) == 2
+                err = capsys.readouterr().err
+                assert f"{out} is being written by another run" in err
+                assert len(err.splitlines()) == 1
+                assert partial.read_bytes().startswith(before)
+            wait_until(lambda: partial.read_bytes().count(b"\n") == 15, "all rows")
+        finally:
+            first.send_signal(signal.SIGINT)
+            assert first.wait(120) == 0
+        assert sorted(rows(out)) == sorted(map(str, photos.iterdir()))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "r.csv"]
+        assert main(words) == 0
 
 
 class TestSorting:
@@ -161,6 +246,66 @@ class TestWatching:
         assert scan() == ["second.jpg"]
         assert scan() == []
         scans.close()
+
+    def test_a_photo_that_changes_is_taken_again(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(predict, "_PAUSE", 0)
+        write_folder(tmp_path, {"known.jpg": b"k", "new.jpg": b"1"})
+        known = {str(tmp_path / "known.jpg")}
+        scans = predict.watched(Inputs([str(tmp_path)]), known.__contains__)
+
+        def scan() -> list[str]:
+            return [Path(photo.path).name for photo in next(scans)]
+
+        assert [scan(), scan(), scan()] == [[], ["new.jpg"], []]
+        write_folder(tmp_path, {"known.jpg": b"k2", "new.jpg": b"12"})
+        assert [scan(), scan(), scan()] == [[], ["known.jpg", "new.jpg"], []]
+        os.utime(tmp_path / "new.jpg", ns=(1, 1))  # another photo of the same size
+        assert [scan(), scan(), scan()] == [[], ["new.jpg"], []]
+        scans.close()
+
+    def test_a_removed_folder_is_one_line_and_is_scanned_when_it_returns(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(predict, "_PAUSE", 0)
+        folder = write_folder(tmp_path / "inbox", {"first.jpg": b"1"})
+        scans = predict.watched(Inputs([str(folder)]), lambda _: False)
+
+        def scan() -> list[str]:
+            return [Path(photo.path).name for photo in next(scans)]
+
+        assert [scan(), scan()] == [[], ["first.jpg"]]
+        for _ in range(2):
+            folder.rename(tmp_path / "away")
+            assert [scan(), scan(), scan()] == [[], [], []]
+            assert len(capsys.readouterr().err.splitlines()) == 1
+            (tmp_path / "away").rename(folder)
+            assert [scan(), scan()] == [[], []], "its photos have rows already"
+        write_folder(folder, {"second.jpg": b"2"})
+        assert [scan(), scan()] == [[], ["second.jpg"]]
+        assert capsys.readouterr().err == ""
+        scans.close()
+
+    def test_a_copy_that_takes_a_break_gets_its_row_in_the_end(self, tmp_path):
+        folder, data = tmp_path / "inbox", jpeg(0)
+        write_folder(folder, {"slow.jpg": data[: len(data) // 2]})
+        out, partial = tmp_path / "r.jsonl", tmp_path / "r.jsonl.partial"
+        words = ["predict", str(folder), "--watch", "--format", "jsonl", "--out", str(out)]
+        process = subprocess.Popen([*CATORDOG, *words], stderr=subprocess.PIPE, text=True)
+
+        def has(text: str) -> bool:
+            return partial.exists() and text in partial.read_text()
+
+        try:
+            wait_until(lambda: has("truncated file"), "the row of the incomplete copy")
+            (folder / "slow.jpg").write_bytes(data)
+            wait_until(lambda: has('"error": null'), "the row of the complete copy")
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert err.splitlines()[-1].startswith("1 photo: ")
+        assert "unreadable" not in err.splitlines()[-1]
+        assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == [None]
 
     def test_ctrl_c_ends_the_scans_and_is_free_again_afterwards(self, tmp_path):
         before = signal.getsignal(signal.SIGINT)

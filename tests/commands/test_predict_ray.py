@@ -104,6 +104,16 @@ def test_a_worker_makes_the_rows_of_the_csv_file(photos, tmp_path, monkeypatch):
     assert same(worker(batch).to_pylist(), rows(tmp_path / "r.csv"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_worker_reads_photos_whose_names_are_not_utf8(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATORDOG_THREADS", "1")  # the worker sets it
+    write_folder(tmp_path, {os.fsdecode(b"caf\xe9.jpg"): jpeg(0)})
+    (table,) = predict_ray._location_tables(Inputs([str(tmp_path)]))
+    batch = {name: np.array(column, object) for name, column in table.to_pydict().items()}
+    (row,) = predict_ray.Worker(None, VerdictRules())(batch).to_pylist()
+    assert (row["path"], row["error"]) == (f"{tmp_path}/caf\\xe9.jpg", "")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes in /proc")
 def test_rows_are_the_same_and_in_order_even_if_a_worker_is_killed(photos):

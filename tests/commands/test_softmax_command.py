@@ -40,12 +40,30 @@ def test_any_number_of_classes_negative_logits_and_names(capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "logits"),
+    [
+        (["-1e-3", "2"], ["-0.001", "2"]),
+        (["-1E+1", "-.5"], ["-10", "-0.5"]),
+        (["-2.", "-3.5e-2"], ["-2", "-0.035"]),
+        (["--", "-1", "2"], ["-1", "2"]),
+        (["--temperature", "2", "--", "-1", "-2"], ["-1", "-2"]),
+    ],
+)
+def test_negative_numbers_are_logits_and_no_options(capsys, words, logits):
+    assert [line.split()[1] for line in table(capsys, *words).splitlines()[1:3]] == logits
+
+
+@pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["1"], "two or more"),
         (["1", "nan"], "finite"),
         (["1", "2", "--names", "a"], "as many names"),
+        (["1", "-inf"], "finite"),
         (["1", "2", "--temperature", "0"], "above 0"),
+        (["1", "2", "--temperature", "-1"], "above 0"),
+        (["1", "2", "--temperature", "nan"], "above 0"),
+        (["1", "2", "--temperature", "inf"], "above 0"),
         (["1", "two"], "invalid float"),
     ],
 )

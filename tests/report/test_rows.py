@@ -58,9 +58,140 @@ def test_rows_in_another_format_or_of_other_classes_are_refused(tmp_path, style,
     other = {"csv": "jsonl", "jsonl": "csv"}[style]
     write(path, other if classes == CLASSES else style)
     complete = path.read_bytes()
-    with pytest.raises(CatordogError, match="another format or of other classes: move it away"):
-        Rows(path, style, classes, resume=True)
-    assert (tmp_path / "r.partial").read_bytes() == complete
+    with (
+        pytest.raises(CatordogError, match="another format or of other classes: move it away"),
+        Rows(path, style, classes, resume=True),
+    ):
+        pytest.fail("the work has started")
+    assert path.read_bytes() == complete
+    assert list(tmp_path.iterdir()) == [path]
+
+
+BROKEN = "=SUM(A1).jpg"
+"""The photo of `RESULTS` with an error."""
+
+READABLE = judge([1.0, 2.0], CLASSES)
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+def test_photos_with_an_error_are_tried_again_and_their_rows_replaced(tmp_path, style):
+    out = tmp_path / "r"
+    write(out, style)
+    with Rows(tmp_path / "expected", style, CLASSES) as rows:
+        for photo, result in RESULTS.items():
+            rows.write(photo, READABLE if photo == BROKEN else result)
+    with Rows(out, style, CLASSES, resume=True) as rows:
+        assert (rows.resumed, rows.errors) == (4, 1)
+        assert [photo for photo in RESULTS if not rows.has(photo)] == [BROKEN]
+        rows.write(BROKEN, READABLE)
+        assert rows.errors == 0
+    assert out.read_bytes() == (tmp_path / "expected").read_bytes()
+    with Rows(out, style, CLASSES, resume=True) as rows:
+        assert (rows.resumed, rows.errors) == (4, 0)
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+def test_a_run_that_is_interrupted_after_a_retry_is_resumed(tmp_path, style):
+    out = tmp_path / "r"
+    write(out, style)
+    lines = out.read_bytes().count(b"\n")
+
+    def interrupted() -> None:
+        with Rows(out, style, CLASSES, resume=True) as rows:
+            rows.write(BROKEN, READABLE)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert out.read_bytes().count(b"\n") == lines, "the complete file stays until it is replaced"
+    with Rows(out, style, CLASSES, resume=True) as rows:
+        assert rows.errors == 0
+        assert all(map(rows.has, RESULTS))
+    assert out.read_bytes().count(b"\n") == lines
+    assert b"truncated file" not in out.read_bytes()
+
+
+def test_an_error_that_is_not_tried_again_stays(tmp_path):
+    write(tmp_path / "r", "csv")
+    complete = (tmp_path / "r").read_bytes()
+    with Rows(tmp_path / "r", "csv", CLASSES, resume=True) as rows:
+        pass
+    assert rows.errors == 1
+    assert (tmp_path / "r").read_bytes() == complete
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+def test_relative_and_absolute_paths_of_a_photo_are_the_same_photo(tmp_path, monkeypatch, style):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "r", style)
+    with Rows(tmp_path / "r", style, CLASSES, resume=True) as rows:
+        for photo in RESULTS.keys() - {BROKEN}:
+            assert rows.has(photo)
+            assert rows.has(f"./{photo}")
+            assert rows.has(str(tmp_path / photo))
+            assert not rows.has(str(tmp_path / "another" / photo))
+
+
+def test_a_file_is_resumed_from_another_folder(tmp_path, monkeypatch):
+    settings = {"model": "m"}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        with Rows(tmp_path / "r", "jsonl", CLASSES, resume=True, settings=settings) as rows:
+            assert not rows.has("a.jpg"), "a photo of the same name is another photo"
+            assert rows.has("../one/a.jpg") == (folder == "two")
+            rows.write("a.jpg", RESULTS["a.jpg"])
+    paths = [json.loads(line)["path"] for line in (tmp_path / "r").read_text().splitlines()]
+    assert paths == ["a.jpg", str(tmp_path / "two" / "a.jpg")]
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+@pytest.mark.parametrize("state", ["complete", "partial"])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"model": "n", "--accept": 1.0}, "rows of another model"),
+        ({"model": "m", "--accept": 0.9}, "rows with --accept 1.0, and this run has --accept 0.9"),
+        ({"model": "m", "--accept": None}, "with --accept 1.0, and this run has no --accept"),
+    ],
+)
+def test_rows_of_another_run_are_refused(tmp_path, monkeypatch, attributes, state, other, message):
+    if not attributes:  # as on systems that have none
+        monkeypatch.setattr("catordog.report.run_record.sys.platform", "another")
+    settings = {"model": "m", "--accept": 1.0}
+    for resume in (False, True):
+        with Rows(tmp_path / "r", "csv", CLASSES, resume=resume, settings=settings) as rows:
+            if not rows.has("a.jpg"):
+                rows.write("a.jpg", RESULTS["a.jpg"])
+            assert rows.resumed == int(resume)
+    if state == "partial":
+        (tmp_path / "r").rename(tmp_path / "r.partial")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(CatordogError, match=message),
+        Rows(tmp_path / "r", "csv", CLASSES, resume=True, settings=other),
+    ):
+        pytest.fail("the work has started")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_of_an_older_version_is_resumed_with_a_line(tmp_path, capsys):
+    write(tmp_path / "r", "csv")
+    settings = {"model": "m"}
+    for _ in range(2):
+        with Rows(tmp_path / "r", "csv", CLASSES, resume=True, settings=settings) as rows:
+            assert rows.resumed == len(RESULTS)
+        err = capsys.readouterr().err
+        assert len(err.splitlines()) == 1
+        assert "can't check that they are the same" in err
+
+
+def test_a_new_run_forgets_the_old_one(tmp_path):
+    for model in ("m", "n"):
+        for resume in (False, True):
+            settings = {"model": model}
+            with Rows(tmp_path / "r", "csv", CLASSES, resume=resume, settings=settings) as rows:
+                rows.write("a.jpg", RESULTS["a.jpg"])
 
 
 @pytest.mark.parametrize("style", ["jsonl", "csv"])

@@ -24,25 +24,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit, print the findings and write the files. Returns 1 if a photo was unreadable."""
-    import json
     from pathlib import Path
 
     from catordog.evaluation.audit import audit
-    from catordog.files import write_text
+    from catordog.files import check_outputs, json_text, write_text
     from catordog.report.audit_text import fix_list, report
     from catordog.terminal import info
 
+    check_outputs(
+        {"--html": args.html, "--json": args.json, "--fix-list": args.fix_list},
+        [args.data, args.model],
+    )
     result = audit(args.data, args.model, rules=decode_rules(args))
+    print(report(result), flush=True)
     if args.json:
-        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(Path(args.json), text + "\n")
+        write_text(Path(args.json), json_text(result.to_dict(), indent=1) + "\n")
     if args.fix_list:
         write_text(Path(args.fix_list), fix_list(result))
     if args.html:
         from catordog.report.audit_page import audit_page
 
         write_text(Path(args.html), audit_page(result))
-    print(report(result))
     for what, file in (("page", args.html), ("JSON", args.json), ("fix list", args.fix_list)):
         if file:
             info(f"{what}: {file}")

@@ -22,25 +22,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the result and write the files. Returns 1 if a photo was unreadable."""
-    import json
     from pathlib import Path
 
     from catordog.evaluation.compare import compare
-    from catordog.files import write_text
+    from catordog.files import check_outputs, json_text, write_text
     from catordog.report.comparison_text import report
     from catordog.terminal import info
 
+    check_outputs(
+        {"--html": args.html, "--json": args.json}, [*args.models, args.data, args.exclude]
+    )
     result = compare(
         args.models, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
     )
+    print(report(result), flush=True)
     if args.json:
-        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        write_text(Path(args.json), text + "\n")
+        write_text(Path(args.json), json_text(result.to_dict(), indent=2) + "\n")
     if args.html:
         from catordog.report.comparison_page import comparison_page
 
         write_text(Path(args.html), comparison_page(result))
-    print(report(result))
     failures = result.results[0].failures
     for failure in failures:
         info(f"unreadable: {failure}")

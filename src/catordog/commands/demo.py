@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess  # runs this program's own commands  # nosec B404
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catordog.errors import CatordogError
+from catordog.files import check_folder
 from catordog.terminal import info
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, evaluate and predict. Returns the exit code."""
+    check_folder("--out", args.out)
     folder = Path(args.out)
     pictures = draw_new_pictures(folder)
     _step("1. Train a small network on synthetic cats and dogs")
@@ -119,7 +122,12 @@ def _catordog(*words: str, stdout: int | None = None) -> str:
     """Print a command, run it in a process of its own, and return its output."""
     info(f"$ {shlex.join(['catordog', *words])}")
     ended = subprocess.run(  # this Python, our own arguments, no shell  # nosec B603
-        [sys.executable, "-m", "catordog", *words], stdout=stdout, encoding="utf-8", check=False
+        [sys.executable, "-m", "catordog", *words],
+        stdout=stdout,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env=os.environ if stdout is None else {**os.environ, "PYTHONIOENCODING": "utf-8"},
+        check=False,
     )
     if ended.returncode:
         raise CatordogError(

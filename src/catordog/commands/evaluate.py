@@ -10,6 +10,7 @@ from catordog.commands.options import (
     add_exclude,
     add_held_out,
     decode_rules,
+    error_rate,
 )
 
 DESCRIPTION = """Evaluate a model on photos that it was not trained on: accuracy, loss, calibration,
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--error-rate",
-        type=float,
+        type=error_rate,
         metavar="E",
         help="check whether the model keeps this error budget (default: 0.01 and 0.05)",
     )
@@ -40,17 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the result and write the files. Returns 1 if a photo was unreadable."""
-    import json
     from functools import partial
     from pathlib import Path
 
     from catordog.evaluation.evaluate import evaluate
-    from catordog.files import write_text
+    from catordog.files import check_outputs, json_text, write_text
     from catordog.model.checkpoint import run_folder
     from catordog.model.classifier import load
     from catordog.photos.reading import report_failures
     from catordog.report.evaluation_text import report
 
+    check_outputs(
+        {"--html": args.html, "--json": args.json, "--csv": args.csv},
+        [args.model, args.data, args.neither, args.exclude],
+    )
     classifier = load(args.model)
     result = evaluate(
         classifier,
@@ -63,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
         rules=decode_rules(args),
         name=args.model,
     )
+    print(report(result), flush=True)
     if args.json:
-        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        write_text(Path(args.json), text + "\n")
+        write_text(Path(args.json), json_text(result.to_dict(), indent=2) + "\n")
     if args.html:
         from catordog.report.evaluation_page import evaluation_page
         from catordog.report.explanation import heat_of
@@ -75,6 +79,5 @@ def run(args: argparse.Namespace) -> int:
         from catordog.report.evaluation_csv import evaluation_csv
 
         write_text(Path(args.csv), evaluation_csv(result))
-    print(report(result))
     report_failures(result.failures, run_folder(Path(args.model)) / f"unreadable-{args.split}.txt")
     return 1 if result.failures else 0

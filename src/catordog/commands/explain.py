@@ -31,15 +31,18 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
     from catordog.errors import CatordogError
     from catordog.evaluation.explain import explain
-    from catordog.files import write_bytes
+    from catordog.files import check_outputs, is_stream, write_bytes
     from catordog.model.classifier import load
     from catordog.photos.photo import Photo
     from catordog.report.explanation import draw
     from catordog.terminal import info
 
     photo = args.photo
-    file = Path(args.out) if args.out else Path(f"{Path(photo).stem}-explained.png")
-    if file.suffix.lower() != ".png":
+    default = f"{Path(photo).stem}-explained.png"
+    out = default if args.out is None else args.out
+    check_outputs({"--out": out}, [photo, args.model])
+    file = Path(out)
+    if not is_stream(file) and file.suffix.lower() != ".png":
         raise CatordogError(f"--out {args.out}: the picture is a PNG file; end its name in .png")
     classifier = load(args.model)
     size = classifier.model.preprocess.size
@@ -49,5 +52,6 @@ def run(args: argparse.Namespace) -> int:
     draw(image, explanation, classifier.model.preprocess).save(packed, "PNG")
     write_bytes(file, packed.getvalue())
     info(f"{photo}: {explanation.prediction.in_words()}")
-    print(file)
+    if not is_stream(file):
+        print(file)
     return 0

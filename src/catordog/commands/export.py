@@ -44,13 +44,14 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from catordog.errors import CatordogError
-    from catordog.files import write_bytes
+    from catordog.files import check_outputs, write_bytes
     from catordog.model.classifier import load
     from catordog.model.export import check_suffix, export
     from catordog.model.formats import FORMATS
     from catordog.terminal import info
 
     model, out, data = args.model, Path(args.out), args.data
+    check_outputs({"--out": args.out}, [model, data])
     if args.int8 and data is None:
         raise CatordogError("--int8 needs --data: photos set the ranges of 8-bit numbers")
     check_suffix(out)

@@ -21,6 +21,23 @@ MODEL_HELP = (
 )
 
 
+def error_rate(text: str) -> float:
+    """Return the value of `--error-rate`.
+
+    Raises:
+        CatordogError: it is not between 0 and 1.
+
+    >>> error_rate("0.05")
+    0.05
+    """
+    from catordog.errors import CatordogError
+
+    value = float(text)
+    if not 0 < value < 1:
+        raise CatordogError(f"--error-rate {text} is not between 0 and 1: give one such as 0.01")
+    return value
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--allow-truncated` and `--max-megapixels`; see `decode_rules`."""
     parser.add_argument(

@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules
+from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules, error_rate
 
 if TYPE_CHECKING:
+    from catordog.model.classifier import Classifier
     from catordog.model.predict import VerdictRules
     from catordog.photos.inputs import Inputs
     from catordog.photos.photo import Photo
     from catordog.report.rows import Rows, Screen
+    from catordog.report.run_record import Settings
+    from catordog.report.sorted_folders import SortedFolders
 
 DESCRIPTION = """Classify photos: raw logits, confidences, and a verdict, which is a class,
 'not sure', or 'neither'."""
@@ -34,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="F", help="write the results to this file")
     parser.add_argument(
-        "--resume", action="store_true", help="skip photos that have a row in --out already"
+        "--resume",
+        action="store_true",
+        help="skip photos that have a row in --out already; photos with an error are tried again",
     )
     parser.add_argument(
         "--threshold",
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--error-rate",
-        type=float,
+        type=error_rate,
         metavar="E",
         help="error budget such as 0.01: abstain ('not sure') as often as needed to stay within it",
     )
@@ -105,7 +110,11 @@ def _check(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from catordog.errors import CatordogError
+    from catordog.files import check_folder, check_outputs
 
+    check_outputs({"--out": args.out}, [*args.paths, args.model])
+    if args.sort_into is not None:
+        check_folder("--sort-into", args.sort_into)
     if args.backend == "ray":
         if not args.out:
             raise CatordogError("--backend ray writes Parquet: it needs --out FILE.parquet")
@@ -139,29 +148,77 @@ def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
         classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
     folders = SortedFolders(Path(args.sort_into), link=args.link) if args.sort_into else None
     verdicts: Counter[str] = Counter()
-    with _rows(args, classifier.classes) as rows, progress("predicting", total) as done:
+    failing: Counter[str] = Counter()  # rows with an error, by path
+    unsorted = 0
+    with _rows(args, classifier, rules) as rows, progress("predicting", total) as done:
+        skipped = rows.resumed - rows.errors
         for batch in _batches(inputs, rows.has, watch=args.watch):
             for photo, result in predictions(classifier, batch, rules):
                 rows.write(photo.path, result)
+                if args.watch:  # an earlier row of a photo with an error does not count any more
+                    verdicts[UNREADABLE] -= failing.pop(photo.path, 0)
                 if isinstance(result, PhotoError):
                     verdicts[UNREADABLE] += 1
+                    failing[photo.path] += 1
                 else:
                     verdicts[result.verdict] += 1
                     if folders:
-                        folders.put(photo, result.verdict)
-                done(rows.resumed + verdicts.total())
-    info(summary(verdicts, rows.resumed))
-    return 1 if verdicts[UNREADABLE] else 0
+                        unsorted += not _sorted(folders, photo, result.verdict)
+                done(skipped + verdicts.total())
+    info(summary(verdicts, skipped))
+    if rows.errors:
+        info(f"{rows.errors:,} more in the file with an error, not among these photos")
+    return 1 if verdicts[UNREADABLE] or rows.errors or unsorted else 0
 
 
-def _rows(args: argparse.Namespace, classes: tuple[str, ...]) -> Rows | Screen:
+def _sorted(folders: SortedFolders, photo: Photo, verdict: str) -> bool:
+    """Put a photo into a folder. Returns False if the photo has been removed meanwhile."""
+    from catordog.errors import PhotoError
+    from catordog.terminal import info
+
+    try:
+        folders.put(photo, verdict)
+    except PhotoError as error:
+        info(f"not sorted: {error}")
+        return False
+    return True
+
+
+def _rows(args: argparse.Namespace, classifier: Classifier, rules: VerdictRules) -> Rows | Screen:
     from pathlib import Path
 
     from catordog.report.rows import Rows, Screen
 
-    if args.out:
-        return Rows(Path(args.out), args.format, classes, resume=args.resume)
-    return Screen(args.format, classes)
+    if args.out is None:
+        return Screen(args.format, classifier.classes)
+    return Rows(
+        Path(args.out),
+        args.format,
+        classifier.classes,
+        resume=args.resume,
+        settings=_settings(args.model, classifier, rules),
+    )
+
+
+def _settings(model: str | None, classifier: Classifier, rules: VerdictRules) -> Settings:
+    """What the rows depend on: the model file, and the options that decide verdicts."""
+    import hashlib
+    from pathlib import Path
+
+    from catordog.confidence.ood import ACCEPT
+    from catordog.model.classifier import BUNDLED
+
+    threshold = None
+    if rules.error_rate is None:
+        threshold = classifier.model.threshold if rules.threshold is None else rules.threshold
+    with (BUNDLED if model in {None, "bundled"} else Path(str(model))).open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return {
+        "model": digest,
+        "--threshold": threshold,
+        "--error-rate": rules.error_rate,
+        "--accept": ACCEPT if rules.accept is None else rules.accept,
+    }
 
 
 def _batches(
@@ -181,34 +238,43 @@ _PAUSE = 1.0
 def watched(inputs: Inputs, known: Callable[[str], bool]) -> Iterator[list[Photo]]:
     """Scan folders again and again, and yield the photos that have arrived since the last scan.
 
-    A photo has arrived when two scans find it unchanged. Ctrl-C ends the scans after the photos
-    that are being predicted.
+    A photo has arrived when two scans find it unchanged. It arrives again when its file changes: a
+    copy that took a break, or another photo of the same name. A folder that is removed is scanned
+    again when it returns. Ctrl-C ends the scans after the photos that are being predicted.
 
     Args:
         inputs: the folders.
         known: whether a photo has a row already.
     """
+    from catordog.terminal import no_repeats
+
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
-    arrived: set[str] = set()
-    arriving: dict[str, tuple[int, int]] = {}  # size and time of change at the last scan
+    # Size and time of change of each photo: when it arrived, and at the last scan.
+    arrived: dict[str, tuple[int, int]] = {}
+    arriving: dict[str, tuple[int, int]] = {}
+    lines: list[str] = []  # of the last scan, about folders that can't be read
     try:
         while not stopped.is_set():
             ready = []
-            for photo in inputs:
-                if photo.path in arrived or photo.file is None or known(photo.path):
-                    continue
-                try:
-                    stat = photo.file.stat()
-                except OSError:  # removed meanwhile
-                    continue
-                state = (stat.st_size, stat.st_mtime_ns)
-                if arriving.get(photo.path) == state:
-                    ready.append(photo)
-                    arrived.add(photo.path)
-                    del arriving[photo.path]
-                else:
-                    arriving[photo.path] = state
+            with no_repeats(lines):
+                for photo in inputs:
+                    if photo.file is None:
+                        continue
+                    try:
+                        stat = photo.file.stat()
+                    except OSError:  # removed meanwhile
+                        continue
+                    path, state = photo.path, (stat.st_size, stat.st_mtime_ns)
+                    if path not in arrived and known(path):
+                        arrived[path] = state
+                    if arrived.get(path) == state:
+                        continue
+                    if arriving.get(path) == state:
+                        ready.append(photo)
+                        arrived[path] = arriving.pop(path)
+                    else:
+                        arriving[path] = state
             yield ready
             stopped.wait(_PAUSE)
     finally:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, missing_package
-from catordog.files import atomic_path
+from catordog.files import atomic_path, encodable, locked
 from catordog.model.classifier import load
 from catordog.model.predict import VerdictRules, predictions
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
@@ -101,11 +101,12 @@ class Worker:
         """Turn a batch of locations into a table of predictions, in the same order."""
         import pyarrow
 
-        photos = map(self._photos.photo, batch["root"].tolist(), batch["name"].tolist())
+        paths, roots, names = (map(os.fsdecode, batch[name]) for name in ("path", "root", "name"))
+        photos = map(self._photos.photo, roots, names)
         results = predictions(self._classifier, photos, self._rules)
         classes = self._classifier.classes
         columns: dict[str, list[Any]] = {name: [] for name in column_names(classes)}
-        for path, (_, result) in zip(batch["path"].tolist(), results, strict=True):
+        for path, (_, result) in zip(paths, results, strict=True):
             row = column_values(path, result, len(classes))
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
@@ -123,14 +124,17 @@ def _schema(columns: Sequence[str]) -> Any:
 
 
 def _location_tables(inputs: Inputs, rows: int = 4096) -> Iterator[Any]:
-    """Yield tables of the photos' locations (see `Inputs.locations`), of a few thousand rows."""
+    """Yield tables of the photos' locations (see `Inputs.locations`), of a few thousand rows.
+
+    They are bytes, since a path need not be UTF-8.
+    """
     import pyarrow
 
-    columns: dict[str, list[str]] = {"path": [], "root": [], "name": []}
+    columns: dict[str, list[bytes]] = {"path": [], "root": [], "name": []}
     for root, name, path in inputs.locations():
         location = (path, str(Path(root).absolute()), name)  # workers have another current folder
         for column, value in zip(columns.values(), location, strict=True):
-            column.append(value)
+            column.append(os.fsencode(value))
         if len(columns["path"]) == rows:
             yield pyarrow.table(columns)
             columns = {column: [] for column in columns}
@@ -172,6 +176,7 @@ def _parquet(target: Path, columns: Sequence[str]) -> Iterator[Any]:
 
     schema = _schema(columns)
     with (
+        locked(target, f"{encodable(target)} is being written by another run: wait for it"),
         atomic_path(target) as temporary,
         pyarrow.parquet.ParquetWriter(str(temporary), schema) as writer,
     ):

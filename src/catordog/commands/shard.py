@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from catordog.errors import CatordogError
+    from catordog.files import check_folder
     from catordog.photos.datasets import open_dataset
     from catordog.photos.pack import pack
     from catordog.photos.reading import report_failures
@@ -40,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.photos < 1:
         raise CatordogError(f"--photos {args.photos}: a shard needs at least one photo")
+    check_folder("--out", args.out)
     folder = Path(args.out)
+    if folder.exists() and Path(args.data).exists() and folder.samefile(args.data):
+        raise CatordogError(f"--out {args.out} is --data, too: give another folder")
     if (folder / INDEX).exists():
         raise CatordogError(f"--out {args.out}: it has shards already; give another folder")
     dataset = open_dataset(args.data, rules=decode_rules(args), exclude=args.exclude)

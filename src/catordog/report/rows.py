@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -17,8 +19,21 @@ import numpy.typing as npt
 
 from catordog.confidence.softmax import format_confidence
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import atomic_writer, partial_of, path_cell, text_cell
+from catordog.files import (
+    atomic_path,
+    atomic_writer,
+    encodable,
+    is_stream,
+    json_text,
+    locked,
+    partial_of,
+    path_cell,
+    resolved,
+    text_cell,
+)
 from catordog.model.predict import Result
+from catordog.report.run_record import RunRecord, Settings, read_record, write_record
+from catordog.terminal import info, use_utf8
 
 Format = Literal["table", "jsonl", "csv"]
 Writer = Callable[[str, Result], None]
@@ -28,19 +43,21 @@ UNREADABLE = "unreadable"
 
 
 class Screen:
-    """Rows on stdout.
+    """Rows on stdout. JSON Lines and CSV are UTF-8, unless stdout is a terminal.
 
     Args:
         style: the format of the rows.
         classes: their names, in the order of the logits.
     """
 
-    resumed = 0
+    resumed = errors = 0
 
     def __init__(self, style: Format, classes: tuple[str, ...]) -> None:
         self._style, self._classes = style, classes
 
     def __enter__(self) -> Self:
+        if self._style != "table":
+            use_utf8(sys.stdout)
         self.write = _WRITERS[self._style](sys.stdout, self._classes, True)
         return self
 
@@ -54,104 +71,199 @@ class Screen:
 
 
 class Rows:
-    """Rows in a resumable file. It is written atomically: see `atomic_writer`.
+    """Rows in a resumable file. It is written atomically, and by one process at a time.
 
-    An interrupted run leaves `NAME.partial`. `resume` continues it: an incomplete last row is cut
-    off, and no row is lost or written twice.
+    An interrupted run leaves `NAME.partial` (see `atomic_writer`). `resume` continues it: an
+    incomplete last row is cut off, and no row is lost or written twice. Photos with an error are
+    predicted again, and their new rows replace the old ones when the file is complete.
 
     Args:
         path: the file.
         style: the format of the rows.
         classes: their names, in the order of the logits.
         resume: continue `NAME.partial` or, if there is none, the complete file.
+        settings: what else the rows depend on; a run with others can't continue the file.
 
     Attributes:
         resumed: the number of rows that the file had already.
+        errors: the number of photos that have an error in those rows, and no newer row.
 
     Raises:
-        CatordogError: the file can't be written, or its rows are not in this format or not of
-            these classes.
+        CatordogError: on entry: another process writes the file; it can't be written; its rows are
+            in another format, or of other classes or settings. Nothing has changed then.
     """
 
     def __init__(
-        self, path: Path, style: Format, classes: tuple[str, ...], *, resume: bool = False
+        self,
+        path: Path,
+        style: Format,
+        classes: tuple[str, ...],
+        *,
+        resume: bool = False,
+        settings: Settings | None = None,
     ) -> None:
         self.resumed = 0
-        self._path, self._partial = path, partial_of(path)
+        self._path, self._style, self._classes = path, style, classes
+        self._resume = resume
+        self._record = None if settings is None else RunRecord.of(settings)
         self._known: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._style, self._classes = style, classes
-        if resume:
-            self._resume()
-        self._writer = atomic_writer(path, append=resume)
+        self._failed: set[int] = set()  # digests of resumed rows with an error
+        self._waiting: set[int] = set()  # of those whose photos have no newer row
+        self._failing: set[int] = set()  # digests of this run's rows with an error
+        self._folder: str | None = None  # where relative paths start, if not in the current folder
+
+    @property
+    def errors(self) -> int:  # noqa: D102
+        return len(self._waiting)
 
     def __enter__(self) -> Self:
-        file = self._writer.__enter__()
-        self.write = _WRITERS[self._style](file, self._classes, file.tell() == 0)
+        with ExitStack() as stack:
+            stream = is_stream(self._path)
+            if stream and self._resume:
+                raise CatordogError(f"--resume needs a file, and {encodable(self._path)} is none")
+            if not stream:
+                self._target, self._partial = resolved(self._path), partial_of(self._path)
+                shown = encodable(self._path)
+                stack.enter_context(
+                    locked(self._path, f"{shown} is being written by another run: wait for it")
+                )
+                if self._resume:
+                    self._continue()
+            writer = atomic_writer(self._path, append=self._resume, before=self._merge)
+            file = stack.enter_context(writer)
+            if not stream:
+                self._attach_record()
+            empty = not self._resume or file.tell() == 0
+            self._write = _WRITERS[self._style](file, self._classes, empty)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._writer.__exit__(*error)
+        self._stack.__exit__(*error)
+
+    def write(self, path: str, result: Result) -> None:
+        """Write a row. It replaces an earlier one with an error when the file is complete."""
+        if isinstance(result, PhotoError):
+            self._failing.add(_digest(path))
+        if self._failed or self._failing:
+            digest = _digest(path)
+            self._waiting.discard(digest)
+            if digest in self._failing and not isinstance(result, PhotoError):
+                self._failed.add(digest)
+        # Relative paths of a file that was started in another folder start there.
+        self._write(path if self._folder is None else str(Path(path).absolute()), result)
 
     def has(self, path: str) -> bool:
-        """Whether the resumed file had a row for a photo."""
-        if not self.resumed:
+        """Whether the resumed file had a row without an error for a photo."""
+        if not len(self._known):
             return False
-        digest = _digest(path_cell(path) if self._style == "csv" else path)
+        digest = _digest(path)
         index = int(np.searchsorted(self._known, digest))
         return index < len(self._known) and int(self._known[index]) == digest
 
-    def _resume(self) -> None:
-        """Read which photos have a row, and cut off an incomplete one."""
-        if not self._partial.exists():
-            if not self._path.is_file():
-                return
-            self._path.rename(self._partial)
-        digests = array("q")
+    def _continue(self) -> None:
+        """Read which photos have a row, cut off an incomplete one, and prepare the partial file."""
+        source = self._partial if self._partial.exists() else self._target
+        if not source.is_file():
+            return
+        record = read_record(source, self._target)
+        folder = record.folder if record else None
+        readable = array("q")
         complete = 0  # bytes
-        with self._partial.open("rb") as file:
-            for row in _complete_rows(file, self._style):
-                path = self._path_in(row, first=not complete)
-                complete += len(row)
-                if path is not None:
-                    digests.append(_digest(path))
+        for row in _complete_rows(source, self._style):
+            found = self._parsed(row, source, first=not complete)
+            complete += len(row)
+            if found is None:
+                continue
+            path, failed = found
+            self.resumed += 1
+            if failed:
+                self._failed.add(_digest(path, folder))
+            else:
+                readable.append(_digest(path, folder))
+        if record and self._record:
+            record.check(self._record.settings, self._path)
+        elif self._record and self.resumed:
+            info(
+                f"{encodable(self._path)} does not say which model and options wrote its rows: "
+                "can't check that they are the same"
+            )
+        if readable:
+            self._known = np.sort(np.frombuffer(readable, np.int64))
+        self._waiting = self._failed.difference(readable)
+        if folder is not None and folder != encodable(Path.cwd()):
+            self._folder = folder
+        if self.resumed:
+            self._record = record
+        if source == self._target:  # which stays as it is until it is replaced
+            with atomic_path(self._partial) as temporary:
+                shutil.copyfile(source, temporary)
         os.truncate(self._partial, complete)
-        self._known = np.sort(np.frombuffer(digests, np.int64)) if digests else self._known
-        self.resumed = len(digests)
 
-    def _path_in(self, row: bytes, *, first: bool) -> str | None:
-        """Return the path in a row; None for the header of a CSV file."""
+    def _merge(self) -> None:
+        """Put the new rows of photos that had an error in the place of the old ones."""
+        if not self._failed:
+            return
+        rows = self._digested_rows()
+        latest = {digest: row for digest, row in rows if digest in self._failed}
+        with atomic_path(self._partial) as temporary, temporary.open("wb") as file:
+            for digest, row in self._digested_rows():
+                file.write(latest.pop(digest, b"") if digest in self._failed else row)
+        self._attach_record()
+
+    def _digested_rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the rows of the partial file with the digests of their paths; 0 for the header."""
+        for index, row in enumerate(_complete_rows(self._partial, self._style)):
+            found = self._parsed(row, self._partial, first=not index)
+            yield _digest(found[0], self._folder) if found else 0, row
+
+    def _attach_record(self) -> None:
+        if self._record:
+            write_record(self._record, self._partial, self._target)
+
+    def _parsed(self, row: bytes, source: Path, *, first: bool) -> tuple[str, bool] | None:
+        """Return the path in a row, and whether it has an error; None for the header of a CSV."""
         try:
             text = row.decode()
             if self._style == "csv":
                 cells = next(csv.reader([text]))
                 if first and cells != column_names(self._classes):
                     raise ValueError
-                return None if first else cells[0]
+                return None if first else (cells[0], bool(cells[-1]))
             found = json.loads(text)
             if found["logits"] is not None and tuple(found["logits"]) != self._classes:
                 raise ValueError
-            return str(found["path"])
+            return str(found["path"]), found["error"] is not None
         except (ValueError, KeyError, TypeError, IndexError):
             raise CatordogError(
-                f"{self._partial} has rows in another format or of other classes: "
+                f"{encodable(source)} has rows in another format or of other classes: "
                 "move it away, or leave out --resume"
             ) from None
 
 
-def _complete_rows(file: IO[bytes], style: Format) -> Iterator[bytes]:
+def _complete_rows(path: Path, style: Format) -> Iterator[bytes]:
     """Yield rows, with their line ends, up to the first incomplete one."""
     row = b""
-    for line in file:
-        row += line
-        # A line break within quotes is part of a file name.
-        if line.endswith(b"\n") and not (style == "csv" and row.count(b'"') % 2):
-            yield row
-            row = b""
+    with path.open("rb") as file:
+        for line in file:
+            row += line
+            # A line break within quotes is part of a file name.
+            if line.endswith(b"\n") and not (style == "csv" and row.count(b'"') % 2):
+                yield row
+                row = b""
 
 
-def _digest(path: str) -> int:
-    """Return 8 bytes for a path, so that a million paths take 8 MB."""
-    digest = blake2b(os.fsencode(path), digest_size=8).digest()
+def _digest(path: str, folder: str | None = None) -> int:
+    """Return 8 bytes for a path, so that a million paths take 8 MB.
+
+    Relative and absolute paths of a photo have the same digest.
+
+    Args:
+        path: of a photo, or from a row.
+        folder: the one that it starts from; None: the current folder.
+    """
+    place = os.path.abspath(os.path.join(folder or "", path))  # noqa: PTH100, PTH118 - Path is slow
+    digest = blake2b(encodable(place).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
@@ -175,6 +287,7 @@ def _table(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
         line("verdict", classes * 2, "photo")
 
     def write(path: str, result: Result) -> None:
+        path = encodable(path)
         if isinstance(result, PhotoError):
             line(UNREADABLE, [""] * len(widths), f"{path}: {result.reason}")
             return
@@ -187,6 +300,7 @@ def _table(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
 
 def row_of(path: str, result: Result) -> dict[str, Any]:
     """Return a prediction as one line of JSON Lines holds it."""
+    path = encodable(path)
     if isinstance(result, PhotoError):
         return {"path": path, **dict.fromkeys(_KEYS), "error": result.reason}
     return {"path": path, **result.to_dict(), "error": None}
@@ -199,8 +313,7 @@ def _jsonl(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
     del classes, header
 
     def write(path: str, result: Result) -> None:
-        row = row_of(path, result)
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False), file=file, flush=True)
+        print(json_text(row_of(path, result)), file=file, flush=True)
 
     return write
 
@@ -211,7 +324,7 @@ def _csv(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
         writer.writerow(column_names(classes))
 
     def write(path: str, result: Result) -> None:
-        _, *values = column_values(path, result, len(classes))
+        path, *values = column_values(path, result, len(classes))
         cells = ["" if value is None else value for value in values]
         safe = (text_cell(cell) if isinstance(cell, str) else cell for cell in cells)
         writer.writerow([path_cell(path), *safe])
@@ -232,6 +345,7 @@ def column_names(classes: Sequence[str]) -> list[str]:
 
 def column_values(path: str, result: Result, classes: int) -> list[Any]:
     """Return the values of these columns; of an unreadable photo, numbers are None, text is ""."""
+    path = encodable(path)
     if isinstance(result, PhotoError):
         return [path, "", *[None] * (1 + 2 * classes), "", result.reason]
     numbers = [*result.confidences.values(), *result.logits.values()]

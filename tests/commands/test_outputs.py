@@ -1,0 +1,145 @@
+"""Outputs of every command are checked before the work, and never replace an input."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from catordog.cli import main
+from conftest import jpeg, named, write_folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The current folder, with a dataset, and a model and a photo beside it."""
+    write_folder(tmp_path / "data" / "cat", {f"{i}.jpg": jpeg(2 * i) for i in range(8)})
+    write_folder(tmp_path / "data" / "dog", {f"{i}.jpg": jpeg(2 * i + 1) for i in range(8)})
+    write_folder(tmp_path, {"m.onnx": b"a model", "photo.png": jpeg(0), "file": b""})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+EVALUATE = ["evaluate", "bundled", "--data", "data", "--split", "all"]
+COMPARE = ["compare", "bundled", "bundled", "--data", "data", "--split", "all"]
+AUDIT = ["audit", "--data", "data"]
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        (["evaluate", "m.onnx", "--data", "data", "--json", "m.onnx"], "m.onnx"),
+        ([*EVALUATE, "--csv", "data/cat/0.jpg"], "data/cat/0.jpg"),
+        ([*EVALUATE, "--exclude", "file", "--html", "file"], "file"),
+        (["compare", "bundled", "m.onnx", "--data", "data", "--json", "m.onnx"], "m.onnx"),
+        ([*AUDIT, "--html", "data/dog/1.jpg"], "data/dog/1.jpg"),
+        ([*AUDIT, "--model", "m.onnx", "--fix-list", "m.onnx"], "m.onnx"),
+        (["explain", "photo.png", "--out", "photo.png"], "photo.png"),
+        (["export", "m.onnx", "--out", "m.onnx"], "m.onnx"),
+        (["predict", "data", "--out", "data/cat/0.jpg"], "data/cat/0.jpg"),
+        (["predict", "data", "--model", "m.onnx", "--out", "m.onnx"], "m.onnx"),
+    ],
+)
+def test_an_output_that_is_an_input_is_refused(here, capsys, words, output):
+    before = (here / output).read_bytes()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert f"{output} would replace an input: give another file" in err
+    assert (here / output).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (EVALUATE, ["--json", "--html", "--csv"]),
+        (COMPARE, ["--json", "--html"]),
+        (AUDIT, ["--json", "--html", "--fix-list"]),
+        (["explain", "photo.png"], ["--out"]),
+        (["export", "none.ckpt"], ["--out"]),
+        (["predict", "data"], ["--out", "--sort-into"]),
+        (["shard", "--data", "data"], ["--out"]),
+        (["demo"], ["--out"]),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    here, capsys, monkeypatch, words, options
+):
+    def read(*_: object) -> None:
+        pytest.fail("a photo is read")
+
+    monkeypatch.setattr("catordog.photos.stores.read_file", read)
+    before = sorted(here.rglob("*"))
+    for option in options:
+        for path in ("file/r", "n" * 300, ""):
+            assert main([*words, option, path]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert len(err.splitlines()) == 1
+            named = f" {path}: " if path else f"{option} '': the name is empty"
+            assert named in err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_shards_do_not_go_into_the_folder_of_the_photos(here, capsys):
+    assert main(["shard", "--data", "data", "--out", "data/../data"]) == 2
+    assert "--out data/../data is --data, too" in capsys.readouterr().err
+    assert main(["shard", "--data", "data", "--out", "s", "--photos", "0"]) == 2
+    assert "--photos 0: a shard needs at least one photo" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("words", "option", "result"),
+    [
+        (EVALUATE, "--json", "accuracy"),
+        (COMPARE, "--json", "accuracy"),
+        (AUDIT, "--json", "photos"),
+    ],
+)
+def test_the_result_is_printed_even_if_a_file_cannot_be_written(
+    here, capsys, words, option, result
+):
+    assert main([*words, option, "/dev/full"]) == 2
+    out, err = capsys.readouterr()
+    assert result in out
+    assert "can't write /dev/full: No space left on device" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [(EVALUATE, ["--json", "--csv"]), (AUDIT, ["--json", "--html", "--fix-list"])],
+)
+def test_reports_may_go_to_a_device_and_to_links(here, words, options):
+    (here / "link").symlink_to("target")
+    assert main([*words, *(word for option in options for word in (option, "/dev/null"))]) == 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert main([*words, options[0], "link"]) == 0
+    assert (here / "link").is_symlink()
+    json.loads((here / "target").read_text("utf-8"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [(EVALUATE, ["--json", "--csv", "--html"]), (AUDIT, ["--json", "--html", "--fix-list"])],
+)
+def test_names_that_are_not_utf8_are_escaped_in_every_report(here, words, options):
+    files = named(4)
+    names = (b"caf\xe9.jpg", b"copy\xe9.jpg", b"broken\xe9.jpg")
+    for name, data in zip(names, (files["cat.1.jpg"], files["cat.1.jpg"], b"no"), strict=True):
+        (here / "data" / "cat" / os.fsdecode(name)).write_bytes(data)
+    data = os.fsdecode(b"d\xe9ta")
+    (here / "data").rename(data)
+    words = [data if word == "data" else word for word in words]
+    assert main([*words, *(word for option in options for word in (option, f"r{option}"))]) == 1
+    for option in options:
+        text = (here / f"r{option}").read_text("utf-8").replace("\\\\", "\\")
+        assert r"d\xe9ta" in text
+    json.loads((here / "r--json").read_bytes())
