@@ -151,3 +151,10 @@ def test_temperatures(page):
         doubt = softmax(SURE, temperature)[1]
         shown = f"1 − {powers(doubt)}" if doubt < 1e-3 else f"{1 - doubt:.4f}"
         assert row == (shown, f"{softmax(GUESS, temperature)[0]:.4f}")
+
+
+def test_the_glossary_has_a_row_for_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    source = ROOT / "src" / "catordog"
+    modules = [path.relative_to(source).as_posix() for path in source.rglob("*.py")]
+    assert not [name for name in modules if f"| `{name}` |" not in text]
