@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import format_confidence
+from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import METRICS, Metric, percent
 from catordog.report.shown import SHOWN_IN_TEXT
@@ -53,11 +54,10 @@ def _results(result: Evaluation) -> list[list[str]]:
     for target, fraction in result.metrics.coverage_at.items():
         words = f"of the photos, the most confident, can be answered at {100 * float(target):g} %"
         rows.append(["coverage", percent(fraction), f"{words} accuracy"])
-    for check in result.error_rate_checks:
-        low, high = check.missed_ci95
-        words = f"missed ({percent(low)} to {percent(high)}) with an error budget of "
-        words += f"{check.error_rate:.2%}; one answer for {check.answered:.1%} of the photos"
-        rows.append(["error rate", percent(check.missed), words])
+    rows += [
+        ["error rate", percent(check.missed), _check_in_words(check)]
+        for check in result.error_rate_checks
+    ]
     if result.truth:
         words = "mean difference between the confidence and the true probability"
         rows.append(["truth", percent(result.truth.error), words])
@@ -66,8 +66,21 @@ def _results(result: Evaluation) -> list[list[str]]:
         rows.append(["neither", percent(rejected), "would be called 'neither'"])
     if result.ood:
         words = f"of {result.ood.n:,} photos of no class are accepted as one; AUROC "
-        rows.append(["", percent(result.ood.false_accept), f"{words}{result.ood.auroc:.4f}"])
+        words += f"{result.ood.auroc:.4f}"
+        if result.ood.failures:
+            words += f"; {len(result.ood.failures):,} unreadable"
+        rows.append(["", percent(result.ood.false_accept), words])
     return rows
+
+
+def _check_in_words(check: ErrorRateCheck) -> str:
+    low, high = check.missed_ci95
+    words = f"missed ({percent(low)} to {percent(high)}) with an error budget of "
+    words += f"{check.error_rate:.2%}"
+    if check.rejected:
+        words += f": {percent(check.outside_set)} by the prediction set, which the budget covers, "
+        words += f"and {percent(check.rejected)} called 'neither', which it does not"
+    return words + f"; one answer for {check.answered:.1%} of the photos"
 
 
 def _note(result: Evaluation, metric: Metric) -> str:
