@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.photos.layouts import SPLIT_FOLDERS
-from catordog.photos.splits import Split
+from catordog.photos.layouts import split_named
 
 
 def check_own_split(data: str, split: str) -> None:
@@ -26,17 +25,13 @@ def check_own_split(data: str, split: str) -> None:
     if split == "all" or not folder.is_dir():
         return
     folder = folder.resolve()
-    own = _split_named(folder.name)
+    own = split_named(folder.name)
     if own in {None, split}:
         return
-    beside = {_split_named(other.name) for other in folder.parent.iterdir() if other.is_dir()}
+    beside = {split_named(other.name) for other in folder.parent.iterdir() if other.is_dir()}
     if not beside - {None, own}:
         return
     raise CatordogError(
         f"--data {data} is the {own} split of {folder.parent}, so it has no {split} photos: give "
         f"--data {folder.parent} --split {split}, or --split all for all photos of {folder.name}"
     )
-
-
-def _split_named(name: str) -> Split | None:
-    return SPLIT_FOLDERS.get(name.casefold())
