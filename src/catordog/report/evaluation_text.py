@@ -9,13 +9,14 @@ from catordog.confidence.softmax import format_confidence
 from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import METRICS, Metric, percent
+from catordog.files import printable
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 
 
 def report(result: Evaluation) -> str:
     """The evaluation for people to read."""
-    classes = result.classes
+    classes = tuple(map(printable, result.classes))
     counts = [int((result.labels == label).sum()) for label in range(len(classes))]
     tally = ", ".join(f"{count:,} {name}" for count, name in zip(counts, classes, strict=True))
     parts = [
@@ -116,9 +117,9 @@ def metric_rows(result: Evaluation) -> list[list[str]]:
 
 def confusion_rows(result: Evaluation) -> list[list[str]]:
     """The confusion matrix with a head: a row for each label, a column for each prediction."""
-    rows = [["", *(f"predicted {name}" for name in result.classes)]]
+    rows = [["", *(f"predicted {name}" for name in map(printable, result.classes))]]
     for true, counts in result.metrics.confusion.items():
-        rows.append([true, *(f"{count:,}" for count in counts.values())])
+        rows.append([printable(true), *(f"{count:,}" for count in counts.values())])
     return rows
 
 
@@ -127,7 +128,7 @@ def _indented(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _photos(result: Evaluation, indices: Sequence[int]) -> str:
-    classes = result.classes
+    classes = tuple(map(printable, result.classes))
     rows = [["  predicted", "label", "confidence", *(f"logit {name}" for name in classes), "photo"]]
     rows += [
         [
@@ -135,7 +136,7 @@ def _photos(result: Evaluation, indices: Sequence[int]) -> str:
             classes[int(result.labels[index])],
             format_confidence(float(result.confidence[index])),
             *(f"{logit:.3f}" for logit in result.logits[index].tolist()),
-            result.photos[index].path,
+            printable(result.photos[index].path),
         ]
         for index in indices
     ]
