@@ -147,6 +147,33 @@ def test_a_clean_folder_has_no_findings(tmp_path, capsys):
     assert "of copies" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("layout", ["flat", "one class"])
+@pytest.mark.parametrize("model", [None, "bundled"])
+def test_photos_without_labels_or_of_one_class_can_be_audited(tmp_path, layout, model, capsys):
+    prefix = {"flat": "holiday ", "one class": "cat/"}[layout]
+    names = {f"{prefix}{i}.jpg": photo(i) for i in range(8)}
+    files = names | {f"{prefix}copy.jpg": photo(3), f"{prefix}broken.jpg": b"text"}
+    write_folder(tmp_path / "photos", files)
+    outputs = [tmp_path / name for name in ("a.json", "a.html", "f.csv")]
+    words = ["--json", str(outputs[0]), "--html", str(outputs[1]), "--fix-list", str(outputs[2])]
+    words += ["--model", model] if model else []
+    assert main(["audit", "--data", str(tmp_path / "photos"), *words]) == 1
+    facts = json.loads(outputs[0].read_text("utf-8"))
+    assert facts["n"] == 10
+    assert facts["classes"] == ({} if layout == "flat" else {"cat": 10})
+    assert len(facts["exact_copies"]) == len(facts["unreadable"]) == 1
+    assert facts["contradictions"] == facts["suspect_labels"] == []
+    out, page = capsys.readouterr().out, outputs[1].read_text("utf-8")
+    assert "labelled" not in out
+    assert "broken.jpg" in out
+    assert "broken.jpg" in page
+    assert "copy.jpg" in page
+    rows = list(csv.DictReader(outputs[2].open(encoding="utf-8")))
+    assert {row["path"].rpartition("/")[2] for row in rows} >= {
+        f"{prefix}broken.jpg".rpartition("/")[2]
+    }
+
+
 @pytest.fixture(scope="module")
 def mislabelled(tmp_path_factory):
     """500 synthetic pictures, of which 15 have the wrong label, and a chequered board."""

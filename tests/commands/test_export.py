@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
 import catordog
@@ -22,10 +24,11 @@ from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.model.export.onnx import to_onnx
 from catordog.model.info import ModelInfo
-from catordog.model.networks import build_network
+from catordog.model.networks import ResidualNet, build_network
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.synthetic import draw
 from conftest import ROOT, jpeg, named, write_folder
+from model.small import write_checkpoint
 
 PHOTOS = [draw(index, 31, size=90 + 7 * index).image for index in range(20)]
 
@@ -125,6 +128,73 @@ class TestTheFile:
             for word in (" before", " after")
         )
         assert after > before - 2
+
+
+class Unsuitable(ResidualNet):
+    """A network that can't be exported, for a reason of each subclass."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, widths=(4,), blocks=(1,))
+
+
+class Dropping(Unsuitable):
+    def forward(self, photos):
+        return self.head(F.dropout(self.features(photos), 0.5, training=True))
+
+
+class Noisy(Unsuitable):
+    def forward(self, photos):
+        features = self.features(photos)
+        return self.head(features + torch.randn_like(features))
+
+
+class Looping(Unsuitable):
+    def forward(self, photos):
+        return torch.stack([super(Looping, self).forward(photo[None])[0] for photo in photos])
+
+
+class Branching(Unsuitable):
+    def forward(self, photos):
+        features = self.features(photos)
+        if features.mean() > 0.3:
+            features = 2 * features
+        return self.head(features)
+
+
+@pytest.mark.parametrize(
+    ("network", "cause"),
+    [
+        (Dropping, "dropout or noise that stays on"),
+        (Noisy, "dropout or noise that stays on"),
+        (Looping, "a loop over the batch"),
+        (Branching, r"decides by the values of the photos, such as `if x.mean\(\) > 0.3`"),
+    ],
+)
+def test_a_network_that_cannot_be_exported_leaves_the_good_file_and_the_cause_is_named(
+    network, cause, tmp_path, capsys
+):
+    named = f"{network.__module__}.{network.__name__}"
+    model = write_checkpoint(tmp_path / "m.ckpt", network=named, network_args={})
+    out = tmp_path / "out" / "m.onnx"
+    out.parent.mkdir()
+    out.write_bytes(b"good")
+    assert main(["export", str(model), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert re.search(cause, err)
+    assert f"{out} is not written: " in err
+    assert len(err.splitlines()) == 1
+    assert len(err) < 500
+    assert out.read_bytes() == b"good"
+    assert [file.name for file in out.parent.iterdir()] == ["m.onnx"]
+
+
+def test_a_file_that_gives_other_logits_is_not_written(drawn_run, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "m.onnx"
+    content = to_onnx(made())
+    monkeypatch.setattr("catordog.model.export.export", lambda *_: content)
+    assert main(["export", str(drawn_run.checkpoint), "--out", str(out)]) == 2
+    assert "gives other logits" in capsys.readouterr().err
+    assert not out.exists()
 
 
 BAD = [

@@ -28,9 +28,11 @@ def write_checkpoint(path: Path, description: dict[str, Any] | None = None, **fi
         description: what it says of itself; default: `INFO` with `fields` replaced.
     """
     torch.manual_seed(0)
-    network = build_network(INFO.network, len(INFO.classes), INFO.network_args, size=32)
-    state = {f"network.{name}": value for name, value in network.state_dict().items()}
     description = description or replace(INFO, **fields).to_dict()
+    network = build_network(
+        description["network"], len(description["classes"]), description["network_args"], size=32
+    )
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
     torch.save({"catordog": description, "state_dict": state}, path)
     return path
 

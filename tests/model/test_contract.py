@@ -86,6 +86,56 @@ def test_any_function_that_bends_or_bounds_the_logits_is_refused(kind):
         check_raw_logits(Net(ALSO_REFUSED[kind]))
 
 
+@pytest.mark.parametrize("kind", ["softplus", "GELU", "SiLU", "leaky ReLU", "square"])
+def test_other_activations_are_called_by_their_names(kind):
+    activations = {**ALSO_REFUSED, "leaky ReLU": F.leaky_relu}
+    for classes in (1, 2, 5):
+        with pytest.raises(RawLogitsError, match=f"a {kind} hidden in forward") as caught:
+            check_raw_logits(Net(activations[kind], classes=classes))
+        assert " ReLU hidden" not in str(caught.value).replace("leaky ReLU", "")
+
+
+@pytest.mark.parametrize("ending", [lambda x: F.softplus(x, beta=5), lambda x: 10 * x.softmax(1)])
+def test_what_has_no_zeros_is_not_called_relu(ending):
+    with pytest.raises(RawLogitsError, match="hidden in forward") as caught:
+        check_raw_logits(Net(ending))
+    assert "ReLU" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+class TestPrecision:
+    @pytest.mark.parametrize("kind", ["nothing", "a scale", "centred", "dropout", "other order"])
+    def test_raw_logits_of_any_precision_are_accepted(self, dtype, kind):
+        for seed in range(3):
+            torch.manual_seed(seed)
+            network = Net(ACCEPTED[kind]).to(dtype)
+            assert check_raw_logits(network) == "head (Linear)"
+            assert network.head.weight.dtype == dtype
+
+    @pytest.mark.parametrize("kind", REFUSED)
+    def test_a_final_activation_is_refused_by_name_at_any_precision(self, dtype, kind):
+        with pytest.raises(RawLogitsError, match=f"{kind} hidden in forward"):
+            check_raw_logits(Net(REFUSED[kind]).to(dtype))
+
+    def test_our_network_is_accepted(self, dtype):
+        check_raw_logits(ResidualNet(2).to(dtype), size=32)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (lambda x: x, "a function is no network: give a torch.nn.Module"),
+        (nn.Linear, "Linear is a class: give a network"),
+        (None, "a NoneType is no network"),
+        (nn.Linear(2, 2).state_dict(), "an OrderedDict is no network"),
+        (torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), "compiled by TorchScript"),
+    ],
+)
+def test_what_is_no_network_is_refused_in_words(value, words):
+    with pytest.raises(RawLogitsError, match=words):
+        check_raw_logits(value)
+
+
 @pytest.mark.parametrize(
     "module",
     [nn.ReLU(), nn.Sigmoid(), nn.Softmax(dim=1), nn.LogSoftmax(dim=1), nn.Tanh(), nn.Hardtanh()],
@@ -200,7 +250,9 @@ def test_squeezenet_which_ends_in_relu_is_refused(name):
         (nn.Conv2d(3, 2, 3), "pool and flatten"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), "no affine layer"),
         (nn.Linear(7, 2), "can't take photos"),
-        (Net(lambda x: (x, x)), "tuple and not a tensor"),
+        (Net(lambda x: (x, x)), "a tuple and not a tensor"),
+        (Net(lambda x: {"logits": x}), "a dict and not a tensor"),
+        (Net(lambda x: x.argmax(dim=1, keepdim=True)), "int64 numbers and not logits"),
     ],
 )
 def test_a_network_without_logits_is_refused(network, words):

@@ -47,6 +47,52 @@ def url() -> Iterator[str]:
     assert process.stderr.read() == ""
 
 
+class TestMethods:
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/docs", "/app.js", "/app.css"])
+    def test_head_is_answered_like_get_without_a_body(self, url, path):
+        answer, full = httpx.head(url + path), httpx.get(url + path)
+        assert answer.status_code == full.status_code == 200
+        assert answer.content == b""
+        assert answer.headers["content-type"] == full.headers["content-type"]
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("GET", "/predict", "POST"),
+            ("PUT", "/", "GET, HEAD"),
+            ("DELETE", "/predict", "POST"),
+            ("BREW", "/", "GET, HEAD"),
+        ],
+    )
+    def test_another_method_is_refused_in_json(self, url, method, path, allowed):
+        answer = httpx.request(method, url + path)
+        assert answer.status_code == 405
+        assert answer.json() == {"error": f"{method} is not allowed here: use {allowed}"}
+        assert answer.headers["allow"] == allowed
+
+    def test_an_unknown_path_is_refused_in_json(self, url):
+        assert httpx.get(url + "/nothing").json() == {"error": "Not Found"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--port", "99999"], "'99999' is not a port: give a number from 0 to 65535"),
+        (["--port", "-1"], "'-1' is not a port"),
+        (["--port", "http"], "'http' is not a port"),
+        (["--rate", "-1"], "'-1' is not a rate"),
+        (["--rate", "nan"], "'nan' is not a rate"),
+        (["--rate", "inf"], "'inf' is not a rate"),
+        (["--host", "a" * 70], "can't listen on"),
+    ],
+)
+def test_a_port_or_rate_out_of_its_range_is_refused_in_a_line(words, message, capsys):
+    assert main(["serve", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
 class TestTheAPI:
     def test_a_body_gives_an_object_with_the_prediction_of_python(self, url, tmp_path):
         photo = tmp_path / "a.jpg"

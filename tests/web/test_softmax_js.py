@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from importlib.resources import files
@@ -61,6 +62,26 @@ def test_percentages_are_the_same_text_as_in_python():
     confidences = [*edges, *small.tolist(), *(1 - small).tolist(), *random.random(500).tolist()]
     _, texts = run([], confidences)
     assert texts == [format_percent(confidence) for confidence in confidences]
+
+
+def test_no_confidence_reads_as_certain_anywhere_on_the_slider():
+    """The slider multiplies a temperature by up to 100, or divides it."""
+    page = (files("catordog.web") / "static" / "index.html").read_text("utf-8")
+    slider = re.search(r'<input id="temperature"[^>]*>', page)
+    assert slider, page
+    low, high = (float(re.search(rf'{end}="([^"]+)"', slider[0])[1]) for end in ("min", "max"))
+    factors = 10.0 ** np.linspace(low, high, 81)
+    pairs = [[16.917, 0.772], [1.004, 0.709], [80.0, -80.0], [0.001, 0.0], [3e3, 1.0, 2.0]]
+    rows = [(pair, own * factor) for pair in pairs for own in (0.3, 1.388, 7.0)
+            for factor in factors.tolist()]  # fmt: skip
+    found, _ = run(rows, [])
+    _, texts = run([], [confidence for row in found for confidence in row])
+    expected = [format_percent(p) for row in found for p in row]
+    assert texts == expected
+    assert not {"100 %", "0 %"} & set(texts)
+    assert not any(text.startswith(("100.", "1e")) for text in texts)
+    for row, (logits, temperature) in zip(found, rows, strict=True):
+        assert row == pytest.approx(softmax(logits, temperature).tolist(), rel=1e-9, abs=1e-300)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1, 0.01])

@@ -30,16 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate. Returns 1 if a photo was unreadable."""
-    from pathlib import Path
-
+    from catordog.commands.unreadable import report_unreadable
     from catordog.model.calibrate import calibrate
-    from catordog.model.checkpoint import run_folder
-    from catordog.photos.reading import report_failures
 
     result = calibrate(
         args.model, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
     )
-    folder = run_folder(Path(args.model))
-    report_failures(result.failures, folder / f"unreadable-{args.split}.txt")
+    report_unreadable(result.failures, args.model, args.split)
     print(args.model)
     return 1 if result.failures else 0

@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     from functools import partial
     from pathlib import Path
 
+    from catordog.commands.unreadable import report_unreadable
     from catordog.evaluation.evaluate import evaluate
     from catordog.files import check_outputs, json_text, write_text
-    from catordog.model.checkpoint import run_folder
     from catordog.model.classifier import load
-    from catordog.photos.reading import report_failures
     from catordog.report.evaluation_text import report
+    from catordog.terminal import info
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--csv": args.csv},
@@ -79,5 +79,8 @@ def run(args: argparse.Namespace) -> int:
         from catordog.report.evaluation_csv import evaluation_csv
 
         write_text(Path(args.csv), evaluation_csv(result))
-    report_failures(result.failures, run_folder(Path(args.model)) / f"unreadable-{args.split}.txt")
-    return 1 if result.failures else 0
+    report_unreadable(result.failures, args.model, args.split)
+    unreadable = result.ood.failures if result.ood else ()
+    for failure in unreadable:
+        info(f"--neither: can't be read: {failure}")
+    return 1 if result.failures or unreadable else 0

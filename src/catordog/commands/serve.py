@@ -16,14 +16,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1, this machine only"
     )
-    parser.add_argument("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any")
+    parser.add_argument(
+        "--port", type=_port, default=7860, metavar="N", help="default: 7860; 0: any"
+    )
     parser.add_argument(
         "--rate",
-        type=float,
+        type=_rate,
         default=200,
         metavar="R",
         help="requests per second from one address (default: 200; 0: unlimited)",
     )
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
+    return port
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a rate: give requests per second, 0 or more; 0 is unlimited"
+        )
+    return rate
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         listener.bind((host, port))
         listener.listen()  # before the address is printed, so that it answers
-    except OSError as error:
-        raise CatordogError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CatordogError(f"can't listen on {host}:{port}: {reason}") from None
     port = listener.getsockname()[1]
     local = _is_loopback(host)
     names = ["localhost", "127.0.0.1", "[::1]", host] if local else None

@@ -31,8 +31,9 @@ class Prediction:
         confidence: its softmax, 0…1.
         confidences: of every class, in class order, with a sum of 1.
         logits: raw, of every class.
-        verdict: the label; `not sure` where the confidence is below the threshold; `neither` where
-            the photo is out-of-distribution: it shows none of the classes.
+        verdict: the label (see `class_verdict`); `not sure` where the confidence is below the
+            threshold; `neither` where the photo is out-of-distribution: it shows none of the
+            classes.
         ood_score: see `OodDetector.scores`, 0…1; None where the model has no ood detector.
         picture: a thumbnail as a JPEG file, for notebooks; None elsewhere.
     """
@@ -116,10 +117,11 @@ def judge(
     # By the logits, which have an order also where float64 rounds two confidences to one number.
     best = int(raw.argmax())
     confidence = float(confidences[best])
-    verdict = classes[best] if confidence >= threshold else NOT_SURE
+    answer = class_verdict(classes[best])
+    verdict = answer if confidence >= threshold else NOT_SURE
     if quantile is not None:
         possible = int(prediction_set(confidences, quantile).sum())
-        verdict = NEITHER if not possible else classes[best] if possible == 1 else NOT_SURE
+        verdict = NEITHER if not possible else answer if possible == 1 else NOT_SURE
     if ood_score is not None and ood_score > accept:
         verdict = NEITHER
     return Prediction(
@@ -130,6 +132,18 @@ def judge(
         verdict=verdict,
         ood_score=ood_score,
     )
+
+
+def class_verdict(label: str) -> str:
+    """The verdict for a class: its name.
+
+    New datasets can't have a class called `neither` or `not sure`. A model file that has one keeps
+    it apart from the verdict of that name, in rows as well as in folders.
+
+    >>> class_verdict("dog"), class_verdict("neither")
+    ('dog', 'class neither')
+    """
+    return f"class {label}" if label in {NOT_SURE, NEITHER} else label
 
 
 def check_rules(threshold: float | None, error_rate: float | None, accept: float | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import Evaluation, Model, evaluate, model_name
 from catordog.evaluation.intervals import bootstrap, centred_interval, wilson
 from catordog.evaluation.metrics import FEW_PHOTOS, ece_terms
+from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, load
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.splits import Split
@@ -153,17 +154,20 @@ def compare(
         rules: which photos are decoded.
 
     Raises:
-        CatordogError: there are fewer than two models; or they know different classes; or they
+        CatordogError: there are fewer than two models; or they know different classes (the order
+            may differ, and so may case and a final s, as in `match_classes`); or they
             were trained on different splits, so that one was trained on photos that are held out
             from another.
     """
     if len(models) < 2:
         raise CatordogError(f"compare needs two or more models, and got {len(models)}")
     classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
-    _check_comparable(models, classifiers, split)
+    first = classifiers[0].classes
+    names = [model_name(model) for model in models]
+    orders = _check_comparable(names, classifiers, split)
     results = [
-        evaluate(classifier, data, split, exclude=exclude, rules=rules, name=model_name(model))
-        for model, classifier in zip(models, classifiers, strict=True)
+        _in_order(evaluate(one, data, split, exclude=exclude, rules=rules, name=name), order, first)
+        for name, one, order in zip(names, classifiers, orders, strict=True)
     ]
     predicted = np.stack([result.predicted for result in results])
     highest = np.stack([result.confidence for result in results]).max(axis=0)
@@ -176,11 +180,13 @@ def compare(
 
 
 def _check_comparable(
-    models: Sequence[Model], classifiers: Sequence[Classifier], split: str
-) -> None:
-    first, names = classifiers[0], [model_name(model) for model in models]
+    names: Sequence[str], classifiers: Sequence[Classifier], split: str
+) -> list[list[int]]:
+    """For each model, the index of each class of the first model among its own."""
+    first, orders = classifiers[0], []
     for name, other in zip(names, classifiers, strict=True):
-        if other.classes != first.classes:
+        order = _order(first.classes, other.classes)
+        if order is None:
             raise CatordogError(
                 f"{name} knows {', '.join(other.classes)}, and {names[0]} knows "
                 f"{', '.join(first.classes)}: models of different classes can't be compared"
@@ -192,6 +198,25 @@ def _check_comparable(
                 "trained on photos that test the other: give photos that neither was trained on, "
                 "with --split all"
             )
+        orders.append(order)
+    return orders
+
+
+def _order(first: tuple[str, ...], other: tuple[str, ...]) -> list[int] | None:
+    """The index of each class of one model among those of another; None if they differ."""
+    try:
+        order = match_classes(first, other, "the first model")
+    except CatordogError:
+        return None
+    return order if sorted(order) == list(range(len(other))) else None
+
+
+def _in_order(result: Evaluation, order: Sequence[int], classes: tuple[str, ...]) -> Evaluation:
+    """The same evaluation with the class names of the first model, in their order."""
+    if result.classes == classes:
+        return result
+    labels = np.argsort(order)[result.labels]
+    return replace(result, classes=classes, labels=labels, logits=result.logits[:, order])
 
 
 def compare_pair(one: Evaluation, two: Evaluation, first: int = 0, second: int = 1) -> Pair:

@@ -20,6 +20,7 @@ from catordog.evaluation.predictions import Floats, Predictions
 from catordog.evaluation.robustness import Robustness, robustness
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, Output, load
+from catordog.model.own_split import check_own_split
 from catordog.photos.datasets import PhotoDataset, open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
@@ -123,7 +124,7 @@ class Evaluation(Predictions):
             "promises": [asdict(check) for check in self.error_rate_checks],
             "truth": self.truth and self.truth.error,
             "damage": self.robustness and self.robustness.to_dict(),
-            "neither": self.ood and asdict(self.ood),
+            "neither": self.ood and self.ood.to_dict(),
         }
 
 
@@ -158,8 +159,9 @@ def evaluate(
         name: what reports call the model; None: its path.
 
     Raises:
-        CatordogError: the data has no such split, other classes, or no readable photo; or the
-            model can't do what was asked.
+        CatordogError: the data has no such split, other classes, or no readable photo; or it is a
+            folder `train/` beside `test/`, of which no photo is held out; or the model can't do
+            what was asked.
 
     >>> result = evaluate("bundled", "drawn:n=20,seed=1", "all")
     >>> result.metrics.n, result.confidences.shape
@@ -170,6 +172,7 @@ def evaluate(
         classifier.quantile_for(error_rate)  # refuse it before any photo is read
     if ood_photos and classifier.model.ood is None:
         raise ood_unavailable()
+    check_own_split(data, split)
     dataset = open_dataset(data, rules=rules, exclude=exclude)
     indices = match_classes(dataset.classes, classifier.classes, data)
     photos, outputs, failures = _predict(classifier, dataset, split)
@@ -195,7 +198,16 @@ def evaluate(
             float((logits.argmax(axis=1) == labels).mean()) if excluded.any() else None
         ),
     )
-    return _with_checks(result, classifier, error_rates, ood_photos, corruptions=corruptions)
+    ood = None
+    if ood_photos and result.ood_score is not None:
+        ood = measure_ood(classifier, result.ood_score, ood_photos, rules=rules)
+    robust = robustness(classifier, result.photos, result) if corruptions else None
+    return replace(
+        result,
+        error_rate_checks=_checks(result, classifier, error_rates),
+        ood=ood,
+        robustness=robust,
+    )
 
 
 def _predict(
@@ -230,26 +242,15 @@ def _ood_scores(
     return np.array([output.ood_score for output in outputs], dtype=np.float64)[chosen]
 
 
-def _with_checks(
-    result: Evaluation,
-    classifier: Classifier,
-    error_rates: Sequence[float] | None,
-    ood_photos: Sequence[str],
-    *,
-    corruptions: bool,
-) -> Evaluation:
-    """Add what was asked for beyond the predictions."""
+def _checks(
+    result: Evaluation, classifier: Classifier, error_rates: Sequence[float] | None
+) -> list[ErrorRateCheck]:
     scores = classifier.model.nonconformity
-    checks = [
-        check_error_rate(scores, error_rate, result.confidences, result.labels)
-        for error_rate in (ERROR_RATES if error_rates is None else error_rates)
+    return [
+        check_error_rate(scores, rate, result.confidences, result.labels, result.ood_score)
+        for rate in (ERROR_RATES if error_rates is None else error_rates)
         if scores
     ]
-    ood = None
-    if ood_photos and result.ood_score is not None:
-        ood = measure_ood(classifier, result.ood_score, ood_photos)
-    robust = robustness(classifier, result.photos, result) if corruptions else None
-    return replace(result, error_rate_checks=checks, ood=ood, robustness=robust)
 
 
 def model_name(model: Model) -> str:

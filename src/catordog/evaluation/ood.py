@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.ood import ACCEPT, LEAST_PHOTOS
-from catordog.errors import CatordogError
+from catordog.errors import CatordogError, PhotoError
 from catordog.model.classifier import Classifier, Output
+from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.inputs import Inputs
 
 
@@ -25,12 +27,24 @@ class OodResult:
         false_accept: the false-accept rate: the fraction of them that is not called `neither`,
             0…1.
         false_reject: the fraction of the evaluated photos that is called `neither`, 0…1.
+        failures: one error for each out-of-distribution photo that could not be read.
     """
 
     n: int
     auroc: float
     false_accept: float
     false_reject: float
+    failures: tuple[PhotoError, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "n": self.n,
+            "unreadable": len(self.failures),
+            "auroc": self.auroc,
+            "false_accept": self.false_accept,
+            "false_reject": self.false_reject,
+        }
 
 
 def ood_unavailable() -> CatordogError:
@@ -42,7 +56,11 @@ def ood_unavailable() -> CatordogError:
 
 
 def measure_ood(
-    classifier: Classifier, ood_score: npt.NDArray[np.float64], paths: Sequence[str]
+    classifier: Classifier,
+    ood_score: npt.NDArray[np.float64],
+    paths: Sequence[str],
+    *,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> OodResult:
     """Compare the ood scores of the evaluated photos with those of photos that show no class.
 
@@ -50,6 +68,7 @@ def measure_ood(
         classifier: a model with an ood detector.
         ood_score: of the evaluated photos, `[N]`.
         paths: of the out-of-distribution photos: files, folders, archives or glob patterns.
+        rules: which photos are decoded.
 
     Raises:
         CatordogError: the model has no ood detector, or none of the photos can be read.
@@ -58,12 +77,16 @@ def measure_ood(
 
     if classifier.model.ood is None:
         raise ood_unavailable()
-    inputs = Inputs(paths)
+    inputs = Inputs(paths, rules)
     inputs.count()  # raises where there are none
-    outputs = classifier.stream(inputs, classifier.model.preprocess.load)
-    scores = [output.ood_score for _, output in outputs if isinstance(output, Output)]
+    found = [output for _, output in classifier.stream(inputs, classifier.model.preprocess.load)]
+    scores = [output.ood_score for output in found if isinstance(output, Output)]
+    failures = tuple(output for output in found if isinstance(output, PhotoError))
     if not scores:
-        raise CatordogError(f"none of the photos of {', '.join(paths)} could be read")
+        raise CatordogError(
+            f"none of the {len(failures):,} photos of {', '.join(paths)} could be read: "
+            f"{failures[0]}"
+        )
     outside = np.array(scores, dtype=np.float64)
     is_outside = np.arange(len(ood_score) + len(outside)) >= len(ood_score)
     return OodResult(
@@ -71,4 +94,5 @@ def measure_ood(
         auroc=float(roc_auc_score(is_outside, np.concatenate([ood_score, outside]))),
         false_accept=float((outside <= ACCEPT).mean()),
         false_reject=float((ood_score > ACCEPT).mean()),
+        failures=failures,
     )

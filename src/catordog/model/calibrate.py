@@ -20,6 +20,7 @@ from catordog.model.class_matching import match_classes
 from catordog.model.classifier import BATCH, BUNDLED, Classifier, load
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
+from catordog.model.own_split import check_own_split
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
@@ -103,6 +104,7 @@ def calibrate(
             f"the bundled model can't be calibrated in place: copy {BUNDLED}, and give the copy"
         )
     classifier = load(model)
+    check_own_split(str(data), split)
     dataset = open_dataset(str(data), rules=rules, exclude=exclude)
     indices = match_classes(dataset.classes, classifier.classes, str(data))
     photos = dataset.split(split, classifier.model.split_fractions)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeGuard, TypeVar, Union, cast, overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from catordog.confidence.conformal import quantile
 from catordog.confidence.ood import ACCEPT
@@ -21,17 +19,9 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.model.backends import Backend
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
-from catordog.photos.decode import decode
+from catordog.model.photo_forms import PhotoLike, is_one, several, to_image
 from catordog.photos.parallel import in_parallel
-from catordog.photos.photo import Photo
 from catordog.photos.preprocess import thumbnail
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PhotoLike = Union[  # not `|`: a name in quotes has no such operator, and torch is not imported
-    str, PathLike[str], bytes, IO[bytes], Image.Image, npt.NDArray[np.uint8], "Tensor"
-]
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -81,12 +71,12 @@ class Classifier:
 
         Args:
             photos: one or several of these: a path, the bytes of a photo file, a binary file
-                object, a `PIL.Image` of any mode, a `uint8` array `[H, W, 3]` in RGB, or a torch
-                tensor `uint8 [3, H, W]` in RGB.
+                object, a `PIL.Image` of any mode, an array `[H, W, 3]` in RGB or `[H, W]` in grey,
+                or a torch tensor `[3, H, W]`. Arrays and tensors may hold `uint8`, 16-bit or other
+                integers, or floats, 0…1 or 0…255; those of four dimensions are several photos.
 
         Raises:
-            PhotoError: one of them can't be read.
-            CatordogError: an array or tensor has another type or shape.
+            PhotoError: one of them can't be read, or is no photo.
         """
         pixels = self._pixels(photos)
         if not pixels:
@@ -146,14 +136,14 @@ class Classifier:
         """
         check_rules(threshold, error_rate, accept)
         results = []
-        for batch in _batches(iter(_several(photos)), BATCH):
-            images = [self._image(photo) for photo in batch]
+        for batch in _batches(iter(several(photos)), BATCH):
+            images = [to_image(p, near=self.model.preprocess.size) for p in batch]
             outputs = self.outputs([self.model.preprocess.pixels(image) for image in images])
             results += [
                 replace(self.judge(output, threshold, error_rate, accept), picture=thumbnail(image))
                 for output, image in zip(outputs, images, strict=True)
             ]
-        return results[0] if _is_one(photos) else results
+        return results[0] if is_one(photos) else results
 
     def predictions(
         self, photos: PhotoLike | Iterable[PhotoLike]
@@ -171,7 +161,7 @@ class Classifier:
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(_several(photos), self._load):
+        for _, output in self.stream(several(photos), self._load):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -297,39 +287,11 @@ class Classifier:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
 
     def _pixels(self, photos: PhotoLike | Iterable[PhotoLike]) -> list[npt.NDArray[np.uint8]]:
-        return [self._load(photo) for photo in _several(photos)]
+        return [self._load(photo) for photo in several(photos)]
 
     def _load(self, photo: PhotoLike) -> npt.NDArray[np.uint8]:
-        return self.model.preprocess.pixels(self._image(photo))
-
-    def _image(self, photo: PhotoLike) -> Image.Image:
-        size = self.model.preprocess.size
-        if isinstance(photo, Image.Image):
-            if photo.mode not in _PNG_MODES | _TIFF_MODES:
-                photo = photo.convert("RGB")
-            buffer = io.BytesIO()  # through the one decoder: profiles, transparency, rotation
-            form = "TIFF" if photo.mode in _TIFF_MODES else "PNG"
-            photo.save(buffer, form, exif=photo.getexif())
-            return decode(buffer.getvalue(), "image")
-        if _is_tensor(photo):
-            return self._image(np.moveaxis(np.asarray(photo.detach().cpu()), 0, -1))
-        if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.shape[2:] != (3,) or not photo.size:
-                raise CatordogError(
-                    f"an array of {photo.dtype} {list(photo.shape)} is not a photo: give a uint8 "
-                    "array [height, width, 3] or a uint8 tensor [3, height, width], in RGB"
-                )
-            return Image.fromarray(np.ascontiguousarray(photo))
-        if isinstance(photo, bytes):
-            return Photo.from_bytes(photo, "photo").image(near=size)
-        if isinstance(photo, (str, PathLike)):
-            return Photo.from_file(photo).image(near=size)
-        file = cast("IO[bytes]", photo)
-        return Photo.from_bytes(file.read(), getattr(file, "name", "photo")).image(near=size)
-
-
-_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
-_TIFF_MODES = {"F", "CMYK", "YCbCr", "LAB"}  # lossless, as PNG
+        preprocess = self.model.preprocess
+        return preprocess.pixels(to_image(photo, near=preprocess.size))
 
 
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
@@ -337,19 +299,6 @@ def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
-    return [photos] if _is_one(photos) else photos  # type: ignore[return-value]
-
-
-def _is_one(photos: PhotoLike | Iterable[PhotoLike]) -> TypeGuard[PhotoLike]:
-    single = isinstance(photos, (str, PathLike, bytes, Image.Image, np.ndarray))
-    return single or hasattr(photos, "read") or _is_tensor(photos)
-
-
-def _is_tensor(photo: object) -> TypeGuard[Tensor]:
-    return hasattr(photo, "permute")  # torch is not imported to find out
 
 
 def load(path: str | PathLike[str] | None = None) -> Classifier:

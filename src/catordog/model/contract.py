@@ -8,6 +8,7 @@ tanh and clamp the latter.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _AFFINE: frozenset[Callable[..., Any]] = frozenset(
 
 # The last two have opposite signs, so that any value but 0 becomes large in both directions.
 _FACTORS = (-1.0, 1e3, -1e6)
+_HALF_FACTORS = (-1.0, 1e2, -2e3)  # the largest float16 is 65504
 _SIZES = (64, 224, 32, 96, 128, 256, 299, 384, 512)
 
 
@@ -62,12 +64,13 @@ def check_raw_logits(
     >>> check_raw_logits(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), size=8)
     '1 (Linear)'
     """
+    _check_kind(network)
     mode = [(module, module.training) for module in network.modules()]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network.eval()
-            return _check(network, size, num_classes)
+            return _check(_widened(network), size, num_classes)
     finally:
         for module, training in mode:
             module.training = training
@@ -83,9 +86,34 @@ def last_layer(network: nn.Module, size: int) -> nn.Module:
     return modules.get(name, network)
 
 
+def _check_kind(network: Any) -> None:
+    if isinstance(network, type):
+        raise RawLogitsError(f"{network.__name__} is a class: give a network, {network.__name__}()")
+    if not isinstance(network, nn.Module):
+        raise RawLogitsError(
+            f"{_an(type(network).__name__)} is no network: give a torch.nn.Module, whose layers "
+            "can be watched"
+        )
+    if isinstance(network, torch.jit.ScriptModule):
+        raise RawLogitsError(
+            f"{_name(network)} is compiled by TorchScript, which hides its layers: check the "
+            "module before it is compiled"
+        )
+
+
+def _widened(network: nn.Module) -> nn.Module:
+    """A copy in 32 bits of a network in 16, whose rounding could pass for a non-linearity."""
+    if any(p.dtype in {torch.float16, torch.bfloat16} for p in network.parameters()):
+        return copy.deepcopy(network).float()
+    return network
+
+
 def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str:
     photos, output, tracer = _first_run(network, size)
     _check_shape(output, len(photos), num_classes)
+    factors = _HALF_FACTORS if output.dtype == torch.float16 else _FACTORS
+    # A forward() that computes in 16 bits rounds more.
+    tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
     # The last affine layer that the output depends on: an unused branch may run after it.
     for call in reversed(tracer.calls):
         shape = call.shape
@@ -97,12 +125,13 @@ def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str
             _tail(network, photos, call.index, -draw),  # a ReLU passes nothing below 0
         ):
             continue
-        for factor in _FACTORS:
+        for factor in factors:
             scaled = _tail(network, photos, call.index, factor * draw)
-            if not _proportional(scaled - zero, factor * (result - zero)):
-                huge = _tail(network, photos, call.index, 1e6 * draw)
+            if not _proportional(scaled - zero, factor * (result - zero), tolerance):
+                huge = _tail(network, photos, call.index, -factors[-1] * draw)
                 seen = torch.cat([result, scaled, huge])
-                raise RawLogitsError(_lesson(call, tracer, _kind(seen), factor))
+                kind = _known(draw, result, tolerance) or _kind(seen, tolerance)
+                raise RawLogitsError(_lesson(call, tracer, kind, factor))
         return call.layer
     raise RawLogitsError(
         f"{_name(network)} has no affine layer (Linear or convolution) that its output depends on: "
@@ -112,7 +141,7 @@ def _check(network: nn.Module, size: int | None, num_classes: int | None) -> str
 
 def _first_run(network: nn.Module, size: int | None) -> tuple[Tensor, Any, _Tracer]:
     """Run the network on random photos of the first size that it accepts."""
-    first = next((p for p in network.parameters()), torch.empty(0))
+    first = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     problem: Exception | None = None
     for pixels in (size,) if size else _SIZES:
         photos = torch.randn(2, 3, pixels, pixels, device=first.device, dtype=first.dtype)
@@ -132,8 +161,13 @@ def _first_run(network: nn.Module, size: int | None) -> tuple[Tensor, Any, _Trac
 def _check_shape(output: Any, n: int, num_classes: int | None) -> None:
     if not isinstance(output, Tensor):
         raise RawLogitsError(
-            f"the network returns {type(output).__name__} and not a tensor of logits [N, C]: "
+            f"the network returns {_an(type(output).__name__)} and not a tensor of logits [N, C]: "
             "return the logits alone"
+        )
+    if not output.is_floating_point():
+        raise RawLogitsError(
+            f"the network returns {str(output.dtype).removeprefix('torch.')} numbers and not "
+            "logits: return the last layer's output, without argmax or rounding"
         )
     if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 1:
         raise RawLogitsError(
@@ -220,9 +254,9 @@ def _tail(network: nn.Module, photos: Tensor, index: int, value: Tensor) -> Tens
     return output.double()
 
 
-def _proportional(scaled: Tensor, expected: Tensor) -> bool:
-    tolerance = 1e-3 * float(expected.abs().max())
-    return bool(scaled.isfinite().all()) and float((scaled - expected).abs().max()) <= tolerance
+def _proportional(scaled: Tensor, expected: Tensor, tolerance: float) -> bool:
+    most = tolerance * float(expected.abs().max())
+    return bool(scaled.isfinite().all()) and float((scaled - expected).abs().max()) <= most
 
 
 _WHY = {
@@ -240,6 +274,26 @@ _WHY = {
     "distorts every confidence that is computed from them",
 }
 
+_SMOOTH = "it bends the logits, and hardly lets negative ones pass, nor their gradient"
+_WHY |= dict.fromkeys(("softplus", "GELU", "SiLU", "ELU", "leaky ReLU", "mish"), _SMOOTH)
+_WHY |= dict.fromkeys(("exponential", "absolute value", "square"), _WHY["non-linearity"])
+_WHY["log-sigmoid"] = "it lets no logit pass 0, and the loss applies log-softmax itself"
+
+# Activations whose range would not tell them apart.
+_KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "ReLU": F.relu,
+    "softplus": F.softplus,
+    "GELU": F.gelu,
+    "SiLU": F.silu,
+    "mish": F.mish,
+    "ELU": F.elu,
+    "leaky ReLU": F.leaky_relu,
+    "log-sigmoid": F.logsigmoid,
+    "exponential": torch.exp,
+    "absolute value": torch.abs,
+    "square": torch.square,
+}
+
 # Layers that are linear in evaluation mode.
 _INERT = ("Dropout", "Flatten", "Identity", "AvgPool", "Unflatten")
 
@@ -250,7 +304,7 @@ def _lesson(call: _Call, tracer: _Tracer, kind: str, factor: float) -> str:
         for calls, label in tracer.ran
         if calls > call.index and label != call.layer and not any(word in label for word in _INERT)
     ]
-    where = after[-1] if after else f"a {kind} hidden in forward()"
+    where = after[-1] if after else f"{_an(kind)} hidden in forward()"
     return (
         f"not raw logits: {where} comes after the last affine layer, {call.layer}; "
         f"{factor:g} times that layer's output does not give {factor:g} times the logits. "
@@ -259,20 +313,41 @@ def _lesson(call: _Call, tracer: _Tracer, kind: str, factor: float) -> str:
     )
 
 
-def _kind(outputs: Tensor) -> str:
-    """Guess from the ranges of outputs which activation computed them, for the error message."""
+def _known(given: Tensor, result: Tensor, tolerance: float) -> str | None:
+    """The activation that gives this result for an affine layer's output; None if none does."""
+    if given.shape != result.shape:
+        return None
+    for name, activation in _KNOWN.items():
+        if torch.allclose(activation(given.double()), result, rtol=4 * tolerance, atol=tolerance):
+            return name
+    return None
+
+
+def _kind(outputs: Tensor, tolerance: float) -> str:
+    """Guess from the ranges of outputs which activation computed them, for the error message.
+
+    Args:
+        outputs: for inputs of moderate size, scaled, and huge, one after the other.
+        tolerance: of sums.
+    """
     low, high = float(outputs.min()), float(outputs.max())
     sums, logs = outputs.sum(dim=1), outputs.logsumexp(dim=1)
     several = outputs.shape[1] > 1
-    if several and low >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+    if several and low >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=tolerance):
         return "softmax"
-    if several and torch.allclose(logs, torch.zeros_like(logs), atol=1e-4):
+    if several and torch.allclose(logs, torch.zeros_like(logs), atol=tolerance):
         return "log-softmax"
-    if low >= 0:
-        return "sigmoid" if high <= 1 else "ReLU"
+    if low >= 0 and high <= 1:
+        return "sigmoid"
+    if low == 0 and bool((outputs[: len(outputs) // 3] == 0).any()):  # of moderate size
+        return "ReLU"
     if max(-low, high) <= 1:
         return "tanh"
     return "clamp" if max(-low, high) < 1e4 else "non-linearity"
+
+
+def _an(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeioAEIO' else 'a'} {noun}"
 
 
 def _name(network: nn.Module) -> str:

@@ -10,6 +10,7 @@ from catordog.confidence.softmax import format_confidence
 from catordog.evaluation.compare import Comparison, Pair
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import FEW_PHOTOS, METRICS, percent
+from catordog.files import printable
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 
@@ -34,7 +35,7 @@ def report(result: Comparison) -> str:
         for index in result.disagreements[:SHOWN_IN_TEXT]:
             answers = [answer(one, index) for one in result.results]
             label = first.classes[int(first.labels[index])]
-            rows.append([f"  {label}", *answers, first.photos[index].path])
+            rows.append([f"  {label}", *answers, printable(first.photos[index].path)])
         parts.append("most confident disagreements\n" + table(rows))
     return "\n\n".join(parts)
 

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import format_confidence
+from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import METRICS, Metric, percent
+from catordog.files import printable
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 
 
 def report(result: Evaluation) -> str:
     """The evaluation for people to read."""
-    classes = result.classes
+    classes = tuple(map(printable, result.classes))
     counts = [int((result.labels == label).sum()) for label in range(len(classes))]
     tally = ", ".join(f"{count:,} {name}" for count, name in zip(counts, classes, strict=True))
     parts = [
@@ -53,11 +55,10 @@ def _results(result: Evaluation) -> list[list[str]]:
     for target, fraction in result.metrics.coverage_at.items():
         words = f"of the photos, the most confident, can be answered at {100 * float(target):g} %"
         rows.append(["coverage", percent(fraction), f"{words} accuracy"])
-    for check in result.error_rate_checks:
-        low, high = check.missed_ci95
-        words = f"missed ({percent(low)} to {percent(high)}) with an error budget of "
-        words += f"{check.error_rate:.2%}; one answer for {check.answered:.1%} of the photos"
-        rows.append(["error rate", percent(check.missed), words])
+    rows += [
+        ["error rate", percent(check.missed), _check_in_words(check)]
+        for check in result.error_rate_checks
+    ]
     if result.truth:
         words = "mean difference between the confidence and the true probability"
         rows.append(["truth", percent(result.truth.error), words])
@@ -66,8 +67,21 @@ def _results(result: Evaluation) -> list[list[str]]:
         rows.append(["neither", percent(rejected), "would be called 'neither'"])
     if result.ood:
         words = f"of {result.ood.n:,} photos of no class are accepted as one; AUROC "
-        rows.append(["", percent(result.ood.false_accept), f"{words}{result.ood.auroc:.4f}"])
+        words += f"{result.ood.auroc:.4f}"
+        if result.ood.failures:
+            words += f"; {len(result.ood.failures):,} unreadable"
+        rows.append(["", percent(result.ood.false_accept), words])
     return rows
+
+
+def _check_in_words(check: ErrorRateCheck) -> str:
+    low, high = check.missed_ci95
+    words = f"missed ({percent(low)} to {percent(high)}) with an error budget of "
+    words += f"{check.error_rate:.2%}"
+    if check.rejected:
+        words += f": {percent(check.outside_set)} by the prediction set, which the budget covers, "
+        words += f"and {percent(check.rejected)} called 'neither', which it does not"
+    return words + f"; one answer for {check.answered:.1%} of the photos"
 
 
 def _note(result: Evaluation, metric: Metric) -> str:
@@ -103,9 +117,9 @@ def metric_rows(result: Evaluation) -> list[list[str]]:
 
 def confusion_rows(result: Evaluation) -> list[list[str]]:
     """The confusion matrix with a head: a row for each label, a column for each prediction."""
-    rows = [["", *(f"predicted {name}" for name in result.classes)]]
+    rows = [["", *(f"predicted {name}" for name in map(printable, result.classes))]]
     for true, counts in result.metrics.confusion.items():
-        rows.append([true, *(f"{count:,}" for count in counts.values())])
+        rows.append([printable(true), *(f"{count:,}" for count in counts.values())])
     return rows
 
 
@@ -114,7 +128,7 @@ def _indented(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _photos(result: Evaluation, indices: Sequence[int]) -> str:
-    classes = result.classes
+    classes = tuple(map(printable, result.classes))
     rows = [["  predicted", "label", "confidence", *(f"logit {name}" for name in classes), "photo"]]
     rows += [
         [
@@ -122,7 +136,7 @@ def _photos(result: Evaluation, indices: Sequence[int]) -> str:
             classes[int(result.labels[index])],
             format_confidence(float(result.confidence[index])),
             *(f"{logit:.3f}" for logit in result.logits[index].tolist()),
-            result.photos[index].path,
+            printable(result.photos[index].path),
         ]
         for index in indices
     ]

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from catordog.confidence.softmax import format_percent
 from catordog.evaluation.explain import Explanation, Floats, explain
+from catordog.files import printable
 from catordog.model.classifier import Classifier
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
@@ -33,12 +34,12 @@ def draw(image: Image.Image, explanation: Explanation, preprocess: Preprocess) -
     gap, line = 12, 24
     page = Image.new("RGB", (3 * width + 4 * gap, _HEIGHT + 2 * gap + 2 * line + 8), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    panels = [(photo, prediction.in_words(), "orange: evidence for, purple: against")]
+    panels = [(photo, printable(prediction.in_words()), "orange: evidence for, purple: against")]
     for name in ranked:
         overlay = heat(photo, explanation.maps[name] / strongest, preprocess)
         confidence = format_percent(prediction.confidences[name])
         words = f"logit {prediction.logits[name]:.3f}, confidence {confidence}"
-        panels.append((overlay, f"evidence for {name}", words))
+        panels.append((overlay, f"evidence for {printable(name)}", words))
     for column, (picture, title, words) in enumerate(panels):
         left = gap + column * (width + gap)
         page.paste(picture, (left, gap))

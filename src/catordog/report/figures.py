@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from catordog.evaluation.curves import COVERAGE_TARGETS, Bin, reliability, risk_coverage
 from catordog.evaluation.predictions import Floats, Predictions
+from catordog.files import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -288,9 +289,16 @@ def _legend(axes: Axes, where: Literal["best", "upper left", "lower right"] = "b
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc=where)
 
 
+_LONGEST = 32
+"""Letters of a name in a figure, whose axes would collapse beside a longer one."""
+
+
 def _literal(text: str) -> str:
-    """Text in which matplotlib finds no formula: a class may be called $x$."""
-    return text.replace("$", r"\$")
+    """A name that matplotlib can draw: on one line, not too long, and no formula like $x$."""
+    shown = printable(text)
+    if len(shown) > _LONGEST:
+        shown = shown[: _LONGEST - 1] + "…"
+    return shown.replace("$", r"\$")
 
 
 def _histogram(

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -245,7 +247,9 @@ def create_app(
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.middleware("http")(service.around)
-    app.exception_handler(HTTPException)(_http_error)
+    # Starlette's own class, of which FastAPI's is one: it also has unknown paths and methods.
+    app.exception_handler(StarletteHTTPException)(_http_error)
+    app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(BusyError)(_busy)
     app.post("/predict", openapi_extra=_PHOTOS)(service.predict)
     png: dict[int | str, Any] = {200: {"content": {"image/png": {}}}}
@@ -254,15 +258,21 @@ def create_app(
     )
     app.get("/healthz")(service.health)
     app.get("/metrics", response_class=Response)(service.read_metrics)
+    app.head("/healthz", include_in_schema=False)(service.health)
+    app.head("/metrics", include_in_schema=False)(service.read_metrics)
     for path, (name, kind) in _STATIC.items():
         content = (files("catordog.web") / "static" / name).read_bytes()
-        app.get(path, include_in_schema=False)(_fixed(content, kind))
+        app.api_route(path, methods=_READ, include_in_schema=False)(_fixed(content, kind))
     api = _api_page(app.openapi()).encode()
-    app.get("/docs", include_in_schema=False)(_fixed(api, "text/html; charset=utf-8"))
+    page = _fixed(api, "text/html; charset=utf-8")
+    app.api_route("/docs", methods=_READ, include_in_schema=False)(page)
     return app
 
 
 _ROUTES = {*_STATIC, "/predict", "/explain", "/healthz", "/metrics", "/docs", "/openapi.json"}
+
+
+_READ = ["GET", "HEAD"]  # servers send no body after HEAD
 
 
 def _fixed(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
@@ -279,9 +289,20 @@ def _problem(code: int, reason: str) -> JSONResponse:
     return JSONResponse({"error": reason}, code, headers)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail))
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    reason = str(error.detail)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        reason = f"{request.method} is not allowed here: use {allowed}"
+    response = _problem(error.status_code, reason)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _problem(422, "; ".join(str(each.get("msg")) for each in error.errors()))
 
 
 async def _busy(_: Request, __: Exception) -> Response:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -76,8 +77,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # a network of any origin can fail in any way
-        reason = " ".join(str(error).split())[:200]
-        raise CatordogError(f"this network can't be exported to ONNX: {reason}") from None
+        raise CatordogError(f"this network can't be exported to ONNX: {_cause(error)}") from None
     assert program is not None  # only None when torch writes the file itself
     proto = program.model_proto
     del proto.metadata_props[:]
@@ -90,6 +90,19 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
         _halve(proto)
     packed: bytes = proto.SerializeToString()
     return packed
+
+
+def _cause(error: BaseException) -> str:
+    """Why torch can't export a network, in one line: torch says it in forty, the cause last."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    name, text = type(error).__name__, str(error).strip()
+    if "DataDependent" in name or "data-dependent" in text:
+        return (
+            "its forward() decides by the values of the photos, such as `if x.mean() > 0.3` or "
+            "x.max().item(): use torch.where or another function of tensors"
+        )
+    return f"{name}: {text.splitlines()[0][:200] if text else 'no reason given'}"
 
 
 def _description(classifier: Classifier) -> str:
@@ -199,10 +212,14 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     return packed
 
 
-def _silence() -> Any:
-    """Silence the exporters, which print their progress."""
-    warnings.filterwarnings("ignore")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)
-    return redirect_stdout(StringIO())
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Silence the exporters, which print their progress, and pages of graphs at each failure."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
