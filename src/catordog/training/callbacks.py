@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
 from catordog.errors import CatordogError
@@ -87,20 +87,29 @@ class LastCheckpoint(Checkpoint):
     Ctrl-C, and SIGTERM or SIGUSR1 from a scheduler, end the run between two steps, since within a
     step half of the weights may have changed already. A second signal stops at once.
 
-    A network whose loss is not finite is never saved.
+    A network whose loss is not finite is never saved, and `fast_dev_run` saves nothing.
 
     Args:
         minutes: between two checkpoints within an epoch.
+        folder: of the run's checkpoints; None: the trainer's `default_root_dir`. In a distributed
+            run, all ranks take the folder of the first.
     """
 
-    def __init__(self, minutes: float = 5.0) -> None:
+    def __init__(self, minutes: float = 5.0, folder: Path | None = None) -> None:
         if minutes <= 0:
             raise CatordogError(f"--save_every {minutes}: give minutes, above 0")
         self.seconds = 60 * minutes
+        self.folder = folder
+        self._saved_step = -1
         self.stop_signal = 0
         self._handlers: dict[int, Any] = {}
         self._saved_at = 0.0
         self._not_finite: Tensor | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Agree on the folder."""
+        del pl_module, stage
+        self.folder = Path(trainer.strategy.broadcast(self.folder or trainer.default_root_dir))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle signals, in place of Lightning."""
@@ -129,6 +138,10 @@ class LastCheckpoint(Checkpoint):
         """Save when it is due, and stop when asked to."""
         del batch
         self._record_loss(outputs)
+        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+            self._check_finite(trainer, pl_module)
+            self._save(trainer)  # so that the epoch can be resumed
+            return
         single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if not (single_cpu or batch_idx % _BATCHES_BETWEEN_CHECKS == 0):
             return
@@ -159,6 +172,12 @@ class LastCheckpoint(Checkpoint):
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._save(trainer)
 
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after an epoch without validation."""
+        if trainer.global_step != self._saved_step:
+            self._check_finite(trainer, pl_module)
+            self._save(trainer)
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Restore the signal handlers."""
         del trainer, pl_module, stage
@@ -166,8 +185,9 @@ class LastCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
-        self._saved_at = time.monotonic()
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _record_loss(self, outputs: Any) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else outputs
@@ -199,6 +219,6 @@ def _max_over_ranks(trainer: L.Trainer, number: int) -> int:
 def checkpoint_folder(trainer: L.Trainer) -> Path:
     """Where this run's checkpoints are."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-            return Path(callback.dirpath)
+        if isinstance(callback, LastCheckpoint) and callback.folder:
+            return callback.folder
     return Path(trainer.default_root_dir)

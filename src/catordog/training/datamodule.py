@@ -156,6 +156,8 @@ class PhotosDataModule(L.LightningDataModule):
             module.use_data(self.preprocess, self.split_fractions, self.class_weights, self.sample)
 
     def _open(self, split: Split, preprocess: Preprocess) -> DecodedDataset | StreamedDataset:
+        if split not in self.dataset.splits(self.split_fractions):
+            raise CatordogError(self._empty(split))
         photos = self.dataset.split(split, self.split_fractions)
         synthetic = self.dataset.distinct  # drawn in memory: there are no files to cache
         if not self.cache and not synthetic:
@@ -168,6 +170,25 @@ class PhotosDataModule(L.LightningDataModule):
         self._check_every_class(split, read)
         self.failures += read.failures
         return DecodedDataset(read)
+
+    def _empty(self, split: Split) -> str:
+        if split == "val" and not self.split_fractions.val:
+            return (
+                f"{self.source}: --data.val 0 leaves no validation photos, which choose the best "
+                "checkpoint and calibrate it: give a fraction such as 0.1"
+            )
+        return (
+            f"{self.source} has no {split} photos among its {len(self.dataset.photos):,}: add "
+            "photos, or a folder for this split"
+        )
+
+    @property
+    def has_test_photos(self) -> bool:
+        """Whether the test split has photos of every class, so that it can evaluate a model."""
+        try:
+            return bool(self.dataset.split("test", self.split_fractions))
+        except CatordogError:
+            return False
 
     def _check_every_class(self, split: Split, read: Pixels) -> None:
         labels = {photo.label for photo in read.photos}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from catordog.errors import PhotoError
-from catordog.terminal import silence
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_bytes
+from catordog.terminal import info, silence
 from catordog.training.callbacks import STOP_SIGNALS, LastCheckpoint, checkpoint_folder
 from catordog.training.lightning_cli import TrainCLI
 from catordog.training.processes import rank
@@ -54,7 +57,7 @@ class FitResult:
         exit_code: 0: done; 1: done, some photos were unreadable; 75, 130: stopped by a signal.
         finished: whether all epochs are done.
         checkpoint: the best one of a finished run, the last one of a stopped run; None: nothing
-            was saved.
+            was saved, as with `fast_dev_run`.
         failures: unreadable photos of all ranks.
     """
 
@@ -93,13 +96,41 @@ def fit(cli: TrainCLI) -> FitResult:
         if not (trainer.interrupted or _stop_signal(trainer)):
             raise
         return _stopped(trainer)
+    except MisconfigurationException as error:
+        line = " ".join(str(error).split())
+        raise CatordogError(f"these settings can't be used: {line}") from error
+    except (RuntimeError, ValueError, KeyError) as error:
+        if not (cli.config.ckpt_path and re.search("state.dict", str(error))):
+            raise
+        line = str(error).strip().splitlines()[-1].strip()
+        raise CatordogError(
+            f"{cli.config.ckpt_path} does not fit these settings ({line}): resume with the "
+            "settings of its run, or start a new run without --ckpt_path"
+        ) from error
     if trainer.interrupted and _stop_signal(trainer):
         return _stopped(trainer)
     failures = _failures_of_all_ranks(trainer, data.failures)
+    exit_code = SOME_UNREADABLE if failures else DONE
+    if trainer.fast_dev_run:
+        return FitResult(exit_code, True, None, failures)
     if trainer.is_global_zero:
         log_hyperparameters(trainer, module, data)
-    best = checkpoint_folder(trainer) / "best.ckpt"
-    return FitResult(SOME_UNREADABLE if failures else DONE, True, best, failures)
+    return FitResult(exit_code, True, _best(trainer), failures)
+
+
+def _best(trainer: Any) -> Path | None:
+    """The best checkpoint: the last one, where the run has never validated."""
+    folder = checkpoint_folder(trainer)
+    best, last = folder / "best.ckpt", folder / LAST
+    if trainer.is_global_zero and not best.is_file():
+        if not last.is_file():
+            raise CatordogError(
+                f"nothing was trained: {trainer.ckpt_path or 'the run'} has all its epochs "
+                "already: give a higher --trainer.max_epochs"
+            )
+        info("the run has never validated: its last weights are kept as best.ckpt")
+        write_bytes(best, last.read_bytes())
+    return best
 
 
 def _stop_signal(trainer: Any) -> int:

@@ -147,8 +147,9 @@ class ClassifierModule(L.LightningModule):
 
     def forward(self, photos: Tensor) -> Tensor:
         """Raw logits `float32 [N, C]` of normalised photos `float32 [N, 3, S, S]`."""
-        logits: Tensor = self.network(photos)
-        return logits.float()  # half precision would round the loss
+        logits: Tensor = self.network(photos.to(self.dtype))  # 16-true, bf16-true or 64-true
+        # Half precision would round the loss.
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def setup(self, stage: str) -> None:
         """Check that whitening has had its photos; a checkpoint is loaded afterwards."""
