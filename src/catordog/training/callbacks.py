@@ -46,7 +46,8 @@ class MovingAverage(WeightAveraging):
             weight = min(decay, (1 + int(count)) / (10 + int(count)))
             if not averaged.is_floating_point():
                 return current
-            return torch.lerp(current, averaged, weight)
+            # With bf16-true or 16-true, the average stays in float32.
+            return torch.lerp(current.to(averaged.dtype), averaged, weight)
 
         super().__init__(avg_fn=average)
 
@@ -66,6 +67,8 @@ class EpochLines(L.Callback):
         """Report loss and accuracy of the epoch."""
         del pl_module
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not metrics:  # the run has resumed at the end of this epoch
+            return
         total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
         parts = [f"epoch {trainer.current_epoch + 1:>3}/{total}"]
         parts += [
@@ -79,6 +82,25 @@ class EpochLines(L.Callback):
             if name in metrics
         ]
         info("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
+
+
+class LongValidationInterval(L.Callback):
+    """Allows a `val_check_interval` of more batches than an epoch has: counts over all epochs."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lightning would refuse the interval as soon as it counts the batches, after this."""
+        del pl_module, stage
+        interval, data = trainer.val_check_interval, getattr(trainer, "datamodule", None)
+        if data is None or trainer.check_val_every_n_epoch is None or not isinstance(interval, int):
+            return
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if interval > batches:
+            trainer.check_val_every_n_epoch = None
+            info(
+                f"an epoch has {batches} batches: --trainer.val_check_interval {interval} counts "
+                "over all epochs"
+            )
 
 
 class LastCheckpoint(Checkpoint):
@@ -113,8 +135,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle signals, in place of Lightning."""
-        del trainer, pl_module
-        self._saved_at = time.monotonic()
+        del pl_module
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 self._handlers[number] = signal.signal(number, self._request_stop)
@@ -185,7 +207,7 @@ class LastCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 

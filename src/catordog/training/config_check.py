@@ -42,8 +42,6 @@ def read_yaml(path: Path) -> Any:
         raise CatordogError(f"--config {path}: {error.strerror or error}") from None
     except yaml.YAMLError as error:
         raise CatordogError(f"--config {path}: {_yaml_error(error)}") from None
-    except RecursionError:
-        raise CatordogError(f"--config {path}: nested too deeply") from None
     if content is None:
         raise CatordogError(f"--config {path}: empty; write settings such as 'model: {{lr: 0.1}}'")
     return content
@@ -109,7 +107,10 @@ def check_config(path: Path, group: str = "") -> Any:
         raise CatordogError(
             f"--config {path}: {kind}, and not settings by name such as 'model: {{lr: 0.1}}'"
         )
-    check_settings(config, path, group)
+    try:
+        check_settings(config, path, group)
+    except RecursionError:
+        raise CatordogError(f"--config {path}: nested too deeply, or within itself") from None
     return config
 
 

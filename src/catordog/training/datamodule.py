@@ -337,9 +337,11 @@ class PhotosDataModule(L.LightningDataModule):
             **options,
         )
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Collect unreadable photos."""
         del dataloader_idx
+        if isinstance(batch, Tensor):  # the example input, from Lightning's model summary
+            return batch
         photos, labels, failures = batch
         assert self.trainer is not None
         dataset = self._train if self.trainer.training else self._val
@@ -347,9 +349,11 @@ class PhotosDataModule(L.LightningDataModule):
             self.failures += dataset.new_failures(failures, len(labels), self.batch_size)
         return photos, labels
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """On the device, augment training photos and normalise all: `float32 [B, 3, S, S]`."""
         del dataloader_idx
+        if isinstance(batch, Tensor):
+            return batch
         photos, labels = batch
         assert self.trainer is not None
         if not len(labels):

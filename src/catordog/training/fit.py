@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_bytes
@@ -20,6 +22,7 @@ from catordog.training.callbacks import STOP_SIGNALS, LastCheckpoint, checkpoint
 from catordog.training.lightning_cli import TrainCLI
 from catordog.training.processes import rank
 from catordog.training.runs import LAST
+from catordog.training.setting_errors import unusable
 from catordog.training.tensorboard import log_hyperparameters
 
 DONE, SOME_UNREADABLE = 0, 1
@@ -45,6 +48,8 @@ _QUIET = (
     ".*You requested to overfit but enabled.*",
     # RankSampler resumes within an epoch.
     ".*your dataloader is not resumable.*",
+    # A run that resumes in a new folder: the old one is another run's.
+    ".*The dirpath has changed from.*",
 )
 """Lightning's warnings about what is intended here."""
 
@@ -91,14 +96,14 @@ def fit(cli: TrainCLI) -> FitResult:
     if cli.config.compile:
         module.network.compile()
     try:
-        trainer.fit(module, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+        with redirect_stdout(sys.stderr):  # stdout is for the next command
+            trainer.fit(module, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
     except (KeyboardInterrupt, SystemExit):
         if not (trainer.interrupted or _stop_signal(trainer)):
             raise
         return _stopped(trainer)
     except MisconfigurationException as error:
-        line = " ".join(str(error).split())
-        raise CatordogError(f"these settings can't be used: {line}") from error
+        raise unusable(error) from error
     except (RuntimeError, ValueError, KeyError) as error:
         if not (cli.config.ckpt_path and re.search("state.dict", str(error))):
             raise
@@ -111,7 +116,7 @@ def fit(cli: TrainCLI) -> FitResult:
         return _stopped(trainer)
     failures = _failures_of_all_ranks(trainer, data.failures)
     exit_code = SOME_UNREADABLE if failures else DONE
-    if trainer.fast_dev_run:
+    if cli.config.trainer.fast_dev_run:
         return FitResult(exit_code, True, None, failures)
     if trainer.is_global_zero:
         log_hyperparameters(trainer, module, data)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
@@ -21,12 +22,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from catordog.errors import CatordogError
 from catordog.model.networks import find_in_working_folder
 from catordog.terminal import info
-from catordog.training.callbacks import EpochLines, LastCheckpoint
+from catordog.training.callbacks import EpochLines, LastCheckpoint, LongValidationInterval
 from catordog.training.config import (
     config_argument,
     settings_of,
@@ -41,9 +41,9 @@ from catordog.training.processes import rank, set_devices, world_size
 from catordog.training.resume import ResumePoint, base_config, check_fits, find_checkpoint
 from catordog.training.run_options import RUN_OPTIONS
 from catordog.training.runs import AtomicCheckpointIO, RunFolder, shown_path
-from catordog.training.setting_errors import explain
+from catordog.training.setting_errors import explain, unusable
 from catordog.training.tensorboard import TensorBoardFigures
-from catordog.training.trainer_options import check_trainer
+from catordog.training.trainer_options import check_batch, check_trainer
 
 _RUN_TYPES: dict[str, Any] = {
     "name": str | None,
@@ -79,7 +79,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the settings as `config.yaml` in the run's folder, whatever the logger is."""
 
     def __init__(self, *args: Any, folder: Path | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        super().__init__(*args, **kwargs)
         self.folder = folder
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -121,6 +121,7 @@ class TrainCLI(LightningCLI):
             ClassifierModule,
             PhotosDataModule,
             save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={
                 "max_epochs": 20,
@@ -216,21 +217,22 @@ class TrainCLI(LightningCLI):
         except (CatordogError, OSError):
             raise
         except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
-            line = " ".join(str(error).split())
-            raise CatordogError(f"these settings can't be used: {line}") from error
+            self.release()
+            raise unusable(error) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer, and create the run's folder.
 
         Data and network exist by now, so that a mistyped command leaves no folder behind.
         """
-        trainer = self.config.trainer
+        trainer, data = self.config.trainer, self.datamodule
+        check_batch(self.model.network, data.start_size, data.batch_size, trainer.devices)
         # Other ranks learn the folder from rank 0.
         if self.config.find is None and rank() == 0 and not trainer.fast_dev_run:
             found = self.found.run
             resumes = found and found.resolve().parent == self.runs.resolve()
             self.run_folder = RunFolder(found) if found and resumes else RunFolder.new(self.runs)
-            self.save_config_kwargs = {"folder": self.run_folder.path}
+            self.save_config_kwargs["folder"] = self.run_folder.path
             kwargs["default_root_dir"] = str(self.run_folder.path)
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
@@ -263,17 +265,18 @@ class TrainCLI(LightningCLI):
         Args:
             users: those of the user, which come first.
         """
-        folder = self.run_folder and self.run_folder.path / "checkpoints"
+        folder = self.run_folder.path / "checkpoints" if self.run_folder else None
         theirs = any(isinstance(callback, ModelCheckpoint) for callback in users)
         best = (BestCheckpoint if theirs else ModelCheckpoint)(
-            dirpath=folder,
             filename="best",
             monitor="val/loss",
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )
+        # As an argument, it would become absolute, and a moved run would forget its best loss.
+        best.dirpath = folder and str(folder)
         last = LastCheckpoint(self.config.save_every, folder)
-        callbacks = [last, best, TensorBoardFigures(), EpochLines()]
+        callbacks = [last, best, TensorBoardFigures(), EpochLines(), LongValidationInterval()]
         if self.config.trainer.logger not in (False, []):
             callbacks.append(LearningRateMonitor("step"))
         return callbacks

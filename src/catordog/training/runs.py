@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,12 @@ class RunFolder:
             raise _unwritable(runs, error) from None
 
     def release(self) -> None:
-        """Unlock the folder."""
+        """Unlock the folder, and remove it if the run has written nothing."""
         self._lock.release()
+        with suppress(OSError):
+            if {path.name for path in self.path.iterdir()} == {_LOCK}:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
 
     @property
     def name(self) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
 import torch
+from torch import nn
 
 from catordog.errors import CatordogError
+from catordog.training.module import batch_of_one
 from catordog.training.processes import world_size
 
 _NO_MODEL = "leaves no model; to only try a run out, give --trainer.fast_dev_run true"
@@ -77,8 +80,31 @@ def _check_devices(trainer: Any, batch_size: int) -> None:
             f"at most {most}, or auto"
         )
     ranks = max(1, number) * int(trainer.num_nodes or 1)
-    if batch_size % ranks:
+    if ranks > 1 and batch_size % ranks:
         raise CatordogError(
             f"data.batch_size = {batch_size} photos can't be divided among {ranks} processes: give "
             f"a multiple of {ranks}"
         )
+
+
+def check_batch(network: nn.Module, size: int, batch_size: int, devices: Any) -> None:
+    """Refuse a batch of one photo per process where batch norm can't take it.
+
+    Args:
+        network: it is not changed.
+        size: of training photos, in pixels.
+        batch_size: photos per step over all processes.
+        devices: the option of the trainer.
+
+    Raises:
+        CatordogError: the network can't be trained on batches of one.
+    """
+    ranks = world_size() if world_size() > 1 else int(devices) if str(devices).isdigit() else 1
+    if batch_size // max(1, ranks) > 1:
+        return
+    probe = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad():
+            probe(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        raise batch_of_one(error) or error from None
