@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from catordog.errors import PhotoError
     from catordog.model.calibrate import Calibration
     from catordog.model.info import ModelInfo
+    from catordog.photos.decode import DecodeRules
     from catordog.training.fit import FitResult
     from catordog.training.lightning_cli import TrainCLI
 
@@ -119,6 +120,7 @@ class TrainResult:
         unreadable: one error for each photo that could not be read.
         found: what `find` has measured, as an option such as `--model.lr 0.12`.
         held_out: the split to evaluate the model on: `test`; `val` if there are no test photos.
+        decoding: options of how photos were decoded, as `evaluate` takes them.
         finished: whether the run has ended by itself. It is False if a signal stopped it.
     """
 
@@ -133,6 +135,7 @@ class TrainResult:
     found: str | None = None
     held_out: Literal["test", "val"] = "test"
     finished: bool = True
+    decoding: tuple[str, ...] = ()
 
     @property
     def temperature(self) -> float | None:
@@ -277,6 +280,7 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
         data=data.source,
         exclude=data.exclude,
         unreadable=fitted.failures,
+        decoding=_decoding(data.rules),
         held_out="test" if data.has_test_photos else "val",
     )
 
@@ -294,6 +298,16 @@ def _log_validation_figures(folder: Path, calibration: Calibration) -> None:
             model.classes, calibration.labels, calibration.logits, model.temperature
         )
         log_figures(folder, "validation", figures_of(predictions))
+
+
+def _decoding(rules: DecodeRules) -> tuple[str, ...]:
+    """The options that differ from the defaults."""
+    from catordog.photos.decode import DEFAULT_RULES
+
+    options = ("--allow-truncated",) if rules.allow_truncated else ()
+    if rules.max_megapixels == DEFAULT_RULES.max_megapixels:
+        return options
+    return (*options, "--max-megapixels", f"{rules.max_megapixels:g}")
 
 
 def _report_excluded(best: Path, data: Any) -> None:
@@ -332,6 +346,7 @@ def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
         command = ["evaluate", shown_path(result.checkpoint), "--data", result.data]
         command += ["--split", result.held_out]
         command += ["--exclude", result.exclude] if result.exclude else []
+        command += result.decoding
     elif result.finished:
         info("tried out, nothing was saved; train with:")
         option = "--trainer.fast_dev_run"

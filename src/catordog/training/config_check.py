@@ -137,7 +137,7 @@ def names_other_code(option: str, value: Any) -> bool:
 
 def _check(path: Path, keys: tuple[str, ...], value: Any) -> None:
     name = ".".join(keys)
-    if "optimizer" in keys[:2] and (keys[-1] == "class_path" or keys[0] == "optimizer"):
+    if keys[0] == "optimizer" or keys == ("model", "optimizer", "class_path"):
         raise CatordogError(
             f"--config {path}: {name} names {value}, and optimisers are chosen by name: "
             "model.optimizer takes sgd, muon or adamw"

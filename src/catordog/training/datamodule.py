@@ -26,7 +26,7 @@ from catordog.photos.reading import Pixels, none_read, read_pixels
 from catordog.photos.splits import Split, SplitFractions
 from catordog.terminal import info, progress
 from catordog.training.augment import Augment
-from catordog.training.datasets import DecodedDataset, StreamedDataset
+from catordog.training.datasets import DecodedDataset, LazyLoader, StreamedDataset, unchanged
 from catordog.training.module import ClassifierModule
 from catordog.training.samplers import BalancedSampler, EpochShuffle, RankSampler, ShardShuffle
 from catordog.training.seeding import step_seed
@@ -173,14 +173,8 @@ class PhotosDataModule(L.LightningDataModule):
 
     def _empty(self, split: Split) -> str:
         if split == "val" and not self.split_fractions.val:
-            return (
-                f"{self.source}: --data.val 0 leaves no validation photos, which choose the best "
-                "checkpoint and calibrate it: give a fraction such as 0.1"
-            )
-        return (
-            f"{self.source} has no {split} photos among its {len(self.dataset.photos):,}: add "
-            "photos, or a folder for this split"
-        )
+            return f"{self.source}: --data.val 0 leaves no validation photos: give at least 0.05"
+        return f"{self.source} has no {split} photos: add some, or a folder for this split"
 
     @property
     def has_test_photos(self) -> bool:
@@ -329,9 +323,9 @@ class PhotosDataModule(L.LightningDataModule):
         workers = 0  # decoded photos are in memory; workers would only copy them
         if isinstance(dataset, StreamedDataset):
             workers = (os.cpu_count() or 1) if self.workers is None else self.workers
-        return _LazyLoader(
+        return LazyLoader(
             dataset,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=workers,
             persistent_workers=workers > 0,
             **options,
@@ -396,21 +390,6 @@ class PhotosDataModule(L.LightningDataModule):
 def _resized(photos: Tensor, size: int) -> Tensor:
     """`uint8 [N, 3, T, T]` as `float32 [N, 3, S, S]` in 0…1."""
     return F.interpolate(photos.float().div_(255), size, mode="area")
-
-
-class _LazyLoader(DataLoader[Any]):
-    """A DataLoader that starts when its first batch is requested.
-
-    Lightning creates the iterator before it has restored the position within an epoch.
-    """
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
-
-
-def _unchanged(batch: Any) -> Any:
-    """No collation: `__getitems__` returns the batch as tensors."""
-    return batch
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
