@@ -118,9 +118,9 @@ def test_a_config_that_names_a_program_anywhere_is_refused(capsys, where):
         ("trainer: {logger: WandbLogger}", "on the command line"),
         ("trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger}}", "command line"),
         ("trainer: {strategy: DDPStrategy}", "on the command line"),
-        ("trainer: {callbacks: [{class_path: os.abort}]}", "no network, optimiser or callback"),
+        ("trainer: {callbacks: [{class_path: os.abort}]}", "no network or callback"),
         ("trainer: {callbacks: [{class_path: a.B, init_args: {f: os.abort}}]}", "names os.abort"),
-        ("model: {network: os.path}", "no network, optimiser or callback"),
+        ("model: {network: os.path}", "no network or callback"),
         ("trainer: other.yaml", "is a file's name"),
         ("data: {source: !!python/object/apply:os.system ['touch pwned']}", "not YAML of plain"),
     ],
@@ -146,3 +146,62 @@ def test_a_config_for_a_single_option_is_checked_as_well(capsys):
 def test_every_config_of_the_package_is_allowed():
     for config in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
         check_config(config)
+
+
+UNREADABLE = {
+    "empty": (b"", "empty; write settings"),
+    "only a comment": (b"# later\n", "empty; write settings"),
+    "a list": (b"- model\n", "a list, and not settings by name"),
+    "a word": (b"model\n", "a single value, and not settings by name"),
+    "not text": (b"\x80\x81\xff", "not text in UTF-8: save it as UTF-8"),
+    "a key twice": (b"model:\n  lr: 1\n  lr: 2\n", "'lr' is set in line 2 and again in line 3"),
+    "a tab": (b"model:\n\tlr: 1\n", "line 2 is indented with a tab: use spaces"),
+    "within itself": (b"model: &a [*a]\n", "nested too deeply, or within itself"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_unusable_config_is_one_line_that_names_the_cause(capsys, content, message):
+    Path("c.yaml").write_bytes(content)
+    line = refused(capsys, "train", "--config", "c.yaml")
+    assert line.startswith("catordog: error: --config c.yaml: ")
+    assert message in line
+
+
+def test_a_folder_is_no_config(capsys):
+    Path("c.yaml").mkdir()
+    assert "--config c.yaml: a folder" in refused(capsys, "train", "--config", "c.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_config_with_a_byte_order_mark_is_read(capsys, encoding):
+    Path("c.yaml").write_text("model: {lr: 0.0123}", encoding)
+    assert main(["train", "--config", "c.yaml", "--print_config"]) == 0
+    assert "lr: 0.0123" in capsys.readouterr().out
+
+
+def test_a_merged_key_may_be_overridden():
+    Path("c.yaml").write_text("model: &m {lr: 0.1}\ndata: {augment: {<<: *m, lr: 0.2}}")
+    assert check_config(Path("c.yaml"))["data"]["augment"] == {"lr": 0.2}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {optimizer: {class_path: torch.optim.SGD}}",
+        "optimizer: {class_path: torch.optim.AdamW}",
+        "optimizer: torch.optim.AdamW",
+    ],
+)
+def test_an_optimiser_by_class_path_is_told_the_names_that_there_are(capsys, text):
+    Path("c.yaml").write_text(text)
+    line = refused(capsys, "train", "--config", "c.yaml")
+    assert line.endswith("optimisers are chosen by name: model.optimizer takes sgd, muon or adamw")
+    assert "command line" not in line
+
+
+def test_a_class_where_none_is_taken_is_not_sent_to_the_command_line(capsys):
+    Path("c.yaml").write_text("data: {augment: {class_path: mine.Augment}}")
+    line = refused(capsys, "train", "--config", "c.yaml")
+    assert "only trainer.callbacks takes class_path" in line
+    assert "command line" not in line

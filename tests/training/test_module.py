@@ -85,3 +85,13 @@ def test_whitening_needs_photos(dataset, tmp_path):
     module.use_data(sample=lambda: dataset.tensors[0])
     fit(module, dataset, tmp_path)
     assert not module.network.stem[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("not sure", "is a verdict"), ("Neither", "is a verdict"), ("a\nb", "control characters"),
+     ("", "is empty"), ("cat", "is there twice")],
+)  # fmt: skip
+def test_class_names_that_results_could_not_tell_apart_are_refused(name, reason):
+    with pytest.raises(CatordogError, match=reason):
+        ClassifierModule(["cat", name], size=32)

@@ -173,7 +173,7 @@ def test_a_signal_within_an_epoch_saves_a_checkpoint_and_tells_how_to_resume(
     assert "Traceback" not in run.err
     assert "stopped; checkpoint runs/run/version_0/checkpoints/last.ckpt; resume with:" in run.err
     again = shlex.split(run.out)
-    assert again[-2:] == ["--ckpt_path", "last"]
+    assert again[-2:] == ["--ckpt_path", "runs/run/version_0/checkpoints/last.ckpt"]
     resumed = forks.run(*again[1:], cwd=tmp_path, **env)
     assert resumed.code == 0, resumed.err
     assert same(state(tmp_path), state(undisturbed))

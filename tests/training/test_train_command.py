@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from catordog.training.datamodule import PhotosDataModule
 from catordog.training.lightning_cli import TrainCLI
 from catordog.training.module import ClassifierModule
 from catordog.training.transfer import Transfer
+from conftest import jpeg, write_folder
 
 DATA = {"source": "drawn:n=200,size=32", "size": 32, "batch_size": 32}
 MODEL = {"network_args": {"widths": [8, 16], "blocks": [1, 1]}, "lr": 0.05}
@@ -146,3 +148,80 @@ class TestInPython:
     def test_a_wrong_setting_is_a_catordog_error(self):
         with pytest.raises(CatordogError, match=r"--model\.lr fast: expected a number"):
             train(data="drawn:n=60", model={"lr": "fast"})
+
+
+class TestTheNextCommand:
+    """The command that train prints works as it is."""
+
+    @staticmethod
+    def evaluated(capsys, *words: str) -> list[str]:
+        options = ["--data.size", "32", "--data.batch_size", "8", "--trainer.max_epochs", "1",
+                   "--model.network_args", "{widths: [8, 16], blocks: [1, 1]}"]  # fmt: skip
+        assert main(["train", *words, *options]) == 0
+        command = shlex.split(capsys.readouterr().out)
+        assert main(command[1:]) == 0
+        return command
+
+    def test_without_test_photos_it_evaluates_on_validation_photos(self, capsys):
+        command = self.evaluated(capsys, "--data", "drawn:n=100,size=32", "--data.test", "0")
+        assert command[-2:] == ["--split", "val"]
+
+    def test_a_dataset_of_train_and_validation_is_evaluated_on_validation_photos(self, capsys):
+        write_folder(Path("pets"), {
+            f"{split}/{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i + start)
+            for split, start, n in (("train", 0, 24), ("val", 100, 12)) for i in range(n)
+        })  # fmt: skip
+        assert self.evaluated(capsys, "--data", "pets")[-2:] == ["--split", "val"]
+
+    def test_a_class_without_test_photos_is_evaluated_on_validation_photos(self, capsys):
+        write_folder(Path("pets"), {
+            f"{split}/{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i + start)
+            for split, start, n in (("train", 0, 24), ("val", 100, 12), ("test", 200, 1))
+            for i in range(n)
+        })  # fmt: skip
+        assert self.evaluated(capsys, "--data", "pets")[-2:] == ["--split", "val"]
+
+    def test_photos_are_decoded_as_in_training(self, capsys):
+        data = ["--data", "drawn:n=100,size=32", "--max-megapixels", "50", "--allow-truncated"]
+        command = self.evaluated(capsys, *data)
+        assert command[-3:] == ["--allow-truncated", "--max-megapixels", "50"]
+
+    def test_errors_of_train_name_no_option_that_train_lacks(self, capsys):
+        write_folder(Path("pets"), {
+            f"test/{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i) for i in range(8)
+        })  # fmt: skip
+        assert main(["train", "--data", "pets"]) == 2
+        err = capsys.readouterr().err
+        assert "pets has no train photos: add some, or a folder for this split" in err
+        assert "--split" not in err
+
+
+@pytest.mark.slow
+def test_the_installed_command_finds_a_network_in_the_working_folder():
+    Path("mine.py").write_text(NETWORK)
+    code = (  # as a console script, whose sys.path lacks the working folder
+        "import sys; sys.path = [path for path in sys.path if path]; "
+        "from catordog.cli import entry; entry()"
+    )
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        start = [sys.executable, "-c", code, *words]
+        return subprocess.run(start, capture_output=True, text=True, check=False)
+
+    ended = command("train", "--data", "drawn:n=100,size=32", "--data.size", "32",
+                    "--model.network", "mine.MyNet", "--trainer.max_epochs", "1")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    again = command(*shlex.split(ended.stdout)[1:])
+    assert again.returncode == 0, again.stderr
+    assert "accuracy" in again.stdout
+
+
+NETWORK = """
+from torch import nn
+
+
+class MyNet(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Conv2d(3, 4, 5, 4), nn.Flatten(), nn.LazyLinear(num_classes))
+        self[2] = nn.Linear(4 * 7 * 7, num_classes)
+"""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from catordog.commands.options import DATA_HELP
 from catordog.training.run_options import RUN_OPTIONS
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from catordog.errors import PhotoError
     from catordog.model.calibrate import Calibration
     from catordog.model.info import ModelInfo
+    from catordog.photos.decode import DecodeRules
     from catordog.training.fit import FitResult
     from catordog.training.lightning_cli import TrainCLI
 
@@ -118,6 +119,9 @@ class TrainResult:
         exclude: the CSV file of excluded photos.
         unreadable: one error for each photo that could not be read.
         found: what `find` has measured, as an option such as `--model.lr 0.12`.
+        held_out: the split to evaluate the model on: `test`; `val` if there are no test photos.
+        decoding: options of how photos were decoded, as `evaluate` takes them.
+        finished: whether the run has ended by itself. It is False if a signal stopped it.
     """
 
     exit_code: int
@@ -129,6 +133,9 @@ class TrainResult:
     exclude: str | None = None
     unreadable: tuple[PhotoError, ...] = ()
     found: str | None = None
+    held_out: Literal["test", "val"] = "test"
+    finished: bool = True
+    decoding: tuple[str, ...] = ()
 
     @property
     def temperature(self) -> float | None:
@@ -231,7 +238,12 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
             return TrainResult(0, found=found)
         fitted = fit(cli)
         if not (fitted.finished and fitted.checkpoint and cli.trainer.is_global_zero):
-            return TrainResult(fitted.exit_code, fitted.checkpoint, unreadable=fitted.failures)
+            return TrainResult(
+                fitted.exit_code,
+                fitted.checkpoint,
+                unreadable=fitted.failures,
+                finished=fitted.finished,
+            )
         return _finish(cli, fitted, fitted.checkpoint, start)
     finally:
         cli.release()
@@ -239,6 +251,8 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
 
 def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> TrainResult:
     """Calibrate the best checkpoint, and report how good it is."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     from catordog.model.calibrate import calibrate_on
     from catordog.photos.reading import report_failures
     from catordog.terminal import info
@@ -249,8 +263,11 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
     calibration = calibrate_on(best, data.validation())
     _log_validation_figures(folder, calibration)
     info(f"done in {time.monotonic() - start:.0f} s; checkpoint {shown_path(best)}")
-    if trainer.logger and trainer.logger.save_dir:
-        info(f"TensorBoard: tensorboard --logdir {shown_path(Path(trainer.logger.save_dir))}")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            info(f"TensorBoard: tensorboard --logdir {shown_path(Path(logger.save_dir))}")
+    for profile in folder.glob("*profile*"):
+        info(f"profile: {shown_path(profile)}")
     if data.dataset.excluded:
         _report_excluded(best, data)
     report_failures(fitted.failures, Path(shown_path(folder / "unreadable.txt")))
@@ -263,6 +280,8 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
         data=data.source,
         exclude=data.exclude,
         unreadable=fitted.failures,
+        decoding=_decoding(data.rules),
+        held_out="test" if data.has_test_photos else "val",
     )
 
 
@@ -279,6 +298,16 @@ def _log_validation_figures(folder: Path, calibration: Calibration) -> None:
             model.classes, calibration.labels, calibration.logits, model.temperature
         )
         log_figures(folder, "validation", figures_of(predictions))
+
+
+def _decoding(rules: DecodeRules) -> tuple[str, ...]:
+    """The options that differ from the defaults."""
+    from catordog.photos.decode import DEFAULT_RULES
+
+    options = ("--allow-truncated",) if rules.allow_truncated else ()
+    if rules.max_megapixels == DEFAULT_RULES.max_megapixels:
+        return options
+    return (*options, "--max-megapixels", f"{rules.max_megapixels:g}")
 
 
 def _report_excluded(best: Path, data: Any) -> None:
@@ -303,16 +332,29 @@ def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
 
     if rank() > 0:
         return
-    command = ["train", *_without(words, "--ckpt_path"), "--ckpt_path", "last"]
+    command = ["train", *words]
     if result.found:
         command = ["train", *_without(words, "--find"), *result.found.split()]
     elif result.model and result.checkpoint:
-        info("evaluate it on the held-out photos:")
+        if result.held_out == "test":
+            info("evaluate it on the held-out photos:")
+        else:
+            info(
+                "the test split lacks photos; evaluate it on validation photos, which have chosen "
+                "and calibrated it, so that results are optimistic:"
+            )
         command = ["evaluate", shown_path(result.checkpoint), "--data", result.data]
-        command += ["--split", "test"]
+        command += ["--split", result.held_out]
         command += ["--exclude", result.exclude] if result.exclude else []
+        command += result.decoding
+    elif result.finished:
+        info("tried out, nothing was saved; train with:")
+        option = "--trainer.fast_dev_run"
+        command = ["train", *_without(words, option), option, "false"]
     elif result.checkpoint:
-        info(f"stopped; checkpoint {shown_path(result.checkpoint)}; resume with:")
+        last = shown_path(result.checkpoint)
+        info(f"stopped; checkpoint {last}; resume with:")
+        command = ["train", *_without(words, "--ckpt_path"), "--ckpt_path", last]
     else:
         info("stopped before the first checkpoint; start again with:")
     print(shlex.join(["catordog", *command]), flush=True)

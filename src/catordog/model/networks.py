@@ -160,10 +160,20 @@ def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
     return _construct(builder, network, {"weights": None, "num_classes": num_classes, **args})
 
 
+def find_in_working_folder() -> None:
+    """Let class paths name modules in the working folder, which the console script leaves out.
+
+    The folder comes last, so that no file in it replaces an installed package.
+    """
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
+
+
 def _imported(path: str) -> type[nn.Module]:
     module_name, _, class_name = path.rpartition(".")
     if module_name.partition(".")[0] in sys.stdlib_module_names:  # some have side effects at import
         raise CatordogError(f"{path!r} is not a class of network (torch.nn.Module)")
+    find_in_working_folder()
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
 from catordog.errors import CatordogError
@@ -46,7 +46,8 @@ class MovingAverage(WeightAveraging):
             weight = min(decay, (1 + int(count)) / (10 + int(count)))
             if not averaged.is_floating_point():
                 return current
-            return torch.lerp(current, averaged, weight)
+            # With bf16-true or 16-true, the average stays in float32.
+            return torch.lerp(current.to(averaged.dtype), averaged, weight)
 
         super().__init__(avg_fn=average)
 
@@ -66,6 +67,8 @@ class EpochLines(L.Callback):
         """Report loss and accuracy of the epoch."""
         del pl_module
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not metrics:  # the run has resumed at the end of this epoch
+            return
         total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
         parts = [f"epoch {trainer.current_epoch + 1:>3}/{total}"]
         parts += [
@@ -81,31 +84,59 @@ class EpochLines(L.Callback):
         info("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
 
 
+class LongValidationInterval(L.Callback):
+    """Allows a `val_check_interval` of more batches than an epoch has: counts over all epochs."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lightning would refuse the interval as soon as it counts the batches, after this."""
+        del pl_module, stage
+        interval, data = trainer.val_check_interval, getattr(trainer, "datamodule", None)
+        if data is None or trainer.check_val_every_n_epoch is None or not isinstance(interval, int):
+            return
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if interval > batches:
+            trainer.check_val_every_n_epoch = None
+            info(
+                f"an epoch has {batches} batches: --trainer.val_check_interval {interval} counts "
+                "over all epochs"
+            )
+
+
 class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt`: after every epoch, every few minutes within one, and when stopped.
 
     Ctrl-C, and SIGTERM or SIGUSR1 from a scheduler, end the run between two steps, since within a
     step half of the weights may have changed already. A second signal stops at once.
 
-    A network whose loss is not finite is never saved.
+    A network whose loss is not finite is never saved, and `fast_dev_run` saves nothing.
 
     Args:
         minutes: between two checkpoints within an epoch.
+        folder: of the run's checkpoints; None: the trainer's `default_root_dir`. In a distributed
+            run, all ranks take the folder of the first.
     """
 
-    def __init__(self, minutes: float = 5.0) -> None:
+    def __init__(self, minutes: float = 5.0, folder: Path | None = None) -> None:
         if minutes <= 0:
             raise CatordogError(f"--save_every {minutes}: give minutes, above 0")
         self.seconds = 60 * minutes
+        self.folder = folder
+        self._saved_step = -1
         self.stop_signal = 0
         self._handlers: dict[int, Any] = {}
         self._saved_at = 0.0
         self._not_finite: Tensor | None = None
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Agree on the folder."""
+        del pl_module, stage
+        self.folder = Path(trainer.strategy.broadcast(self.folder or trainer.default_root_dir))
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle signals, in place of Lightning."""
-        del trainer, pl_module
-        self._saved_at = time.monotonic()
+        del pl_module
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 self._handlers[number] = signal.signal(number, self._request_stop)
@@ -129,6 +160,10 @@ class LastCheckpoint(Checkpoint):
         """Save when it is due, and stop when asked to."""
         del batch
         self._record_loss(outputs)
+        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+            self._check_finite(trainer, pl_module)
+            self._save(trainer)  # so that the epoch can be resumed
+            return
         single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if not (single_cpu or batch_idx % _BATCHES_BETWEEN_CHECKS == 0):
             return
@@ -159,6 +194,12 @@ class LastCheckpoint(Checkpoint):
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._save(trainer)
 
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after an epoch without validation."""
+        if trainer.global_step != self._saved_step:
+            self._check_finite(trainer, pl_module)
+            self._save(trainer)
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Restore the signal handlers."""
         del trainer, pl_module, stage
@@ -166,8 +207,9 @@ class LastCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
-        self._saved_at = time.monotonic()
+        if not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(checkpoint_folder(trainer) / LAST)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _record_loss(self, outputs: Any) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else outputs
@@ -199,6 +241,6 @@ def _max_over_ranks(trainer: L.Trainer, number: int) -> int:
 def checkpoint_folder(trainer: L.Trainer) -> Path:
     """Where this run's checkpoints are."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-            return Path(callback.dirpath)
+        if isinstance(callback, LastCheckpoint) and callback.folder:
+            return callback.folder
     return Path(trainer.default_root_dir)

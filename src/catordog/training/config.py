@@ -47,9 +47,10 @@ def config_argument(path: Path, group: str = "") -> str:
     """
     content = check_config(path, group)
     if not isinstance(content, Mapping):
-        return str(path)  # the parser reports what is wrong with it
+        return str(path)  # a list of callbacks, or what the parser refuses
     renamed = rename_options(content, group)
-    if renamed == content:
+    utf16 = b"\0" in path.read_bytes()  # which the parser can't read
+    if renamed == content and not utf16:
         return str(path)
     import yaml
 

@@ -26,7 +26,7 @@ from catordog.photos.reading import Pixels, none_read, read_pixels
 from catordog.photos.splits import Split, SplitFractions
 from catordog.terminal import info, progress
 from catordog.training.augment import Augment
-from catordog.training.datasets import DecodedDataset, StreamedDataset
+from catordog.training.datasets import DecodedDataset, LazyLoader, StreamedDataset, unchanged
 from catordog.training.module import ClassifierModule
 from catordog.training.samplers import BalancedSampler, EpochShuffle, RankSampler, ShardShuffle
 from catordog.training.seeding import step_seed
@@ -156,6 +156,8 @@ class PhotosDataModule(L.LightningDataModule):
             module.use_data(self.preprocess, self.split_fractions, self.class_weights, self.sample)
 
     def _open(self, split: Split, preprocess: Preprocess) -> DecodedDataset | StreamedDataset:
+        if split not in self.dataset.splits(self.split_fractions):
+            raise CatordogError(self._empty(split))
         photos = self.dataset.split(split, self.split_fractions)
         synthetic = self.dataset.distinct  # drawn in memory: there are no files to cache
         if not self.cache and not synthetic:
@@ -168,6 +170,19 @@ class PhotosDataModule(L.LightningDataModule):
         self._check_every_class(split, read)
         self.failures += read.failures
         return DecodedDataset(read)
+
+    def _empty(self, split: Split) -> str:
+        if split == "val" and not self.split_fractions.val:
+            return f"{self.source}: --data.val 0 leaves no validation photos: give at least 0.05"
+        return f"{self.source} has no {split} photos: add some, or a folder for this split"
+
+    @property
+    def has_test_photos(self) -> bool:
+        """Whether the test split has photos of every class, so that it can evaluate a model."""
+        try:
+            return bool(self.dataset.split("test", self.split_fractions))
+        except CatordogError:
+            return False
 
     def _check_every_class(self, split: Split, read: Pixels) -> None:
         labels = {photo.label for photo in read.photos}
@@ -308,17 +323,19 @@ class PhotosDataModule(L.LightningDataModule):
         workers = 0  # decoded photos are in memory; workers would only copy them
         if isinstance(dataset, StreamedDataset):
             workers = (os.cpu_count() or 1) if self.workers is None else self.workers
-        return _LazyLoader(
+        return LazyLoader(
             dataset,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=workers,
             persistent_workers=workers > 0,
             **options,
         )
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Collect unreadable photos."""
         del dataloader_idx
+        if isinstance(batch, Tensor):  # the example input, from Lightning's model summary
+            return batch
         photos, labels, failures = batch
         assert self.trainer is not None
         dataset = self._train if self.trainer.training else self._val
@@ -326,9 +343,11 @@ class PhotosDataModule(L.LightningDataModule):
             self.failures += dataset.new_failures(failures, len(labels), self.batch_size)
         return photos, labels
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """On the device, augment training photos and normalise all: `float32 [B, 3, S, S]`."""
         del dataloader_idx
+        if isinstance(batch, Tensor):
+            return batch
         photos, labels = batch
         assert self.trainer is not None
         if not len(labels):
@@ -371,21 +390,6 @@ class PhotosDataModule(L.LightningDataModule):
 def _resized(photos: Tensor, size: int) -> Tensor:
     """`uint8 [N, 3, T, T]` as `float32 [N, 3, S, S]` in 0…1."""
     return F.interpolate(photos.float().div_(255), size, mode="area")
-
-
-class _LazyLoader(DataLoader[Any]):
-    """A DataLoader that starts when its first batch is requested.
-
-    Lightning creates the iterator before it has restored the position within an epoch.
-    """
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
-
-
-def _unchanged(batch: Any) -> Any:
-    """No collation: `__getitems__` returns the batch as tensors."""
-    return batch
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:

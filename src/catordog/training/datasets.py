@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from catordog.errors import PhotoError
 from catordog.photos.photo import Photo
@@ -103,3 +104,18 @@ class StreamedDataset(PhotoBatches):
         if not self._read and self._requested >= min(epoch, ENOUGH_UNREADABLE):
             raise none_read([*self._failed.values()])
         return found
+
+
+class LazyLoader(DataLoader[Any]):
+    """A DataLoader that starts when its first batch is requested.
+
+    Lightning creates the iterator before it has restored the position within an epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+def unchanged(batch: Any) -> Any:
+    """No collation: `__getitems__` returns the batch as tensors."""
+    return batch

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from catordog.errors import PhotoError
-from catordog.terminal import silence
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_bytes
+from catordog.terminal import info, silence
 from catordog.training.callbacks import STOP_SIGNALS, LastCheckpoint, checkpoint_folder
 from catordog.training.lightning_cli import TrainCLI
 from catordog.training.processes import rank
 from catordog.training.runs import LAST
+from catordog.training.setting_errors import unusable
 from catordog.training.tensorboard import log_hyperparameters
 
 DONE, SOME_UNREADABLE = 0, 1
@@ -42,6 +48,8 @@ _QUIET = (
     ".*You requested to overfit but enabled.*",
     # RankSampler resumes within an epoch.
     ".*your dataloader is not resumable.*",
+    # A run that resumes in a new folder: the old one is another run's.
+    ".*The dirpath has changed from.*",
 )
 """Lightning's warnings about what is intended here."""
 
@@ -54,7 +62,7 @@ class FitResult:
         exit_code: 0: done; 1: done, some photos were unreadable; 75, 130: stopped by a signal.
         finished: whether all epochs are done.
         checkpoint: the best one of a finished run, the last one of a stopped run; None: nothing
-            was saved.
+            was saved, as with `fast_dev_run`.
         failures: unreadable photos of all ranks.
     """
 
@@ -88,18 +96,46 @@ def fit(cli: TrainCLI) -> FitResult:
     if cli.config.compile:
         module.network.compile()
     try:
-        trainer.fit(module, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+        with redirect_stdout(sys.stderr):  # stdout is for the next command
+            trainer.fit(module, data, ckpt_path=cli.config.ckpt_path, weights_only=True)
     except (KeyboardInterrupt, SystemExit):
         if not (trainer.interrupted or _stop_signal(trainer)):
             raise
         return _stopped(trainer)
+    except MisconfigurationException as error:
+        raise unusable(error) from error
+    except (RuntimeError, ValueError, KeyError) as error:
+        if not (cli.config.ckpt_path and re.search("state.dict", str(error))):
+            raise
+        line = str(error).strip().splitlines()[-1].strip()
+        raise CatordogError(
+            f"{cli.config.ckpt_path} does not fit these settings ({line}): resume with the "
+            "settings of its run, or start a new run without --ckpt_path"
+        ) from error
     if trainer.interrupted and _stop_signal(trainer):
         return _stopped(trainer)
     failures = _failures_of_all_ranks(trainer, data.failures)
+    exit_code = SOME_UNREADABLE if failures else DONE
+    if cli.config.trainer.fast_dev_run:
+        return FitResult(exit_code, True, None, failures)
     if trainer.is_global_zero:
         log_hyperparameters(trainer, module, data)
-    best = checkpoint_folder(trainer) / "best.ckpt"
-    return FitResult(SOME_UNREADABLE if failures else DONE, True, best, failures)
+    return FitResult(exit_code, True, _best(trainer), failures)
+
+
+def _best(trainer: Any) -> Path | None:
+    """The best checkpoint: the last one, where the run has never validated."""
+    folder = checkpoint_folder(trainer)
+    best, last = folder / "best.ckpt", folder / LAST
+    if trainer.is_global_zero and not best.is_file():
+        if not last.is_file():
+            raise CatordogError(
+                f"nothing was trained: {trainer.ckpt_path or 'the run'} has all its epochs "
+                "already: give a higher --trainer.max_epochs"
+            )
+        info("the run has never validated: its last weights are kept as best.ckpt")
+        write_bytes(best, last.read_bytes())
+    return best
 
 
 def _stop_signal(trainer: Any) -> int:

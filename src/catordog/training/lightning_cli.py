@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import (
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from catordog.errors import CatordogError
+from catordog.model.networks import find_in_working_folder
 from catordog.terminal import info
-from catordog.training.callbacks import EpochLines, LastCheckpoint
-from catordog.training.config import config_argument, with_checked_configs
+from catordog.training.callbacks import EpochLines, LastCheckpoint, LongValidationInterval
+from catordog.training.config import (
+    config_argument,
+    settings_of,
+    split_options,
+    with_checked_configs,
+)
 from catordog.training.datamodule import PhotosDataModule
 from catordog.training.find import Setting
 from catordog.training.module import ClassifierModule
 from catordog.training.precision import fastest_precision
 from catordog.training.processes import rank, set_devices, world_size
+from catordog.training.resume import ResumePoint, base_config, check_fits, find_checkpoint
 from catordog.training.run_options import RUN_OPTIONS
-from catordog.training.runs import AtomicCheckpointIO, RunFolder, find_checkpoint, shown_path
-from catordog.training.setting_errors import explain
+from catordog.training.runs import AtomicCheckpointIO, RunFolder, shown_path
+from catordog.training.setting_errors import explain, unusable
 from catordog.training.tensorboard import TensorBoardFigures
+from catordog.training.trainer_options import check_batch, check_trainer
 
 _RUN_TYPES: dict[str, Any] = {
     "name": str | None,
@@ -47,10 +63,31 @@ _TYPES = {
 }
 """Of all settings, for error messages."""
 
+_PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
 _DESCRIPTION = """\
 Every option of catordog train: those of a run, of Lightning's Trainer (--trainer.*), of the network
 and its optimiser (--model.*) and of the photos (--data.*). All of them can stand in a config file;
 --print_config prints one. --data D is short for --data.source D."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Our ModelCheckpoint where the user has one as well: Lightning tells them apart by class."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the settings as `config.yaml` in the run's folder, whatever the logger is."""
+
+    def __init__(self, *args: Any, folder: Path | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Save them; Lightning calls this on the first rank."""
+        del trainer, pl_module, stage
+        if self.folder:
+            path = str(self.folder / "config.yaml")
+            self.parser.save(self.config, path, skip_none=False, overwrite=True)
 
 
 class TrainCLI(LightningCLI):
@@ -68,13 +105,23 @@ class TrainCLI(LightningCLI):
     """The locked folder of this run; None where it writes none, as on all ranks but the first."""
 
     def __init__(self, configs: Sequence[Path], options: Sequence[str]) -> None:
+        find_in_working_folder()
         self.config_files, self.options = [*configs], [*options]
         words = [f"--config={config_argument(path)}" for path in configs]
+        words += with_checked_configs(options)
+        self.found = ResumePoint()
+        given = self._given()
+        ckpt_path = given.get("ckpt_path")
+        if ckpt_path and not {"--help", "-h"} & {*options}:
+            self.found = find_checkpoint(str(ckpt_path), _runs(given, self._default_name))
+        if self.found.checkpoint:
+            base = base_config(self.found, given, has_config=bool(configs))
+            words.insert(0, f"--config={json.dumps(base)}")
         super().__init__(
             ClassifierModule,
             PhotosDataModule,
-            save_config_callback=SaveConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={
                 "max_epochs": 20,
@@ -92,9 +139,19 @@ class TrainCLI(LightningCLI):
                 "description": _DESCRIPTION,
             },
             auto_configure_optimizers=False,
-            args=[*words, *with_checked_configs(options)],
+            args=words,
             run=False,
         )
+
+    def _given(self) -> dict[str, Any]:
+        """What the user sets, by dotted names; values of options are text."""
+        given = {name: value for path in self.config_files for name, value in settings_of(path)}
+        given |= split_options(self.options)
+        return {name: None if value in ("null", "None") else value for name, value in given.items()}
+
+    @property
+    def _default_name(self) -> str:
+        return next((path.stem for path in reversed(self.config_files)), "run")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, and pass on what one part learns from the other."""
@@ -120,11 +177,9 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose what the config leaves open: folders, devices, callbacks, and the precision."""
         config, trainer = self.config, self.config.trainer
-        config.name = config.name or next(
-            (path.stem for path in reversed(self.config_files)), "run"
-        )
-        found = find_checkpoint(config.ckpt_path, self.runs)
-        self.old_run = found.run
+        config.name = config.name or self._default_name
+        trainer.default_root_dir = str(trainer.default_root_dir or "runs")
+        found = self.found
         config.ckpt_path = found.checkpoint and str(found.checkpoint)
         if found.checkpoint:
             if trainer.max_epochs is not None and 0 <= trainer.max_epochs < found.epoch:
@@ -132,7 +187,9 @@ class TrainCLI(LightningCLI):
                     f"{shown_path(found.checkpoint)} is already trained past --trainer.max_epochs "
                     f"{trainer.max_epochs}: give a higher one"
                 )
+            check_fits(found, vars(config.model))
             info(f"resuming from {shown_path(found.checkpoint)}")
+        check_trainer(trainer, config.data.batch_size)
         gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
         set_devices(trainer, gpu=gpu)
         transfer = config.model.transfer
@@ -147,51 +204,90 @@ class TrainCLI(LightningCLI):
             config.compile = gpu
         if trainer.precision is None:
             trainer.precision = fastest_precision(gpu=gpu, compiled=config.compile)
-        callbacks = [
-            LastCheckpoint(config.save_every),
-            ModelCheckpoint(
-                filename="best",
-                monitor="val/loss",
-                enable_version_counter=False,
-                auto_insert_metric_name=False,
-            ),
-            TensorBoardFigures(),
-            EpochLines(),
-        ]
-        if trainer.logger is not False:
-            callbacks.append(LearningRateMonitor("step"))
-        if sys.stderr.isatty() and trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
-        else:
-            trainer.enable_progress_bar = False
-        self.trainer_defaults["callbacks"] = callbacks
 
     @property
     def runs(self) -> Path:
         """The folder of all runs of this name."""
-        return Path("runs") / str(self.config.name)
+        return Path(self.config.trainer.default_root_dir) / str(self.config.name)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; an error of a constructor is one line."""
+        try:
+            super().instantiate_classes()
+        except (CatordogError, OSError):
+            raise
+        except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
+            self.release()
+            raise unusable(error) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build the trainer, and create the run's folder unless the config names a logger.
+        """Build the trainer, and create the run's folder.
 
         Data and network exist by now, so that a mistyped command leaves no folder behind.
         """
-        if self.config.trainer.logger in (None, True):
-            if self.config.find is None and rank() == 0:  # other ranks learn the folder from rank 0
-                self.run_folder = (
-                    RunFolder(self.old_run) if self.old_run else RunFolder.new(self.runs)
-                )
-            version = self.run_folder.name if self.run_folder else None
+        trainer, data = self.config.trainer, self.datamodule
+        check_batch(self.model.network, data.start_size, data.batch_size, trainer.devices)
+        # Other ranks learn the folder from rank 0.
+        if self.config.find is None and rank() == 0 and not trainer.fast_dev_run:
+            found = self.found.run
+            resumes = found and found.resolve().parent == self.runs.resolve()
+            self.run_folder = RunFolder(found) if found and resumes else RunFolder.new(self.runs)
+            self.save_config_kwargs["folder"] = self.run_folder.path
+            kwargs["default_root_dir"] = str(self.run_folder.path)
+        if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
-                "runs", self.config.name, version, default_hp_metric=False
+                trainer.default_root_dir,
+                self.config.name,
+                self.run_folder.name if self.run_folder else None,
+                default_hp_metric=False,
             )
+        if self.run_folder and trainer.profiler in _PROFILERS:
+            # Lightning would print to its log, which is silent here.
+            kwargs["profiler"] = _PROFILERS[trainer.profiler](self.run_folder.path, "profile")
         plugins = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        users = self._get(self.config_init, "trainer.callbacks") or []
+        users = users if isinstance(users, list) else [users]
+        self.trainer_defaults["callbacks"] = self._callbacks(users)
+        if any(isinstance(callback, ProgressBar) for callback in users):
+            pass
+        elif not sys.stderr.isatty() or trainer.enable_progress_bar is False:
+            kwargs["enable_progress_bar"] = False
+        else:
+            self.trainer_defaults["callbacks"].append(RichProgressBar(leave=False))
         return super().instantiate_trainer(**kwargs)
+
+    def _callbacks(self, users: list[Any]) -> list[Any]:
+        """The callbacks of every run.
+
+        Args:
+            users: those of the user, which come first.
+        """
+        folder = self.run_folder.path / "checkpoints" if self.run_folder else None
+        theirs = any(isinstance(callback, ModelCheckpoint) for callback in users)
+        best = (BestCheckpoint if theirs else ModelCheckpoint)(
+            filename="best",
+            monitor="val/loss",
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+        # As an argument, it would become absolute, and a moved run would forget its best loss.
+        best.dirpath = folder and str(folder)
+        last = LastCheckpoint(self.config.save_every, folder)
+        callbacks = [last, best, TensorBoardFigures(), EpochLines(), LongValidationInterval()]
+        if self.config.trainer.logger not in (False, []):
+            callbacks.append(LearningRateMonitor("step"))
+        return callbacks
 
     def release(self) -> None:
         """Unlock the run's folder."""
         if self.run_folder:
             self.run_folder.release()
+
+
+def _runs(given: Mapping[str, Any], default_name: str) -> Path:
+    """The folder of all runs of the name that the user sets, before the settings are parsed."""
+    root = given.get("trainer.default_root_dir") or "runs"
+    return Path(str(root)) / str(given.get("name") or default_name)

@@ -11,7 +11,7 @@ hands over with `use_data`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from catordog.confidence.verdict import NEITHER, NOT_SURE
 from catordog.errors import CatordogError
 from catordog.model.contract import last_layer
 from catordog.model.info import ModelInfo
@@ -39,6 +40,16 @@ from catordog.training.whitening import whiten
 
 _NETWORK_DRAWS = 1
 """Stream of `step_seed`: draws within the network, such as dropout, differ from augmentation's."""
+
+
+def batch_of_one(error: ValueError) -> CatordogError | None:
+    """What to do if batch norm has refused a batch of one photo; None: another error."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    return CatordogError(
+        "this network's batch norm needs at least 2 photos per step and process: give a larger "
+        "--data.batch_size, or more photos"
+    )
 
 
 class ClassifierModule(L.LightningModule):
@@ -99,6 +110,7 @@ class ClassifierModule(L.LightningModule):
             raise CatordogError(
                 "model.whiten would replace pretrained filters: set it to false, or give no weights"
             )
+        _check_classes(classes)
         self.save_hyperparameters(ignore=["transfer"])
         self.transfer = transfer
         self.classes = tuple(classes)
@@ -147,8 +159,9 @@ class ClassifierModule(L.LightningModule):
 
     def forward(self, photos: Tensor) -> Tensor:
         """Raw logits `float32 [N, C]` of normalised photos `float32 [N, 3, S, S]`."""
-        logits: Tensor = self.network(photos)
-        return logits.float()  # half precision would round the loss
+        logits: Tensor = self.network(photos.to(self.dtype))  # 16-true, bf16-true or 64-true
+        # Half precision would round the loss.
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def setup(self, stage: str) -> None:
         """Check that whitening has had its photos; a checkpoint is loaded afterwards."""
@@ -174,7 +187,10 @@ class ClassifierModule(L.LightningModule):
         photos, labels = batch
         if not len(labels):
             return None
-        logits = self(photos)
+        try:
+            logits = self(photos)
+        except ValueError as error:
+            raise batch_of_one(error) or error from None
         weights = self.class_weights
         loss = F.cross_entropy(
             logits,
@@ -245,3 +261,23 @@ class ClassifierModule(L.LightningModule):
             split_fractions=self.split_fractions,
             tta_flip=self.hparams["tta_flip"],
         ).to_dict()
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    """Refuse names that results could not tell apart from verdicts or from one another.
+
+    Raises:
+        CatordogError: a name is empty, repeated, a verdict, or has control characters.
+    """
+    seen: set[str] = set()
+    for name in classes:
+        if name.strip().lower() in (NOT_SURE, NEITHER):
+            reason = "is a verdict"
+        elif not name.strip() or not name.isprintable():
+            reason = "is empty or has control characters"
+        elif name in seen:
+            reason = "is there twice"
+        else:
+            seen.add(name)
+            continue
+        raise CatordogError(f"the class {name!r} {reason}: rename it")

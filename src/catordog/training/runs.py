@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
-from catordog.model.checkpoint import load_checkpoint
-from catordog.terminal import info
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _LOCK = ".lock"
@@ -76,7 +74,7 @@ class RunFolder:
         self._lock = FileLock(path / _LOCK)
         try:
             self._lock.acquire(timeout=0)
-            os.utime(path / _LOCK)  # when the run was started, for `_newest`
+            os.utime(path / _LOCK)  # when the run was started, for `newest_run`
         except Timeout:
             raise CatordogError(
                 f"{path} is being trained by another process: wait for it, or stop it"
@@ -102,8 +100,12 @@ class RunFolder:
             raise _unwritable(runs, error) from None
 
     def release(self) -> None:
-        """Unlock the folder."""
+        """Unlock the folder, and remove it if the run has written nothing."""
         self._lock.release()
+        with suppress(OSError):
+            if {path.name for path in self.path.iterdir()} == {_LOCK}:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
 
     @property
     def name(self) -> str:
@@ -123,68 +125,8 @@ def _number(path: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-@dataclass(frozen=True, slots=True)
-class ResumePoint:
-    """Where a run starts.
-
-    Attributes:
-        checkpoint: a readable checkpoint; None: start from the beginning.
-        run: the folder to write to; None: a new one.
-        epoch: index of the epoch that the checkpoint was saved in.
-    """
-
-    checkpoint: Path | None = None
-    run: Path | None = None
-    epoch: int = 0
-
-
-def find_checkpoint(ckpt_path: str | None, runs: Path) -> ResumePoint:
-    """Find and verify the checkpoint to resume from.
-
-    Args:
-        ckpt_path: a file; `last` for the newest of `runs`; None for none.
-        runs: the runs of this name, `runs/NAME`.
-
-    Returns:
-        Without a checkpoint where none is asked for, and where the newest run was stopped before
-        its first: that one starts again in its folder.
-
-    Raises:
-        CatordogError: there is no such file, or it is no complete checkpoint.
-    """
-    if ckpt_path is None:
-        return ResumePoint()
-    if ckpt_path != "last":
-        path = Path(ckpt_path)
-        if not path.is_file():
-            raise CatordogError(f"--ckpt_path {ckpt_path}: no such file")
-        run = path.parent.parent
-        return ResumePoint(path, run if run.parent == runs else None, _epoch(path))
-    newest = _newest(runs)
-    folder = (newest or runs) / "checkpoints"
-    last, previous = folder / LAST, folder / PREVIOUS
-    if not (last.is_file() or previous.is_file()):
-        info(
-            f"--ckpt_path last: no checkpoint in {newest or runs} yet; starting from the beginning"
-        )
-        return ResumePoint(None, newest)
-    try:
-        return ResumePoint(last, newest, _epoch(last))
-    except CatordogError as error:
-        if not previous.is_file():
-            raise
-        epoch = _epoch(previous)
-        info(f"{error}; resuming from {PREVIOUS}")
-        return ResumePoint(previous, newest, epoch)
-
-
-def _epoch(checkpoint: Path) -> int:
-    """The epoch of a checkpoint. Raises `CatordogError` if it can't be read."""
-    return int(load_checkpoint(checkpoint).content.get("epoch", 0))
-
-
-def _newest(runs: Path) -> Path | None:
-    """The run that was started last; None if there is none."""
+def newest_run(runs: Path) -> Path | None:
+    """The run of this name that was started last; None if there is none."""
 
     def started(run: Path) -> float:
         for file in (run / _LOCK, run / "checkpoints" / LAST, run):

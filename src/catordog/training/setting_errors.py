@@ -6,12 +6,14 @@ is found again from the type hints of the classes that take them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from catordog.errors import CatordogError
 from catordog.training.config import settings_of, split_options
 
 _MAX_LENGTH = 500
@@ -41,10 +43,21 @@ def explain(
     found = _first_wrong(split_options(options), types)
     if found:
         return f"--{found} (see catordog train --help-all)"
-    line = " ".join(str(error).split())
-    if len(line) > _MAX_LENGTH:
-        line = f"{line[:_MAX_LENGTH]} …"
+    line = _in_a_line(error)
     return f"{', '.join(map(str, configs))}: {line}" if configs and not options else line
+
+
+def unusable(error: Exception) -> CatordogError:
+    """What Lightning, or the constructor of a setting's class, has refused, as one line."""
+    line = _in_a_line(error)
+    if missing := re.search(r"Requirement '([^']+)' not met", str(error)):
+        line = f"{missing[1]} is not installed: run pip install '{missing[1]}'"
+    return CatordogError(f"these settings can't be used: {line}")
+
+
+def _in_a_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    return line if len(line) <= _MAX_LENGTH else f"{line[:_MAX_LENGTH]} …"
 
 
 def _first_wrong(settings: Iterable[tuple[str, Any]], types: Mapping[str, Any]) -> str | None:

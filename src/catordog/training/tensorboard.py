@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,8 @@ class TensorBoardFigures(L.Callback):
             return
         training = pl_module.training
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            # The tracer prints "No graph saved" on stdout, which is for the next command.
+            with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")  # the tracer warns of shapes that it fixes
                 example = pl_module.example_input_array
                 assert isinstance(example, torch.Tensor)
