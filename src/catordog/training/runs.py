@@ -102,9 +102,11 @@ class RunFolder:
     def release(self) -> None:
         """Unlock the folder, and remove it if the run has written nothing."""
         self._lock.release()
-        with suppress(OSError):
-            if {path.name for path in self.path.iterdir()} == {_LOCK}:
-                (self.path / _LOCK).unlink()
+        with suppress(OSError):  # another run may just have taken the folder
+            files = [*self.path.iterdir()]
+            if all(path.name == _LOCK or "tfevents" in path.name for path in files):
+                for path in files:
+                    path.unlink()
                 self.path.rmdir()
 
     @property
