@@ -56,6 +56,7 @@ def test_models_that_differ_in_temperature_differ_in_loss_and_calibration_only(
     assert result.disagreements == []
 
 
+@pytest.mark.slow
 def test_a_better_network_is_named_with_its_evidence(drawn_run, weaker, capsys, tmp_path):
     file, page = tmp_path / "c.json", tmp_path / "c.html"
     words = ["compare", str(weaker), str(drawn_run.checkpoint), "--data", DATA]
@@ -80,6 +81,7 @@ def test_a_better_network_is_named_with_its_evidence(drawn_run, weaker, capsys, 
     assert "B is more accurate" in text
 
 
+@pytest.mark.slow
 def test_mcnemars_test_is_the_exact_one(drawn_run, weaker):
     from scipy.stats import binom
 
@@ -107,6 +109,7 @@ def test_unreadable_photos_are_named_and_left_out(drawn_run, overconfident, tmp_
     assert "broken.jpg" in err
 
 
+@pytest.mark.slow
 def test_classifiers_can_be_compared_as_well_as_paths(drawn_run, overconfident):
     models = [str(drawn_run.checkpoint), str(overconfident)]
     data = "drawn:n=200,seed=4"

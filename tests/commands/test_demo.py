@@ -12,6 +12,7 @@ from catordog.commands import demo
 from catordog.errors import CatordogError
 
 
+@pytest.mark.slow
 def test_it_evaluates_and_predicts_with_the_model_that_it_has_trained(
     drawn_run, tmp_path, monkeypatch, capfd
 ):

@@ -83,6 +83,7 @@ def test_the_text_has_every_metric_the_confusion_and_the_photos_to_look_at(evalu
     assert "1.0000" not in ended.out
 
 
+@pytest.mark.slow
 def test_python_gets_the_same_numbers_as_the_command(evaluated, drawn_run):
     _, figures, _ = evaluated
     result = evaluate(drawn_run.checkpoint, "drawn")

@@ -118,6 +118,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_even_if_that_was_not_the_best(
     assert epochs == {"best": 0, "last": 2}
 
 
+@pytest.mark.slow
 def test_resnet18_by_name_trains_on_a_folder_of_photos(tmp_path, capsys):
     write_folder(tmp_path / "pets", {f"{k}/{i}.jpg": jpeg(2 * i + (k == "dog")) for k in
                                      ("cat", "dog") for i in range(30)})  # fmt: skip
@@ -128,6 +129,7 @@ def test_resnet18_by_name_trains_on_a_folder_of_photos(tmp_path, capsys):
     assert "network.layer4.1.bn2.weight" in weights(tmp_path)
 
 
+@pytest.mark.slow
 def test_training_starts_from_pretrained_weights(tmp_path):
     torch.manual_seed(0)
     source = torchvision.models.resnet18(weights=None, num_classes=2)

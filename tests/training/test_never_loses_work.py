@@ -125,6 +125,7 @@ class Lives:
         return int(state(self.folder)["steps"])
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_saves_a_checkpoint_resumes_to_the_same_weights(
     forks, pets, undisturbed, tmp_path
 ):
@@ -243,6 +244,7 @@ def test_two_runs_started_at_once_get_a_folder_each(forks, pets, undisturbed, tm
         assert same(state(tmp_path, version), state(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_running_run_cant_be_resumed_by_another_process(forks, pets, undisturbed, tmp_path):
     env = {"CATORDOG_DATA": str(undisturbed / "data")}
     first = forks.start(*words(pets), cwd=tmp_path, **env)

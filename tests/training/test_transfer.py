@@ -145,6 +145,7 @@ class TestARun:
             assert each[half - 1] < 0.2 * max(each[:half])  # fallen
             assert max(each[half:]) == pytest.approx(max(each[:half]), rel=0.3)  # and up again
 
+    @pytest.mark.slow
     def test_a_run_stopped_while_layers_are_frozen_resumes_to_the_same_weights(
         self, tmp_path, capsys
     ):

@@ -84,6 +84,7 @@ class TestFinders:
         assert main(command[1:]) == 0
         assert accuracies(capsys.readouterr().err)[-1] > 0.45  # of three classes
 
+    @pytest.mark.slow
     def test_the_batch_size_finder_stops_at_half_of_the_photos(self, capsys):
         assert run("--data", "drawn:n=300,size=32", *TINY, "--find", "batch_size") == 0
         assert capsys.readouterr().out.endswith("--data.batch_size 64\n")

@@ -140,6 +140,7 @@ def together(forks, pets, tmp_path_factory) -> tuple[Path, Run]:
     return folder, run(forks, 2, words(pets), folder)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_network_that_one_trains(alone, together):
     assert close(alone[0], together[0])
     assert len(figures(alone[1])) == 8
@@ -147,6 +148,7 @@ def test_two_processes_train_the_network_that_one_trains(alone, together):
         assert one == pytest.approx(two, abs=2e-4)  # 31 validation photos, 15 and 16 of them
 
 
+@pytest.mark.slow
 def test_calibration_uses_the_validation_photos_of_all_processes(alone, together):
     best = "runs/run/version_0/checkpoints/best.ckpt"
     found = [
@@ -157,6 +159,7 @@ def test_calibration_uses_the_validation_photos_of_all_processes(alone, together
     assert len(found[0]["nonconformity"]) == len(found[1]["nonconformity"])
 
 
+@pytest.mark.slow
 def test_only_the_first_process_prints(together):
     folder, first = together
     assert len(re.findall(r"^epoch", first.err, re.MULTILINE)) == 8
