@@ -24,6 +24,9 @@ _LINKED = ("classes", "size", "seed")
 _FIXED = ("network", "network_args", "optimizer")
 """Settings of the module without which a checkpoint's state does not fit."""
 
+_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
+"""Settings of the trainer that say where a run was started, which may be elsewhere now."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
@@ -142,7 +145,9 @@ def _portable(config: Mapping[str, Any]) -> Settings:
     trainer = settings.get("trainer")
     if isinstance(trainer, Mapping):
         settings["trainer"] = {
-            name: value for name, value in trainer.items() if not names_other_code(name, value)
+            name: value
+            for name, value in trainer.items()
+            if name not in _MACHINE and not names_other_code(name, value)
         }
     return settings
 
