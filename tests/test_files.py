@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 
 from catordog.errors import CatordogError
+from catordog.escaping import encodable, json_text, path_cell, text_cell
 from catordog.files import (
     atomic_path,
     atomic_writer,
     check_folder,
     check_outputs,
-    encodable,
-    json_text,
     locked,
-    path_cell,
-    text_cell,
     write_text,
 )
 

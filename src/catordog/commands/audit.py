@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
     """Audit, print the findings and write the files. Returns 1 if a photo was unreadable."""
     from pathlib import Path
 
+    from catordog.escaping import json_text
     from catordog.evaluation.audit import audit
-    from catordog.files import check_outputs, json_text, write_text
+    from catordog.files import check_outputs, write_text
     from catordog.report.audit_text import fix_list, report
     from catordog.terminal import info
 

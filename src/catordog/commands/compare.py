@@ -24,8 +24,9 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print the result and write the files. Returns 1 if a photo was unreadable."""
     from pathlib import Path
 
+    from catordog.escaping import json_text
     from catordog.evaluation.compare import compare
-    from catordog.files import check_outputs, json_text, write_text
+    from catordog.files import check_outputs, write_text
     from catordog.report.comparison_text import report
     from catordog.terminal import info
 

@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from catordog.commands.unreadable import report_unreadable
+    from catordog.escaping import json_text
     from catordog.evaluation.evaluate import evaluate
-    from catordog.files import check_outputs, json_text, write_text
+    from catordog.files import check_outputs, write_text
     from catordog.model.classifier import load
     from catordog.report.evaluation_text import report
     from catordog.terminal import info

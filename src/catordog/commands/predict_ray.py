@@ -17,7 +17,8 @@ from typing import Any
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, missing_package
-from catordog.files import atomic_path, encodable, locked
+from catordog.escaping import encodable
+from catordog.files import atomic_path, locked
 from catordog.model.classifier import load
 from catordog.model.predict import VerdictRules, predictions
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules

@@ -23,7 +23,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import encodable
+from catordog.escaping import encodable
 from catordog.photos.listing import check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
 from catordog.terminal import progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from catordog.errors import CatordogError
-from catordog.files import printable
+from catordog.escaping import printable
 
 VERDICTS = ("not sure", "neither")
 """The verdicts besides class names, as in `confidence.verdict`, which `photos` doesn't import."""

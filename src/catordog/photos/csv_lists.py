@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.files import printable
+from catordog.escaping import printable
 from catordog.photos.listing import is_photo_name
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from catordog.errors import CatordogError
-from catordog.files import printable
+from catordog.escaping import printable
 from catordog.photos import shards
 from catordog.photos.archives import is_archive_name
 from catordog.photos.class_names import check_class_names

@@ -26,7 +26,7 @@ from PIL import (  # each plugin registers its format; Pillow itself would impor
 )
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import printable
+from catordog.escaping import printable
 from catordog.photos.colour import join_bytes, to_rgb
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.files import encodable, printable
+from catordog.escaping import encodable, printable
 from catordog.photos.csv_lists import paths_in_table
 from catordog.photos.photo import Photos
 from catordog.terminal import info

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import PhotoError
-from catordog.files import printable
+from catordog.escaping import printable
 from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
     BLANK_STD,
@@ -93,7 +93,7 @@ class Findings:
         return self.photos[index].path
 
     def name(self, index: int) -> str:
-        """The name of a photo, on one line (see `files.printable`)."""
+        """The name of a photo, on one line (see `escaping.printable`)."""
         return printable(self.photos[index].name)
 
     def label(self, index: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from catordog.errors import CatordogError
-from catordog.files import encodable
+from catordog.escaping import encodable
 from catordog.photos.splits import Split
 
 _SPLIT_WORDS: dict[str, Split] = {

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import printable, write_text
+from catordog.escaping import printable
+from catordog.files import write_text
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess

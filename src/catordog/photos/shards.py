@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import encodable
+from catordog.escaping import encodable
 from catordog.photos.listing import check_size
 from catordog.photos.splits import SPLITS, Split, content_key_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import encodable, printable
+from catordog.escaping import encodable, printable
 from catordog.photos.archives import Tar, Zip, is_tar, is_zip, unsupported
 from catordog.photos.listing import (
     MAX_PHOTO_BYTES,

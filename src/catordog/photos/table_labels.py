@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import encodable, printable
+from catordog.escaping import encodable, printable
 from catordog.photos.csv_lists import (
     LABEL_COLUMNS,
     PATH_COLUMNS,

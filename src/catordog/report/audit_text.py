@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from catordog.escaping import path_cell, printable, text_cell
 from catordog.evaluation.audit import Audit
-from catordog.files import path_cell, printable, text_cell
 from catordog.photos.findings import Findings
 from catordog.photos.splits import SplitFractions
 from catordog.report.shown import SHOWN_IN_TEXT

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from catordog.confidence.softmax import format_confidence
+from catordog.escaping import printable
 from catordog.evaluation.compare import Comparison, Pair
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import FEW_PHOTOS, METRICS, percent
-from catordog.files import printable
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 

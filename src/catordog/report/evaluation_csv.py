@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+from catordog.escaping import path_cell, text_cell
 from catordog.evaluation.evaluate import Evaluation
-from catordog.files import path_cell, text_cell
 
 
 def evaluation_csv(result: Evaluation) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import format_confidence
+from catordog.escaping import printable
 from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import METRICS, Metric, percent
-from catordog.files import printable
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from catordog.confidence.softmax import format_percent
+from catordog.escaping import printable
 from catordog.evaluation.explain import Explanation, Floats, explain
-from catordog.files import printable
 from catordog.model.classifier import Classifier
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess

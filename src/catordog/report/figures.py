@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from markupsafe import Markup
 
+from catordog.escaping import printable
 from catordog.evaluation.curves import COVERAGE_TARGETS, Bin, reliability, risk_coverage
 from catordog.evaluation.predictions import Floats, Predictions
-from catordog.files import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

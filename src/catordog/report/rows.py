@@ -19,18 +19,8 @@ import numpy.typing as npt
 
 from catordog.confidence.softmax import format_confidence
 from catordog.errors import CatordogError, PhotoError
-from catordog.files import (
-    atomic_path,
-    atomic_writer,
-    encodable,
-    is_stream,
-    json_text,
-    locked,
-    partial_of,
-    path_cell,
-    resolved,
-    text_cell,
-)
+from catordog.escaping import encodable, json_text, path_cell, text_cell
+from catordog.files import atomic_path, atomic_writer, is_stream, locked, partial_of, resolved
 from catordog.model.predict import Result
 from catordog.report.run_record import RunRecord, Settings, read_record, write_record
 from catordog.terminal import info, use_utf8

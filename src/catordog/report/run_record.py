@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.files import encodable, json_text, write_text
+from catordog.escaping import encodable, json_text
+from catordog.files import write_text
 
 Settings = Mapping[str, str | float | None]
 """What rows depend on: `model`, a digest, and the options that decide verdicts."""
