@@ -95,6 +95,14 @@ def use_utf8(stream: IO[str]) -> None:
         stream.reconfigure(encoding="utf-8", errors=PLAIN)
 
 
+def show(text: str) -> None:
+    """Print a result on stdout. If its reader has ended, as in `… | head`, continue."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        discard(sys.stdout)
+
+
 def discard(stream: IO[str]) -> None:
     """Drop what a stream has not written yet, and what follows: its reader has ended."""
     with suppress(OSError, ValueError):  # a stream of a test has no number

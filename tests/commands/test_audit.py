@@ -190,6 +190,7 @@ def mislabelled(tmp_path_factory):
     return root / "pets", planted
 
 
+@pytest.mark.slow
 def test_a_model_finds_wrong_labels_and_photos_of_no_class(
     mislabelled, drawn_run, catordog, tmp_path
 ):

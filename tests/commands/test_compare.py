@@ -41,6 +41,7 @@ def weaker(drawn_run, tmp_path_factory):
     return folder / "runs/drawn/version_0/checkpoints/best.ckpt"
 
 
+@pytest.mark.slow
 def test_models_that_differ_in_temperature_differ_in_loss_and_calibration_only(
     drawn_run, overconfident
 ):

@@ -106,6 +106,7 @@ class TestTheFile:
             assert np.abs(wanted - got).max() < 1e-4
             assert np.abs(features - same).max() < 1e-3
 
+    @pytest.mark.slow
     def test_16_bits_halve_the_size_and_change_logits_little(
         self, exported, drawn_run, tmp_path, capsys
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,3 +144,13 @@ def test_names_that_are_not_utf8_are_escaped_in_every_report(here, words, option
         text = (here / f"r{option}").read_text("utf-8").replace("\\\\", "\\")
         assert r"d\xe9ta" in text
     json.loads((here / "r--json").read_bytes())
+
+
+def test_files_are_written_even_if_the_reader_of_the_result_has_ended(here):
+    read, write = os.pipe()
+    os.close(read)  # as `catordog audit … | head` does after ten lines
+    words = [sys.executable, "-m", "catordog", *AUDIT, "--json", "a.json"]
+    ended = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False, timeout=120)
+    os.close(write)
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False)
+    assert json.loads(Path("a.json").read_text("utf-8"))["n"] == 16

@@ -272,6 +272,7 @@ def test_last_means_the_newest_run_even_if_it_has_no_checkpoint_yet(
     assert same(state(tmp_path, 1), state(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_run_whose_photos_have_changed_reports_it_and_resumes(forks, undisturbed, tmp_path, pets):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     own = shutil.copytree(pets, tmp_path / "pets")

@@ -131,6 +131,7 @@ class TestInPython:
         assert 0 < result.loss < 1
         assert result.unreadable == ()
 
+    @pytest.mark.slow
     def test_the_config_of_a_run_trains_the_same_weights_again(self):
         train(data=DATA, model=MODEL, trainer={"max_epochs": 1})
         again = train("runs/run/version_0/config.yaml", name="again")
@@ -140,6 +141,7 @@ class TestInPython:
         )
         assert all(torch.equal(one[name], other[name]) for name in one)
 
+    @pytest.mark.slow
     def test_it_can_find_a_batch_size(self):
         result = train(data=DATA, model=MODEL, find="batch_size")
         assert result.found == "--data.batch_size 64"

@@ -117,6 +117,7 @@ class TestARun:
     def train(self, *words: object) -> None:
         assert main(["train", *TINY, *map(str, words)]) == 0
 
+    @pytest.mark.slow
     def test_frozen_layers_keep_their_weights_and_their_statistics(self, tmp_path):
         self.train("--trainer.max_epochs", 1)
         start = trained(tmp_path, 0)

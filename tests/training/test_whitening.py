@@ -53,6 +53,7 @@ def test_a_network_without_a_first_convolution_of_photos_is_refused(network, pho
         whiten(network, photos)
 
 
+@pytest.mark.slow
 def test_a_run_freezes_its_first_layer_and_trains_the_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "--model.whiten", "true", "--trainer.max_epochs", "2"]

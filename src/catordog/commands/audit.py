@@ -30,14 +30,14 @@ def run(args: argparse.Namespace) -> int:
     from catordog.evaluation.audit import audit
     from catordog.files import check_outputs, write_text
     from catordog.report.audit_text import fix_list, report
-    from catordog.terminal import info
+    from catordog.terminal import info, show
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--fix-list": args.fix_list},
         [args.data, args.model],
     )
     result = audit(args.data, args.model, rules=decode_rules(args))
-    print(report(result), flush=True)
+    show(report(result))
     if args.json:
         write_text(Path(args.json), json_text(result.to_dict(), indent=1) + "\n")
     if args.fix_list:

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.evaluation.compare import compare
     from catordog.files import check_outputs, write_text
     from catordog.report.comparison_text import report
-    from catordog.terminal import info
+    from catordog.terminal import info, show
 
     check_outputs(
         {"--html": args.html, "--json": args.json}, [*args.models, args.data, args.exclude]
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     result = compare(
         args.models, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
     )
-    print(report(result), flush=True)
+    show(report(result))
     if args.json:
         write_text(Path(args.json), json_text(result.to_dict(), indent=2) + "\n")
     if args.html:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.files import check_outputs, write_text
     from catordog.model.classifier import load
     from catordog.report.evaluation_text import report
-    from catordog.terminal import info
+    from catordog.terminal import info, show
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--csv": args.csv},
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         rules=decode_rules(args),
         name=args.model,
     )
-    print(report(result), flush=True)
+    show(report(result))
     if args.json:
         write_text(Path(args.json), json_text(result.to_dict(), indent=2) + "\n")
     if args.html:

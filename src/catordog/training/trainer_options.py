@@ -33,7 +33,7 @@ def check_trainer(trainer: Any, batch_size: int) -> None:
     for name, zero in (("max_epochs", 0), ("max_steps", 0), ("limit_train_batches", 0)):
         value = getattr(trainer, name)
         if value is not None and value == zero:
-            raise CatordogError(f"--trainer.{name} {value} trains nothing: give more than 0")
+            raise CatordogError(f"--trainer.{name} {value:g} trains nothing: give more than 0")
     if "transformer-engine" in str(trainer.precision) and not _has_transformer_engine():
         raise CatordogError(
             f"--trainer.precision {trainer.precision} needs NVIDIA's package transformer_engine, "
