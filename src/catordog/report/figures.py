@@ -265,7 +265,7 @@ def svg(figure: Figure, alt: str) -> Markup:
     for colour, variable in _ON_THE_PAGE.items():
         text = text.replace(colour, variable)
     attributes = Markup('<svg class="plot" role="img" aria-label="{}"').format(alt)
-    return Markup(text.replace("<svg", attributes, 1))
+    return Markup(text.replace("<svg", attributes, 1))  # SVG that matplotlib has written  # nosec B704
 
 
 def _figure(width: float, height: float) -> Figure:
