@@ -154,7 +154,8 @@ class TestARun:
         self.train(*words)
         stop = ["--trainer.callbacks+", "training.test_transfer.StopAtSecondEpoch"]
         assert main(["train", *TINY, *map(str, words), *stop]) == 130
-        self.train(*words, "--ckpt_path", "last")
+        # A resumed run has the callbacks of its run, unless others are given.
+        self.train(*words, "--ckpt_path", "last", "--trainer.callbacks", "null")
         one, other = trained(tmp_path, 0), trained(tmp_path, 1)
         assert all(torch.equal(one[key], other[key]) for key in one)
 
