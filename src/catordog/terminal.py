@@ -38,7 +38,7 @@ def silence() -> None:
 def info(line: str = "") -> None:
     """Print a line for people on stderr; stdout is for results.
 
-    Where stderr can't be written, the work goes on without messages.
+    If stderr can't be written, messages are dropped.
     """
     if _silent or sys.stderr is None:
         return
