@@ -91,7 +91,7 @@ class TestResume:
         [
             (["--threshold", "0.99"], "--threshold 0.8, and this run has --threshold 0.99"),
             (["--error-rate", "0.1"], "and this run has --error-rate 0.1"),
-            (["--accept", "1"], "--accept 0.95, and this run has --accept 1.0"),
+            (["--accept", "1"], "--accept 0.99, and this run has --accept 1.0"),
             (["--format", "jsonl"], "another format or of other classes"),
             (["--model", "other.onnx"], "rows of another model"),
         ],

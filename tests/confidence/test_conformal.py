@@ -83,7 +83,7 @@ def test_photos_that_the_ood_detector_calls_neither_count_as_missed():
     """The same sets; the detector rejects the right answer, and the wrong one."""
     confidences = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.0, 0.2, 0.8]])
     ood_score, labels = np.array([0.99, 0.1, 0.2, 1.0]), np.array([0, 1, 1, 1])
-    check = check_error_rate([0.1, 0.2, 0.5, 0.7], 0.4, confidences, labels, ood_score)
+    check = check_error_rate([0.1, 0.2, 0.5, 0.7], 0.4, confidences, labels, ood_score, 0.95)
     assert (check.missed, check.missed_ci95) == (0.75, wilson(3, 4))
     assert (check.outside_set, check.rejected) == (0.5, 0.25)
     assert (check.answered, check.not_sure, check.neither) == (0, 0.25, 0.75)

@@ -12,6 +12,8 @@ from catordog.confidence.ood import OodDetector, fit_ood
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
 
+LEVELS = 1 - np.linspace(1, 0, 1025) ** 3
+
 D, WEIGHTS = 40, np.random.default_rng(99).normal(0, 0.5, (40, 2))
 
 
@@ -41,7 +43,7 @@ def detector() -> OodDetector:
 def test_new_photos_of_the_classes_score_like_those_of_validation(detector):
     scores = detector.scores(photos(4000, 1)[0])
     assert ((scores >= 0) & (scores <= 1)).all()
-    for accept in (0.5, 0.9, 0.95, 0.99):
+    for accept in (0.5, 0.9, 0.95, 0.99, 0.999):
         assert (scores > accept).mean() == pytest.approx(1 - accept, abs=0.03)
 
 
@@ -53,10 +55,10 @@ def test_photos_of_no_class_score_higher(detector):
 
 
 def test_neither_overrules_the_most_confident_class():
-    sure = judge([9.0, 0.0], ("cat", "dog"), ood_score=0.96)
+    sure = judge([9.0, 0.0], ("cat", "dog"), ood_score=0.991)
     assert sure.verdict == "neither"
     assert sure.in_words() == "neither (cat 99.98 %)"
-    assert judge([9.0, 0.0], ("cat", "dog"), ood_score=0.95).verdict == "cat"
+    assert judge([9.0, 0.0], ("cat", "dog"), ood_score=0.99).verdict == "cat"
     assert judge([9.0, 0.0], ("cat", "dog"), ood_score=1.0, accept=1.0).verdict == "cat"
 
 
@@ -73,6 +75,8 @@ def test_it_is_stored_as_plain_data_with_one_byte_per_number(detector):
     "change",
     [
         {"distances": [0.0] * 512},
+        {"distances": [[0.0] * 513]},
+        {"distances": 0.0},
         {"distances": [float("nan")] * 513},
         {"step": float("inf")},
         {"bank": ""},
@@ -113,8 +117,9 @@ def test_distances_are_those_from_the_nearest_other_photo():
     assert fitted.bank.dtype == fitted.distances.dtype == np.float32
     near = unit(features) @ fitted.bank.T
     near[near.argmax(axis=0), np.arange(1000)] = -1  # itself: a thousand of them are neighbours
-    expected = np.quantile(1 - near.max(axis=1), np.linspace(0, 1, 513))
+    expected = np.quantile(1 - near.max(axis=1), 1 - np.linspace(1, 0, 1025) ** 3)
     assert fitted.distances == pytest.approx(expected, abs=1e-6)
+    assert len(fitted.distances) == 1025
 
 
 def test_features_are_kept_in_255_steps():
@@ -131,6 +136,30 @@ def test_a_scoresr_as_far_as_half_of_the_photos_has_half_of_them_nearer():
     right_angle = known.scores(np.array([[0.0, 4.0], [4.0, 0.0]], np.float32))
     assert right_angle.tolist() == [1.0, 1 / 513]
     assert known.scores(np.zeros((1, 2), np.float32)).tolist() == [1.0]  # like none of them
+
+
+def test_the_upper_tail_of_the_distances_is_resolved_finely():
+    tail = 1e-4  # the fraction of calibration photos that are further away
+    bank = np.array([[1.0, 0.0]], np.float32)
+    known = OodDetector(bank, np.quantile(np.linspace(0, 1, 10_001), LEVELS).astype(np.float32))
+    for accept in (0.95, 0.99, 0.999):
+        for further in (-0.1, 0.1):
+            distance = 1 - (1 - accept) * (1 - further)
+            angle = np.arccos(1 - distance)
+            turned = np.array([[np.cos(angle) ** 2, np.sin(angle) ** 2]])  # roots are taken later
+            assert (known.scores(turned)[0] > accept) == (further > 0), (accept, further)
+    assert LEVELS[-2] > 1 - tail
+
+
+def test_detectors_of_older_files_give_the_scores_that_they_gave():
+    features = photos(700, 4)[0]
+    even = np.quantile(1 - (unit(features) @ fit_ood(features).bank.T).max(1), np.arange(513) / 512)
+    old = {**fit_ood(features).to_dict(), "distances": even.astype(np.float32).tolist()}
+    known, others = OodDetector.from_dict(old), photos(500, 5)[0]
+    nearest = (unit(others).astype(np.float32) @ known.bank.T).max(axis=1)
+    ranks = np.searchsorted(known.distances, 1 - nearest, side="right")
+    assert known.scores(others) == pytest.approx(ranks / 513, abs=2 / 513)
+    assert set(known.scores(others)) <= {rank / 513 for rank in range(514)}
 
 
 def test_fifty_photos_are_enough_and_one_is_enough_to_be_read():

@@ -6,6 +6,7 @@ import argparse
 
 from catordog.commands.options import (
     ANY_MODEL_HELP,
+    add_accept,
     add_decoding,
     add_exclude,
     add_held_out,
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="check whether the model keeps this error budget (default: 0.01 and 0.05)",
     )
+    add_accept(parser)
     add_exclude(parser)
     add_decoding(parser)
 
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from catordog.commands.unreadable import report_unreadable
+    from catordog.confidence.ood import ACCEPT
     from catordog.escaping import json_text
     from catordog.evaluation.evaluate import evaluate
     from catordog.files import check_outputs, write_text
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         args.split,
         exclude=args.exclude,
         error_rates=None if args.error_rate is None else (args.error_rate,),
+        accept=ACCEPT if args.accept is None else args.accept,
         ood_photos=[args.neither] if args.neither else (),
         corruptions=bool(args.html),
         rules=decode_rules(args),

@@ -38,6 +38,17 @@ def error_rate(text: str) -> float:
     return value
 
 
+def add_accept(parser: argparse.ArgumentParser) -> None:
+    """Add `--accept A`."""
+    parser.add_argument(
+        "--accept",
+        type=float,
+        metavar="A",
+        help="true-accept rate: the fraction of photos of the classes whose verdict is not "
+        "'neither' (default: 0.99; 1: never 'neither')",
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--allow-truncated` and `--max-megapixels`; see `decode_rules`."""
     parser.add_argument(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from catordog.commands.options import MODEL_HELP, add_decoding, decode_rules, error_rate
+from catordog.commands.options import MODEL_HELP, add_accept, add_decoding, decode_rules, error_rate
 
 if TYPE_CHECKING:
     from catordog.model.classifier import Classifier
@@ -53,13 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="error budget such as 0.01: abstain ('not sure') as often as needed to stay within it",
     )
-    parser.add_argument(
-        "--accept",
-        type=float,
-        metavar="A",
-        help="true-accept rate: the fraction of photos of the classes whose verdict is not "
-        "'neither' (default: 0.95; 1: never 'neither')",
-    )
+    add_accept(parser)
     parser.add_argument(
         "--sort-into",
         metavar="DIR",

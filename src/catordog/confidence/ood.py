@@ -24,14 +24,20 @@ from catordog.errors import CatordogError
 
 Floats = npt.NDArray[np.floating[Any]]
 
-ACCEPT = 0.95
+ACCEPT = 0.99
 """Default true-accept rate: the fraction of validation photos that is not called `neither`."""
 
 MOST_PHOTOS = 1000
 """Neighbours in a model file."""
 
-GRID = 513
-"""Quantiles of the distances of validation photos in a model file."""
+_EVEN, GRID = 513, 1025
+"""How many quantiles of the distances of validation photos a model file has: of old, and now."""
+
+_LEVELS = {
+    _EVEN: np.arange(1, _EVEN + 1) / _EVEN,
+    GRID: 1 - np.linspace(1, 0, GRID) ** 3,  # dense near 1, where true-accept rates are chosen
+}
+"""The ood score from each quantile on, ascending to 1, by the number of quantiles."""
 
 LEAST_PHOTOS = 50
 """Validation photos that a detector needs."""
@@ -44,7 +50,8 @@ class OodDetector:
     Attributes:
         bank: normalised features of the neighbours, in 255 steps, `float32 [M, D]`.
         distances: quantiles of the distance, 1 − cosine, of validation photos from their nearest
-            neighbours, ascending, `float32 [GRID]`.
+            neighbours, ascending, `float32 [GRID]`: those at `1 − t³` for GRID values of t, evenly
+            spaced from 1 to 0; or 513 evenly spaced ones, from an older file.
     """
 
     bank: Floats
@@ -66,8 +73,8 @@ class OodDetector:
             )
         cosine = (_normalised(features).astype(np.float32) @ self.bank.T).max(axis=1)
         ranks = np.searchsorted(self.distances, 1 - cosine, side="right")
-        result: npt.NDArray[np.float64] = ranks / len(self.distances)
-        return result
+        scores: npt.NDArray[np.float64] = np.append(0.0, _LEVELS[len(self.distances)])
+        return scores[ranks]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OodDetector) and all(
@@ -103,8 +110,8 @@ class OodDetector:
         distances = np.asarray(values["distances"], dtype=np.float32)
         if photos < 1 or not steps.size or steps.size % photos:
             raise ValueError("ood.bank is not rows of features")
-        if distances.shape != (GRID,):
-            raise ValueError(f"ood.distances is not {GRID} numbers")
+        if distances.ndim != 1 or len(distances) not in _LEVELS:
+            raise ValueError(f"ood.distances is not {GRID} or {_EVEN} numbers")
         if not (np.isfinite(distances).all() and math.isfinite(step)):
             raise ValueError("ood has numbers that are not finite")
         return cls(steps.reshape(photos, -1) * np.float32(step), distances)
@@ -136,7 +143,7 @@ def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
         cosines = rows[start : start + 1000] @ bank.T
         itself = chosen[None, :] == np.arange(start, start + len(cosines))[:, None]
         cosine[start : start + 1000] = np.where(itself, -np.inf, cosines).max(axis=1)
-    distances = np.quantile(1 - cosine, np.linspace(0, 1, GRID))
+    distances = np.quantile(1 - cosine, _LEVELS[GRID])
     return OodDetector(bank.astype(np.float32), distances.astype(np.float32))
 
 

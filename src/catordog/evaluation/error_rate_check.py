@@ -19,7 +19,7 @@ class ErrorRateCheck:
     """How an error rate turned out; all values are fractions of the photos, 0…1.
 
     The budget covers prediction sets. It does not cover photos that the ood detector calls
-    `neither`, whatever their prediction set: by its true-accept rate, one photo in twenty.
+    `neither`, whatever their prediction set: by default, one photo in a hundred.
 
     Attributes:
         error_rate: the error budget: the highest acceptable fraction of misses.
@@ -50,6 +50,7 @@ def check_error_rate(
     confidences: npt.NDArray[np.float64],
     labels: npt.NDArray[np.integer[Any]],
     ood_score: npt.NDArray[np.float64] | None = None,
+    accept: float = ACCEPT,
 ) -> ErrorRateCheck:
     """Compare an error budget with the errors on photos whose labels are known.
 
@@ -60,10 +61,11 @@ def check_error_rate(
         labels: of the same photos, `[N]`.
         ood_score: of the same photos, `[N]` (see `OodDetector.scores`); None where the model has no
             detector.
+        accept: the true-accept rate, 0…1: photos with a higher `ood_score` are called `neither`.
     """
     sets = prediction_set(confidences, quantile(scores, error_rate))
     outside = ~sets[np.arange(len(labels)), labels]
-    unlike = np.zeros(len(labels), bool) if ood_score is None else ood_score > ACCEPT
+    unlike = np.zeros(len(labels), bool) if ood_score is None else ood_score > accept
     missed = int((outside | unlike).sum())
     sizes = np.where(unlike, 0, sets.sum(axis=1))
     return ErrorRateCheck(

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.ood import ACCEPT
+from catordog.confidence.verdict import check_rules
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
 from catordog.evaluation.error_rate_check import ErrorRateCheck, check_error_rate
@@ -58,6 +60,8 @@ class Evaluation(Predictions):
         photos: the N photos that were readable.
         threshold: below this confidence the model's verdict is `not sure`, 0…1.
         ood_score: of each photo, `[N]` (see `OodDetector`); None where the model has no detector.
+        accept: the true-accept rate that was asked for, 0…1: photos with a higher ood score are
+            called `neither`.
         failures: one error for each unreadable photo.
         error_rate_checks: how often prediction sets miss the right class; empty where the model
             is not calibrated.
@@ -74,6 +78,7 @@ class Evaluation(Predictions):
     threshold: float
     ood_score: Floats | None
     failures: list[PhotoError]
+    accept: float = ACCEPT
     error_rate_checks: list[ErrorRateCheck] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
@@ -135,6 +140,7 @@ def evaluate(
     *,
     exclude: str | None = None,
     error_rates: Sequence[float] | None = None,
+    accept: float = ACCEPT,
     ood_photos: Sequence[str] = (),
     corruptions: bool = False,
     rules: DecodeRules = DEFAULT_RULES,
@@ -152,6 +158,7 @@ def evaluate(
         exclude: a CSV file with a column `path`: photos to leave out.
         error_rates: error budgets to check, each in 0…1 (see `confidence.conformal`); None: 0.01
             and 0.05 if the model is calibrated.
+        accept: the true-accept rate at which photos are called `neither`, 0…1 (see `judge`).
         ood_photos: files, folders or archives of photos that show no class: measure how often the
             model accepts them.
         corruptions: also measure how the model does on corrupted photos.
@@ -168,6 +175,7 @@ def evaluate(
     (20, (20, 2))
     """
     classifier = model if isinstance(model, Classifier) else load(model)
+    check_rules(None, None, accept)
     for error_rate in error_rates or ():
         classifier.quantile_for(error_rate)  # refuse it before any photo is read
     if ood_photos and classifier.model.ood is None:
@@ -192,6 +200,7 @@ def evaluate(
         temperature=classifier.model.temperature,
         threshold=classifier.model.threshold,
         ood_score=_ood_scores(classifier, outputs, ~excluded),
+        accept=accept,
         failures=failures,
         excluded=int(excluded.sum()),
         accuracy_with_excluded=(
@@ -200,7 +209,7 @@ def evaluate(
     )
     ood = None
     if ood_photos and result.ood_score is not None:
-        ood = measure_ood(classifier, result.ood_score, ood_photos, rules=rules)
+        ood = measure_ood(classifier, result.ood_score, ood_photos, accept=accept, rules=rules)
     robust = robustness(classifier, result.photos, result) if corruptions else None
     return replace(
         result,
@@ -247,7 +256,9 @@ def _checks(
 ) -> list[ErrorRateCheck]:
     scores = classifier.model.nonconformity
     return [
-        check_error_rate(scores, rate, result.confidences, result.labels, result.ood_score)
+        check_error_rate(
+            scores, rate, result.confidences, result.labels, result.ood_score, result.accept
+        )
         for rate in (ERROR_RATES if error_rates is None else error_rates)
         if scores
     ]

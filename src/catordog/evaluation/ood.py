@@ -60,6 +60,7 @@ def measure_ood(
     ood_score: npt.NDArray[np.float64],
     paths: Sequence[str],
     *,
+    accept: float = ACCEPT,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> OodResult:
     """Compare the ood scores of the evaluated photos with those of photos that show no class.
@@ -68,6 +69,7 @@ def measure_ood(
         classifier: a model with an ood detector.
         ood_score: of the evaluated photos, `[N]`.
         paths: of the out-of-distribution photos: files, folders, archives or glob patterns.
+        accept: the true-accept rate, 0…1: photos with a higher ood score are called `neither`.
         rules: which photos are decoded.
 
     Raises:
@@ -92,7 +94,7 @@ def measure_ood(
     return OodResult(
         n=len(outside),
         auroc=float(roc_auc_score(is_outside, np.concatenate([ood_score, outside]))),
-        false_accept=float((outside <= ACCEPT).mean()),
-        false_reject=float((ood_score > ACCEPT).mean()),
+        false_accept=float((outside <= accept).mean()),
+        false_reject=float((ood_score > accept).mean()),
         failures=failures,
     )

@@ -179,7 +179,7 @@ class Classifier:
             error_rate: decide by the prediction set for this error rate instead, 0…1 (see
                 `quantile_for`).
             accept: true-accept rate, 0…1: the fraction of photos of the classes that is not called
-                `neither`; 1: never say `neither`; None: 0.95.
+                `neither`; 1: never say `neither`; None: 0.99.
 
         Raises:
             CatordogError: see `quantile_for`.

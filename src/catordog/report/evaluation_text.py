@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from catordog.confidence.ood import ACCEPT
 from catordog.confidence.softmax import format_confidence
 from catordog.escaping import printable
 from catordog.evaluation.error_rate_check import ErrorRateCheck
@@ -63,7 +62,7 @@ def _results(result: Evaluation) -> list[list[str]]:
         words = "mean difference between the confidence and the true probability"
         rows.append(["truth", percent(result.truth.error), words])
     if result.ood_score is not None:
-        rejected = float((result.ood_score > ACCEPT).mean())
+        rejected = float((result.ood_score > result.accept).mean())
         rows.append(["neither", percent(rejected), "would be called 'neither'"])
     if result.ood:
         words = f"of {result.ood.n:,} photos of no class are accepted as one; AUROC "
