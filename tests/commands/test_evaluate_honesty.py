@@ -11,6 +11,9 @@ import catordog
 from catordog.cli import main
 from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import evaluate
+from catordog.evaluation.intervals import wilson
+from catordog.report.evaluation_page import evaluation_page
+from catordog.report.evaluation_text import also_rows, ood_rows
 from conftest import jpeg, named, picture, save, write_folder
 from model.small import write_model
 
@@ -80,6 +83,80 @@ class TestPhotosOfNoClass:
         _, found, printed = self.run(neither, tmp_path, capsys, "--max-megapixels", "1")
         assert (found["n"], found["unreadable"]) == (1, 3)
         assert re.search(r"large.png: .*more than the limit of 1 megapixels", printed.err)
+
+    def test_each_path_is_a_source_and_the_total_counts_all(self, neither, tmp_path, capsys):
+        drawn = {f"{i}.png": save(picture(i), "PNG") for i in range(5)}
+        more = write_folder(tmp_path / "more", drawn)
+        broken = write_folder(tmp_path / "broken", {"text.jpg": b"text"})
+        words = ("--neither", str(more), str(broken), "--accept", "0.9")
+        code, found, printed = self.run(neither, tmp_path, capsys, *words)
+        assert code == 1
+        first, second, third = found["sources"]
+        counts = [(each["source"], each["n"], each["unreadable"]) for each in found["sources"]]
+        assert counts == [(str(neither), 2, 2), (str(more), 5, 0), (str(broken), 0, 1)]
+        assert third["false_accept"] is third["false_accept_ci95"] is third["auroc"] is None
+        accepted = 0
+        for each in (first, second):
+            count = round(each["n"] * each["false_accept"])
+            assert each["false_accept_ci95"] == list(wilson(count, each["n"]))
+            accepted += count
+        assert (found["n"], found["unreadable"]) == (7, 3)
+        assert found["false_accept"] == pytest.approx(accepted / 7)
+        assert found["true_accept"] == pytest.approx(1 - found["false_reject"])
+        assert found["true_accept_ci95"] == list(wilson(round(20 * found["true_accept"]), 20))
+        lines = [line.split() for line in printed.out.splitlines()]
+        assert [line[:3] for line in lines if line[:1] == ["total"]] == [["total", "7", "3"]]
+
+    def test_at_a_true_accept_rate_of_1_none_is_rejected(self, neither, tmp_path, capsys):
+        _, found, _ = self.run(neither, tmp_path, capsys, "--accept", "1")
+        rates = {name: found[name] for name in ("true_accept", "false_accept", "false_reject")}
+        assert rates == {"true_accept": 1, "false_accept": 1, "false_reject": 0}
+        with pytest.raises(CatordogError, match=r"--accept 1\.5 is not a fraction"):
+            evaluate("bundled", "drawn:n=20,seed=3", "all", accept=1.5)
+
+
+class TestFurtherDatasets:
+    def test_each_is_measured_like_a_dataset_of_its_own(self, pets, tmp_path, capsys):
+        file = tmp_path / "e.json"
+        words = ["evaluate", "bundled", "--data", "drawn:n=20,seed=3", "--split", "all"]
+        also = ["--also", str(pets), "drawn:n=10,seed=5"]
+        assert main([*words, *also, "--accept", "0.9", "--json", str(file)]) == 1
+        found = json.loads(file.read_text())["also"]
+        assert [(each["source"], each["n"], each["unreadable"]) for each in found] == [
+            (str(pets), 12, 1),
+            ("drawn:n=10,seed=5", 10, 0),
+        ]
+        alone = evaluate("bundled", str(pets), "all", accept=0.9)
+        metrics, own = alone.metrics, found[0]
+        assert own["accuracy"] == metrics.accuracy
+        assert own["accuracy_ci95"] == list(metrics.accuracy_ci95)
+        assert (own["nll"], own["ece"]) == pytest.approx((metrics.nll, metrics.ece), abs=1e-6)
+        rate, interval = alone.true_accept or (None, ())
+        assert (own["true_accept"], own["true_accept_ci95"]) == (rate, list(interval))
+        printed = capsys.readouterr()
+        assert re.search(r"--also: can't be read: .*cat.77.jpg: truncated", printed.err)
+        assert "other datasets, all photos" in printed.out
+
+    def test_the_page_has_a_table_of_each(self, pets, neither):
+        photos = str(neither / "good.png")
+        result = evaluate("bundled", "drawn:n=20,seed=3", "all", ood_photos=[photos],
+                          also=[str(pets)])  # fmt: skip
+        page = evaluation_page(result)
+        for rows in (also_rows(result.also), ood_rows(result.ood)):
+            for row in rows:
+                assert all(cell in page for cell in row), row
+        assert '<section id="also">' in page
+
+    def test_a_model_without_a_detector_has_no_true_accept_rate(self, tmp_path):
+        result = evaluate(write_model(tmp_path, "ckpt"), "drawn:n=10,seed=3", "all",
+                          also=["drawn:n=10,seed=5"])  # fmt: skip
+        assert result.true_accept is result.also[0].true_accept is None
+        assert also_rows(result.also)[1][-2:] == ["–", "–"]
+
+    def test_another_class_is_refused_before_any_photo_is_read(self, tmp_path):
+        foxes = write_folder(tmp_path, {"fox/1.jpg": jpeg(0), "cat/1.jpg": jpeg(1)})
+        with pytest.raises(CatordogError, match="'fox', which the model doesn't know"):
+            evaluate("bundled", "drawn:n=10,seed=3", "all", also=[str(foxes)])
 
 
 @pytest.mark.parametrize("model", ["bundled", "an exported file"])

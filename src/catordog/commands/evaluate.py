@@ -27,8 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="F", help="write a row for each photo to this file")
     parser.add_argument(
         "--neither",
+        nargs="+",
+        action="extend",
+        default=[],
         metavar="PATH",
-        help="photos that show none of the classes: measure how often the model accepts them",
+        help="photos that show none of the classes: measure how often the model accepts those of "
+        "each path",
+    )
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="D",
+        help="further labelled datasets: measure accuracy and confidence on all photos of each",
     )
     parser.add_argument(
         "--error-rate",
@@ -57,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--csv": args.csv},
-        [args.model, args.data, args.neither, args.exclude],
+        [args.model, args.data, *args.neither, *args.also, args.exclude],
     )
     classifier = load(args.model)
     result = evaluate(
@@ -67,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
         exclude=args.exclude,
         error_rates=None if args.error_rate is None else (args.error_rate,),
         accept=ACCEPT if args.accept is None else args.accept,
-        ood_photos=[args.neither] if args.neither else (),
+        ood_photos=args.neither,
+        also=args.also,
         corruptions=bool(args.html),
         rules=decode_rules(args),
         name=args.model,
@@ -85,7 +98,11 @@ def run(args: argparse.Namespace) -> int:
 
         write_text(Path(args.csv), evaluation_csv(result))
     report_unreadable(result.failures, args.model, args.split)
-    unreadable = result.ood.failures if result.ood else ()
-    for failure in unreadable:
-        info(f"--neither: can't be read: {failure}")
-    return 1 if result.failures or unreadable else 0
+    unreadable = {
+        "--neither": result.ood.failures if result.ood else (),
+        "--also": [failure for source in result.also for failure in source.failures],
+    }
+    for option, failures in unreadable.items():
+        for failure in failures:
+            info(f"{option}: can't be read: {failure}")
+    return 1 if result.failures or any(unreadable.values()) else 0

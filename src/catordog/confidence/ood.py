@@ -73,8 +73,8 @@ class OodDetector:
             )
         cosine = (_normalised(features).astype(np.float32) @ self.bank.T).max(axis=1)
         ranks = np.searchsorted(self.distances, 1 - cosine, side="right")
-        scores: npt.NDArray[np.float64] = np.append(0.0, _LEVELS[len(self.distances)])
-        return scores[ranks]
+        result: npt.NDArray[np.float64] = np.append(0.0, _LEVELS[len(self.distances)])[ranks]
+        return result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OodDetector) and all(

@@ -17,17 +17,15 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.alternatives import Alternative, alternatives
 from catordog.evaluation.error_rate_check import ErrorRateCheck, check_error_rate
 from catordog.evaluation.metrics import Metrics, measure
-from catordog.evaluation.ood import OodResult, measure_ood, ood_unavailable
+from catordog.evaluation.ood import OodResult, accept_rate, measure_ood, ood_unavailable
 from catordog.evaluation.predictions import Floats, Predictions
 from catordog.evaluation.robustness import Robustness, robustness
-from catordog.model.class_matching import match_classes
+from catordog.evaluation.sources import SourceResult, measure_source, open_source, predict_split
 from catordog.model.classifier import Classifier, Output, load
 from catordog.model.own_split import check_own_split
-from catordog.photos.datasets import PhotoDataset, open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
 from catordog.photos.splits import Split
-from catordog.terminal import progress
 
 ERROR_RATES = (0.01, 0.05)
 """Error budgets that are checked by default."""
@@ -68,6 +66,7 @@ class Evaluation(Predictions):
         excluded: how many photos the user has excluded.
         accuracy_with_excluded: the accuracy with them; None if there are none.
         ood: how well the model rejects photos of no class; None if it was not measured.
+        also: how it does on further datasets, in the order that was asked for.
         robustness: how it does on corrupted photos; None if it was not measured.
     """
 
@@ -83,6 +82,7 @@ class Evaluation(Predictions):
     excluded: int = 0
     accuracy_with_excluded: float | None = None
     ood: OodResult | None = None
+    also: tuple[SourceResult, ...] = ()
     robustness: Robustness | None = None
 
     @cached_property
@@ -99,6 +99,14 @@ class Evaluation(Predictions):
     def alternatives(self) -> list[Alternative]:
         """More flexible calibrations, and whether they would do better."""
         return alternatives(self.logits, self.labels)
+
+    @cached_property
+    def true_accept(self) -> tuple[float, tuple[float, float]] | None:
+        """The fraction of photos that is not called `neither`, and its 95 % interval (Wilson).
+
+        None where the model has no ood detector.
+        """
+        return None if self.ood_score is None else accept_rate(self.ood_score, self.accept)
 
     @cached_property
     def truth(self) -> Truth | None:
@@ -129,7 +137,9 @@ class Evaluation(Predictions):
             "promises": [asdict(check) for check in self.error_rate_checks],
             "truth": self.truth and self.truth.error,
             "damage": self.robustness and self.robustness.to_dict(),
+            "accept": self.accept,
             "neither": self.ood and self.ood.to_dict(),
+            "also": [source.to_dict() for source in self.also],
         }
 
 
@@ -142,6 +152,7 @@ def evaluate(
     error_rates: Sequence[float] | None = None,
     accept: float = ACCEPT,
     ood_photos: Sequence[str] = (),
+    also: Sequence[str] = (),
     corruptions: bool = False,
     rules: DecodeRules = DEFAULT_RULES,
     name: str | None = None,
@@ -160,7 +171,8 @@ def evaluate(
             and 0.05 if the model is calibrated.
         accept: the true-accept rate at which photos are called `neither`, 0…1 (see `judge`).
         ood_photos: files, folders or archives of photos that show no class: measure how often the
-            model accepts them.
+            model accepts them, of each path and in total.
+        also: further labelled datasets, as `data`: measure the model on all photos of each.
         corruptions: also measure how the model does on corrupted photos.
         rules: which photos are decoded.
         name: what reports call the model; None: its path.
@@ -181,12 +193,14 @@ def evaluate(
     if ood_photos and classifier.model.ood is None:
         raise ood_unavailable()
     check_own_split(data, split)
-    dataset = open_dataset(data, rules=rules, exclude=exclude)
-    indices = match_classes(dataset.classes, classifier.classes, data)
-    photos, outputs, failures = _predict(classifier, dataset, split)
-    labels = np.array([indices[p.label] for p in photos if p.label is not None], dtype=np.int64)
+    source = open_source(classifier, data, rules, exclude)
+    others = [open_source(classifier, name, rules) for name in also]
+    photos, outputs, failures = predict_split(classifier, source.dataset, split)
+    labels = np.array(
+        [source.indices[p.label] for p in photos if p.label is not None], dtype=np.int64
+    )
     logits = np.stack([output.logits for output in outputs])
-    excluded = np.array([photo.name in dataset.excluded for photo in photos])
+    excluded = np.array([photo.name in source.dataset.excluded for photo in photos])
     if excluded.all():
         raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
     result = Evaluation(
@@ -215,32 +229,9 @@ def evaluate(
         result,
         error_rate_checks=_checks(result, classifier, error_rates),
         ood=ood,
+        also=tuple(measure_source(classifier, other, accept) for other in others),
         robustness=robust,
     )
-
-
-def _predict(
-    classifier: Classifier, dataset: PhotoDataset, split: Split | Literal["all"]
-) -> tuple[list[Photo], list[Output], list[PhotoError]]:
-    """The readable photos of a split, their outputs, and the errors of the others."""
-    chosen = dataset.split(split, classifier.model.split_fractions, excluded=True)
-    photos: list[Photo] = []
-    outputs: list[Output] = []
-    failures: list[PhotoError] = []
-    with progress(f"evaluating {split} photos", len(chosen)) as done:
-        stream = classifier.stream(chosen, classifier.model.preprocess.load)
-        for count, (photo, result) in enumerate(stream, 1):
-            if isinstance(result, PhotoError):
-                failures.append(result)
-            else:
-                photos.append(photo)
-                outputs.append(result)
-            done(count)
-    if not photos:
-        raise CatordogError(
-            f"none of the {len(chosen):,} photos of {dataset.name} could be read: {failures[0]}"
-        )
-    return photos, outputs, failures
 
 
 def _ood_scores(

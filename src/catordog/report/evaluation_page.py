@@ -10,7 +10,7 @@ import numpy as np
 from catordog.errors import PhotoError
 from catordog.evaluation.metrics import FEW_PHOTOS
 from catordog.photos.preprocess import thumbnail
-from catordog.report.evaluation_text import confusion_rows, metric_rows
+from catordog.report.evaluation_text import also_rows, confusion_rows, metric_rows, ood_rows
 from catordog.report.figures import (
     confidence_figure,
     corruption_figure,
@@ -58,6 +58,8 @@ def evaluation_page(result: Evaluation, heat: Heat | None = None) -> str:
         figures=_figures(result),
         confusion=confusion_rows(result),
         metric_rows=metric_rows(result),
+        ood_rows=ood_rows(result.ood) if result.ood else [],
+        also_rows=also_rows(result.also),
         overlays={} if heat is None else _overlays(result, heat),
         most_unusual=(
             [] if result.ood_score is None else np.argsort(-result.ood_score, kind="stable")

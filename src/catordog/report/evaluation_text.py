@@ -9,6 +9,8 @@ from catordog.escaping import printable
 from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
 from catordog.evaluation.metrics import METRICS, Metric, percent
+from catordog.evaluation.ood import OodResult
+from catordog.evaluation.sources import SourceResult
 from catordog.report.shown import SHOWN_IN_TEXT
 from catordog.terminal import table
 
@@ -25,6 +27,10 @@ def report(result: Evaluation) -> str:
         "confusion\n"
         + table(_indented(confusion_rows(result)), frozenset(range(1, 1 + len(classes)))),
     ]
+    if result.ood and len(result.ood.sources) > 1:
+        parts.append(f"photos of no class, accepted as one\n{_sources(ood_rows(result.ood))}")
+    if result.also:
+        parts.append(f"other datasets, all photos\n{_sources(also_rows(result.also))}")
     parts += [
         f"a temperature is not enough: {other.name} would lower the loss by {other.gain:.4f} "
         f"({other.gain_ci95[0]:.4f} to {other.gain_ci95[1]:.4f})"
@@ -61,11 +67,13 @@ def _results(result: Evaluation) -> list[list[str]]:
     if result.truth:
         words = "mean difference between the confidence and the true probability"
         rows.append(["truth", percent(result.truth.error), words])
-    if result.ood_score is not None:
-        rejected = float((result.ood_score > result.accept).mean())
-        rows.append(["neither", percent(rejected), "would be called 'neither'"])
+    if result.true_accept is not None:
+        rate, interval = result.true_accept
+        words = f"would be called 'neither': a true-accept rate of {percent(rate)}"
+        rows.append(["neither", percent(1 - rate), f"{words} ({_interval(interval)})"])
     if result.ood:
-        words = f"of {result.ood.n:,} photos of no class are accepted as one; AUROC "
+        words = f"of {result.ood.n:,} photos of no class are accepted as one "
+        words += f"({_interval(result.ood.false_accept_ci95)}); AUROC "
         words += f"{result.ood.auroc:.4f}"
         if result.ood.failures:
             words += f"; {len(result.ood.failures):,} unreadable"
@@ -112,6 +120,46 @@ def metric_rows(result: Evaluation) -> list[list[str]]:
         meaning = f"{metric.description}; {metric.better} is better"
         rows.append([metric.title, *values, shown, meaning])
     return rows
+
+
+def ood_rows(found: OodResult) -> list[list[str]]:
+    """A row for each source of photos of no class, with a head, and their total."""
+    rows = [["source", "photos", "unreadable", "false-accept rate", "95 % interval", "AUROC"]]
+    for each in found.sources:
+        rates = [_percent(each.false_accept), _ends(each.false_accept_ci95)]
+        auroc = "–" if each.auroc is None else f"{each.auroc:.4f}"
+        rows.append([printable(each.source), f"{each.n:,}", f"{each.unreadable:,}", *rates, auroc])
+    rates = [percent(found.false_accept), _ends(found.false_accept_ci95)]
+    total = [f"{found.n:,}", f"{len(found.failures):,}", *rates, f"{found.auroc:.4f}"]
+    return [*rows, ["total", *total]]
+
+
+def also_rows(sources: Sequence[SourceResult]) -> list[list[str]]:
+    """A row for each further dataset, with a head."""
+    head = ["source", "photos", "unreadable", "accuracy", "95 % interval", "NLL", "ECE"]
+    rows = [[*head, "true-accept rate", "95 % interval"]]
+    for each in sources:
+        shown = [percent(each.accuracy), _ends(each.accuracy_ci95), f"{each.nll:.4f}"]
+        shown += [percent(each.ece), _percent(each.true_accept), _ends(each.true_accept_ci95)]
+        counts = [f"{each.n:,}", f"{len(each.failures):,}"]
+        rows.append([printable(each.source), *counts, *shown])
+    return rows
+
+
+def _sources(rows: Sequence[Sequence[str]]) -> str:
+    return table(_indented(rows), frozenset(range(1, len(rows[0]))))
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else percent(fraction)
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else " to ".join(map(percent, interval))
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"95 % interval {_ends(interval)}"
 
 
 def confusion_rows(result: Evaluation) -> list[list[str]]:
