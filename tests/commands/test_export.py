@@ -38,7 +38,7 @@ def made(network: str = "residual", *, tta_flip: bool = False, size: int = 64) -
     torch.manual_seed(0)
     built = build_network(network, 2, size=size)
     model = ModelInfo(("cat", "dog"), network, preprocess=Preprocess(size), tta_flip=tta_flip)
-    return Classifier(TorchBackend(built, size, tta_flip=tta_flip), model)
+    return Classifier(TorchBackend(built, size), model)
 
 
 @pytest.fixture(scope="module")

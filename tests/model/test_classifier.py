@@ -17,7 +17,6 @@ from PIL import Image, ImageCms, ImageOps
 
 import catordog
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.photos.synthetic import draw
 from conftest import jpeg, save
@@ -322,8 +321,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 def test_tta_flip_averages_logits_over_the_horizontal_flip(classifier):
     network = classifier.backend.network
-    backend = TorchBackend(network, classifier.model.preprocess.size, tta_flip=True)
-    both = Classifier(backend, replace(classifier.model, tta_flip=True))
+    both = Classifier(classifier.backend, replace(classifier.model, tta_flip=True))
     images = [picture(index) for index in range(20)]
     flipped = [ImageOps.mirror(image) for image in images]
     mean = (classifier.logits(images) + classifier.logits(flipped)) / 2

@@ -141,7 +141,7 @@ def open_checkpoint(path: Path) -> tuple[Backend, ModelInfo]:
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CatordogError(f"model {path}: its weights don't fit its network: {reason}") from None
-    return TorchBackend(network, model.preprocess.size, tta_flip=model.tta_flip), model
+    return TorchBackend(network, model.preprocess.size), model
 
 
 def rewrite(path: Path, model: ModelInfo) -> None:

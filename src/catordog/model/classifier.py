@@ -16,10 +16,11 @@ from catordog.confidence.conformal import quantile
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends import Backend
+from catordog.model.backends import Backend, Floats
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
 from catordog.model.photo_forms import PhotoLike, is_one, several, to_image
+from catordog.model.tta import average_flip
 from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import thumbnail
 
@@ -232,9 +233,10 @@ class Classifier:
 
     def logits_of_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
-        rows = [np.empty((0, len(self.classes)), np.float32)]
-        rows += [self.backend.logits(inputs) for inputs in self._inputs(pixels)]
-        return np.concatenate(rows)
+        if not len(pixels):
+            return np.empty((0, len(self.classes)), np.float32)
+        (logits,) = self._run(lambda inputs: (self.backend.logits(inputs),), pixels)
+        return logits
 
     def features_of_pixels(
         self, pixels: npt.NDArray[np.uint8]
@@ -247,13 +249,22 @@ class Classifier:
         Raises:
             CatordogError: the network does not expose its features.
         """
-        parts = [self.backend.features(inputs) for inputs in self._inputs(pixels)]
-        logits, features = (np.concatenate(column) for column in zip(*parts, strict=True))
+        # The last layer is linear: the mean of both features gives the mean of both logits.
+        logits, features = self._run(self.backend.features, pixels)
         return logits, features
 
-    def _inputs(self, pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.float32]]:
+    def _run(
+        self, run: Callable[[Floats], tuple[Floats, ...]], pixels: npt.NDArray[np.uint8]
+    ) -> list[Floats]:
+        """Run the network in batches on N ≥ 1 photos, with the test-time augmentation."""
+        parts = []
         for start in range(0, len(pixels), BATCH):
-            yield self.model.preprocess.normalise(pixels[start : start + BATCH])
+            inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
+            if self.model.tta_flip:
+                parts.append(average_flip(run, inputs, self.model.tta_flip_below))
+            else:
+                parts.append(run(inputs))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     @property
     def has_features(self) -> bool:

@@ -34,6 +34,8 @@ class ModelInfo:
         preprocess: how a photo becomes input.
         split_fractions: of validation and test photos, so that evaluation uses the same split.
         tta_flip: test-time augmentation: average logits over a photo and its horizontal flip.
+        tta_flip_below: with `tta_flip`, flip only the photos whose confidence without the flip, at
+            a temperature of 1, is lower, 0…1; 1: flip all.
         temperature: of `softmax`.
         threshold: below this confidence the verdict is `not sure`.
         nonconformity: of the right answers on validation photos, each in 0…1, ascending (see
@@ -47,6 +49,7 @@ class ModelInfo:
     preprocess: Preprocess = field(default_factory=Preprocess)
     split_fractions: SplitFractions = field(default_factory=SplitFractions)
     tta_flip: bool = False
+    tta_flip_below: float = 1.0
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
     nonconformity: tuple[float, ...] = ()
@@ -65,6 +68,7 @@ class ModelInfo:
                 "test": self.split_fractions.test,
             },
             "tta_flip": self.tta_flip,
+            "tta_flip_below": self.tta_flip_below,
             "temperature": self.temperature,
             "threshold": self.threshold,
             "nonconformity": list(self.nonconformity),
@@ -94,6 +98,7 @@ class ModelInfo:
                     values["split_fractions"]["val"], values["split_fractions"]["test"]
                 ),
                 tta_flip=bool(values.get("tta_flip", False)),
+                tta_flip_below=_fraction(values.get("tta_flip_below", 1.0)),
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
                 nonconformity=tuple(_fraction(score) for score in values.get("nonconformity", ())),

@@ -75,6 +75,8 @@ class ClassifierModule(L.LightningModule):
         whiten: compute the first layer from training photos, and freeze it (see `whitening`).
         tta_flip: outside of training, average the raw logits of a photo and of its mirror image:
             slightly more accurate, at twice the cost.
+        tta_flip_below: with `tta_flip`, do so only for photos whose confidence without it is lower,
+            0…1; 1: for all.
         seed: of draws within the network; `catordog train` takes it from `--seed_everything`.
 
     Raises:
@@ -98,6 +100,7 @@ class ClassifierModule(L.LightningModule):
         label_smoothing: float = 0.0,
         whiten: bool = False,
         tta_flip: bool = False,
+        tta_flip_below: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -110,6 +113,8 @@ class ClassifierModule(L.LightningModule):
             raise CatordogError(
                 "model.whiten would replace pretrained filters: set it to false, or give no weights"
             )
+        if not 0 <= tta_flip_below <= 1:
+            raise CatordogError(f"model.tta_flip_below {tta_flip_below} is not within 0…1")
         _check_classes(classes)
         self.save_hyperparameters(ignore=["transfer"])
         self.transfer = transfer
@@ -260,6 +265,7 @@ class ClassifierModule(L.LightningModule):
             preprocess=self.preprocess,
             split_fractions=self.split_fractions,
             tta_flip=self.hparams["tta_flip"],
+            tta_flip_below=self.hparams["tta_flip_below"],
         ).to_dict()
 
 

@@ -6,7 +6,6 @@ import pickle  # nosec B403 - only inside the caller's own pickle
 import threading
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,14 +20,12 @@ class TorchBackend:
     Args:
         network: maps photos to raw logits.
         size: S, the input size in pixels.
-        tta_flip: average logits and features over each photo and its horizontal flip.
     """
 
-    def __init__(self, network: nn.Module, size: int, *, tta_flip: bool = False) -> None:
+    def __init__(self, network: nn.Module, size: int) -> None:
         # On a CPU, channels-last is up to three times as fast, with the same numbers.
         self.network = network.eval().to(memory_format=torch.channels_last)
         self._size = size
-        self._tta_flip = tta_flip
         self._last: nn.Module | None = None
         self._hook_lock = threading.Lock()  # a hook also sees the photos of other threads
         watch_forks(self)
@@ -48,11 +45,7 @@ class TorchBackend:
     def logits(self, inputs: Floats) -> Floats:
         """Raw logits `[N, C]` of normalised photos `[N, 3, S, S]`."""
         with torch.inference_mode():
-            photos = torch.from_numpy(inputs)
-            logits = self.network(photos)
-            if self._tta_flip:
-                logits = (logits + self.network(photos.flip(3))) / 2
-            result: Floats = logits.float().numpy()
+            result: Floats = self.network(torch.from_numpy(inputs)).float().numpy()
         return result
 
     def features(self, inputs: Floats) -> tuple[Floats, Floats]:
@@ -72,9 +65,7 @@ class TorchBackend:
                 logits = self.logits(inputs)
             finally:
                 hook.remove()
-        # The last layer is linear: the mean of both features gives the mean of both logits.
-        mean: Floats = np.mean(seen, axis=0, dtype=np.float32)
-        return logits, mean
+        return logits, seen[0]
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process."""
@@ -85,8 +76,8 @@ class TorchBackend:
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: multiprocessing would move tensors into shared memory of the sending process.
         packed = pickle.dumps(self.network)
-        return {"network": packed, "size": self._size, "tta_flip": self._tta_flip}
+        return {"network": packed, "size": self._size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = pickle.loads(state["network"])  # nosec B301 - the caller is unpickling already
-        self.__init__(network, state["size"], tta_flip=state["tta_flip"])  # type: ignore[misc]
+        self.__init__(network, state["size"])  # type: ignore[misc]

@@ -20,6 +20,7 @@ from catordog.model.backends.onnx import quiet_onnxruntime
 from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.model.export import Precision
+from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import KEY, to_json
 
 SMALLEST_HALVED = 256
@@ -62,7 +63,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     if not isinstance(backend, TorchBackend):
         raise CatordogError("only a .ckpt can be exported")
     model = classifier.model
-    network = _exported_network(backend, tta_flip=model.tta_flip)
+    network = _exported_network(backend, tta_flip=_flips_in_graph(model))
     example = torch.zeros(2, 3, model.preprocess.size, model.preprocess.size)
     names = ["logits", "features"] if backend.has_features else ["logits"]
     try:
@@ -106,8 +107,17 @@ def _cause(error: BaseException) -> str:
 
 
 def _description(classifier: Classifier) -> str:
-    """The model's description. The horizontal flip is part of the file's network already."""
-    return to_json(replace(classifier.model, tta_flip=False))
+    """The model's description, without what is part of the file's network already."""
+    model = classifier.model
+    return to_json(replace(model, tta_flip=model.tta_flip and not _flips_in_graph(model)))
+
+
+def _flips_in_graph(model: ModelInfo) -> bool:
+    """Whether the network of the file flips every photo, so that any program gets the mean.
+
+    A flip of only some photos is left to the `Classifier`.
+    """
+    return model.tta_flip and model.tta_flip_below >= 1
 
 
 def _exported_network(backend: TorchBackend, *, tta_flip: bool) -> Any:
