@@ -42,11 +42,11 @@ def neither(tmp_path_factory):
 def test_the_error_budget_is_not_claimed_for_photos_called_neither(tmp_path, capsys):
     words = ["evaluate", "bundled", "--data", "drawn:n=80,seed=3", "--split", "all"]
     file = tmp_path / "e.json"
-    assert main([*words, "--error-rate", "0.05", "--json", str(file)]) == 0
+    assert main([*words, "--error-rate", "0.05", "--accept", "0.5", "--json", str(file)]) == 0
     (check,) = json.loads(file.read_text())["promises"]
     classifier = catordog.load()
     verdicts = [
-        classifier.predict(photo.image(), error_rate=0.05).verdict
+        classifier.predict(photo.image(), error_rate=0.05, accept=0.5).verdict
         for photo in evaluate(classifier, "drawn:n=80,seed=3", "all").photos
     ]
     assert check["neither"] == pytest.approx(verdicts.count("neither") / 80)

@@ -75,7 +75,7 @@ _ROWS = {
         "model.tta_flip": ("B", "test-time augmentation: average the logits of a photo and its "
                            "mirror image (default: false)"),
         "model.tta_flip_below": ("P", "flip only photos whose confidence without the flip is lower "
-                                 "(default: 1, all)"),
+                                 "(default: 1)"),
         "model.transfer.head_epochs": ("N", "epochs in which only the last layer learns "
                                        "(default: 0)"),
     },

@@ -41,9 +41,8 @@ def average_flip(
 def _unsure(logits: Floats, below: float) -> npt.NDArray[np.bool_]:
     if below >= 1:  # a confidence of exactly 1, by rounding, is below it too
         return np.ones(len(logits), bool)
-    chosen: npt.NDArray[np.bool_] = np.isfinite(logits).all(
-        axis=1
-    )  # others have no confidence, and no use for a mean
+    # A photo whose logits are not finite has no confidence, and a mean would not help it.
+    chosen: npt.NDArray[np.bool_] = np.isfinite(logits).all(axis=1)
     chosen[chosen] = softmax(logits[chosen]).max(axis=1) < below
     return chosen
 
