@@ -1,0 +1,149 @@
+"""Cache features of photos on disk, by content, so that teaching again takes a second.
+
+The file's name says which backbone and which decoders the features come from. Features are rounded
+to 16 bits, also on their first use, so that a second run learns exactly the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catordog.errors import CatordogError, PhotoError
+from catordog.files import write_bytes
+from catordog.model.backbone import Backbone
+from catordog.model.backends import BATCH
+from catordog.photos.data_folder import data_folder
+from catordog.photos.decode import DecodeRules, decoder_versions
+from catordog.photos.near_copies import HASH_BYTES, grey_thumbnail, hashes_of_thumbnails
+from catordog.photos.photo import Photo, keys_of
+from catordog.photos.reading import decoded
+from catordog.terminal import progress
+
+MOST_CACHED = 20_000
+"""Photos in a file: 54 MB for 1,280 features. The newest are kept."""
+
+Records = npt.NDArray[np.void]
+"""Photos as rows of `record_type`."""
+
+
+def record_type(width: int) -> np.dtype[np.void]:
+    """A photo: its content key, its perceptual hash, that of its mirror image, and D features."""
+    return np.dtype(
+        [
+            ("key", "<u8"),
+            ("hash", "u1", HASH_BYTES),
+            ("mirrored", "u1", HASH_BYTES),
+            ("features", "<f2", width),
+        ]
+    )
+
+
+def features_of(
+    photos: Sequence[Photo], backbone: Backbone, rules: DecodeRules
+) -> tuple[Records, list[int], list[PhotoError]]:
+    """Features of photos, from the cache where it has them.
+
+    Args:
+        photos: any number.
+        backbone: that computes the features of the others.
+        rules: that the photos are decoded by.
+
+    Returns:
+        A record for each readable photo, its index in `photos`, and the errors of the others.
+    """
+    file = _file(backbone, rules)
+    kind = record_type(backbone.width)
+    cached = _load(file, kind)
+    row_of = {key: row for row, key in enumerate(cached["key"].tolist())}
+    keys = keys_of(photos)
+    failures: list[PhotoError] = []
+    new: dict[int, Photo] = {}
+    for photo, key in zip(photos, keys, strict=True):
+        if key is None:
+            failures.append(_error(photo))
+        elif key not in row_of:
+            new.setdefault(key, photo)
+    added, errors = _compute(new, backbone, kind)
+    failures += errors
+    everything = np.concatenate([cached, added])
+    row_of.update({key: len(cached) + row for row, key in enumerate(added["key"].tolist())})
+    found = [index for index, key in enumerate(keys) if key in row_of]
+    rows = np.array([row_of[keys[index] or 0] for index in found], np.intp)
+    if len(added):
+        _save(file, everything, rows)
+    return everything[rows], found, failures
+
+
+def _compute(
+    photos: dict[int, Photo], backbone: Backbone, kind: np.dtype[np.void]
+) -> tuple[Records, list[PhotoError]]:
+    parts = [np.zeros(0, kind)]
+    failures: list[PhotoError] = []
+    pairs = zip(photos, decoded(photos.values(), backbone.preprocess), strict=True)
+    done = 0
+    with progress("reading photos", len(photos)) as report:
+        while batch := list(islice(pairs, BATCH)):
+            read = [(key, result) for key, result in batch if not isinstance(result, PhotoError)]
+            failures += [result for _, result in batch if isinstance(result, PhotoError)]
+            if read:
+                parts.append(_records([key for key, _ in read], [x for _, x in read], backbone))
+            done += len(batch)
+            report(done)
+    return np.concatenate(parts), failures
+
+
+def _records(
+    keys: Iterable[int], pixels: list[npt.NDArray[np.uint8]], backbone: Backbone
+) -> Records:
+    records = np.zeros(len(pixels), record_type(backbone.width))
+    hashes = hashes_of_thumbnails(np.stack([grey_thumbnail(Image.fromarray(x)) for x in pixels]))
+    records["key"] = list(keys)
+    records["hash"], records["mirrored"] = hashes.plain, hashes.mirrored
+    records["features"] = backbone.features(np.stack(pixels))
+    return records
+
+
+def _error(photo: Photo) -> PhotoError:
+    try:
+        photo.key()
+    except PhotoError as error:
+        return error
+    return PhotoError(photo.path, "it was unreadable a moment ago")
+
+
+def _file(backbone: Backbone, rules: DecodeRules) -> Path:
+    settings = repr((1, astuple(rules), decoder_versions(), backbone.digest))
+    digest = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
+    return data_folder() / "cache" / f"features-{digest}.npy"
+
+
+def _load(file: Path, kind: np.dtype[np.void]) -> Records:
+    try:
+        records: Records = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        records = np.zeros(0, kind)
+    return records if records.dtype == kind and records.ndim == 1 else np.zeros(0, kind)
+
+
+def _save(file: Path, records: Records, used: npt.NDArray[np.intp]) -> None:
+    """Write the cache. Where it would be too large, what this run used is kept first."""
+    if len(records) > MOST_CACHED:
+        order = np.zeros(len(records), np.int64)
+        order[used] = 1
+        kept = np.lexsort((np.arange(len(records)), order))[-MOST_CACHED:]
+        records = records[np.sort(kept)]
+    packed = io.BytesIO()
+    np.save(packed, records)
+    with suppress(CatordogError, OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, packed.getvalue())

@@ -1,0 +1,88 @@
+"""The photos that a model is taught with: a folder per class, or one folder of a single class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+from catordog.errors import CatordogError
+from catordog.escaping import printable
+from catordog.photos.class_names import check_class_names
+from catordog.photos.datasets import PhotoDataset, open_dataset
+from catordog.photos.decode import DecodeRules
+from catordog.photos.layouts import class_name
+from catordog.photos.listing import is_litter
+from catordog.photos.photo import Photo
+from catordog.terminal import info
+
+
+@dataclass(frozen=True, slots=True)
+class TeachingPhotos:
+    """Labelled photos.
+
+    Attributes:
+        classes: names, one or more.
+        photos: each with an index into them as its label.
+        name: as the user gave it.
+    """
+
+    classes: tuple[str, ...]
+    photos: Sequence[Photo]
+    name: str = ""
+
+
+def find_photos(
+    data: str | PathLike[str], rules: DecodeRules, exclude: str | None = None
+) -> TeachingPhotos:
+    """Find the photos to teach with.
+
+    If the data have a test split of their own, it is left out, for an evaluation.
+
+    Args:
+        data: as `open_dataset` takes it. A folder with photos and no classes is a class.
+        rules: which photos are decoded.
+        exclude: a CSV file with a column `path`: photos to leave out.
+
+    Raises:
+        CatordogError: there are no such photos, a class has none, or its name can't be used.
+    """
+    name = str(data)
+    dataset = open_dataset(name, rules=rules, exclude=exclude, labels="optional")
+    photos = [photo for photo in dataset.photos if photo.name not in dataset.excluded]
+    own_name = _own_name(Path(name).expanduser())
+    if own_name and len(dataset.classes) < 2 and not any("/" in x.name for x in photos):
+        check_class_names(f"--data {name}", [own_name])
+        return TeachingPhotos((own_name,), [replace(photo, label=0) for photo in photos], name)
+    if not dataset.classes:
+        raise CatordogError(
+            f"{name}: {len(photos):,} photos but no classes: put the photos of each class into a "
+            "folder of its own"
+        )
+    held_out = [photo for photo in photos if photo.own_split == "test"]
+    if held_out and len(held_out) < len(photos):
+        photos = [photo for photo in photos if photo.own_split != "test"]
+        info(f"{name}: its {len(held_out):,} test photos are left out, for an evaluation")
+    _check_classes(name, dataset, photos)
+    return TeachingPhotos(dataset.classes, photos, name)
+
+
+def _own_name(path: Path) -> str | None:
+    """The class that a folder stands for."""
+    return class_name(path.resolve().name) if path.is_dir() else None
+
+
+def _check_classes(name: str, dataset: PhotoDataset, photos: Sequence[Photo]) -> None:
+    """Refuse classes without photos: those of which all are excluded, and empty folders."""
+    labels = {photo.label for photo in photos}
+    empty = [own for label, own in enumerate(dataset.classes) if label not in labels]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folders = (x for x in sorted(folder.iterdir()) if x.is_dir() and not is_litter(x.name))
+        empty += [x.name for x in folders if all(is_litter(inner.name) for inner in x.iterdir())]
+    if empty:
+        raise CatordogError(
+            f"{name}: no photo of {' and '.join(map(repr, map(printable, empty)))}: add photos, or "
+            "remove the folder"
+        )
