@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +12,28 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+BATCH = 16
+"""Photos per batch: few enough for the activations to fit into the CPU's caches."""
+
 
 class Backend(Protocol):
-    """Runs a network. It can be called from several threads, pickled, and used after a fork."""
+    """Runs a network. It can be called from several threads, pickled, and used after a fork.
+
+    Attributes:
+        outputs: names of what `run` gives: `logits` `[N, C]`; `features` `[N, D]`, where the
+            network exposes them; and further outputs of an ONNX file.
+    """
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `run` gives."""
+
+    def run(self, inputs: Floats, names: Sequence[str]) -> tuple[Floats, ...]:
+        """The named outputs for normalised photos `[N, 3, S, S]`.
+
+        Raises:
+            CatordogError: the network has no such output.
+        """
 
     @property
     def has_features(self) -> bool:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from catordog.errors import CatordogError
 from catordog.model.backends import Floats, watch_forks
 
 
-class OnnxBackend:
-    """A network in an ONNX file that `catordog export` has written.
+class Graph:
+    """Any network in an ONNX file with one input.
 
     Args:
-        data: the file's bytes. The first output is `logits`; the second, if any, is `features`.
+        data: the file's bytes.
 
     Attributes:
-        shapes: of the input and of each output; a dimension that varies is a name.
+        input_shape: of the input; a dimension that varies is a name.
+        shapes: likewise of each output, by its name.
         metadata: the file's metadata, text by key.
 
     Raises:
@@ -28,41 +30,32 @@ class OnnxBackend:
         self._data = data
         session = _session(data)
         self._session: Any = session
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        self._outputs = [output.name for output in outputs]
-        if len(inputs) != 1 or self._outputs[:1] != ["logits"]:
-            raise CatordogError("not written by 'catordog export' (no output 'logits')")
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise CatordogError(f"it has {len(inputs)} inputs, and not one")
         self._input = inputs[0].name
-        self.shapes = [inputs[0].shape, *(output.shape for output in outputs)]
-        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
+        self.input_shape: list[Any] = inputs[0].shape
+        self.shapes: dict[str, list[Any]] = {x.name: x.shape for x in session.get_outputs()}
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         watch_forks(self)
 
     @property
-    def has_features(self) -> bool:
-        """Whether the file has features beside the logits."""
-        return len(self._outputs) > 1
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(self.shapes)
 
-    def logits(self, inputs: Floats) -> Floats:
-        """Raw logits `[N, C]` of normalised photos `[N, 3, S, S]`."""
-        (logits,) = self._run(self._outputs[:1], inputs)
-        result: Floats = logits
-        return result
-
-    def features(self, inputs: Floats) -> tuple[Floats, Floats]:
-        """Raw logits `[N, C]`, and the features `[N, D]` that the last layer computes them from.
+    def run(self, inputs: Floats, names: Sequence[str]) -> tuple[Floats, ...]:
+        """The named outputs for inputs of the network's shape.
 
         Raises:
-            CatordogError: the file has no features.
+            CatordogError: the file has no such output.
         """
-        if not self.has_features:
-            raise CatordogError("this ONNX file has no features beside its logits")
-        logits, features = self._run(self._outputs[:2], inputs)
-        return logits, features
-
-    def _run(self, outputs: list[str], inputs: Floats) -> Any:
+        for name in names:
+            if name not in self.shapes:
+                raise CatordogError(f"this ONNX file has no output {name!r}")
         if self._session is None:
             self._session = _session(self._data)
-        return self._session.run(outputs, {self._input: inputs})
+        return tuple(self._session.run(list(names), {self._input: inputs}))
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process, with a new session on its first use."""
@@ -75,6 +68,41 @@ class OnnxBackend:
 
     def __setstate__(self, data: bytes) -> None:
         self.__init__(data)  # type: ignore[misc]
+
+
+class OnnxBackend(Graph):
+    """A network in an ONNX file that `catordog export` or `teach` has written.
+
+    Args:
+        data: the file's bytes. The first output is `logits`; others go by their names.
+
+    Raises:
+        CatordogError: the bytes are not such a file.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        if self.outputs[:1] != ("logits",):
+            raise CatordogError("not written by 'catordog export' (no output 'logits')")
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the file has features beside the logits."""
+        return "features" in self.shapes
+
+    def logits(self, inputs: Floats) -> Floats:
+        """Raw logits `[N, C]` of normalised photos `[N, 3, S, S]`."""
+        (logits,) = self.run(inputs, ["logits"])
+        return logits
+
+    def features(self, inputs: Floats) -> tuple[Floats, Floats]:
+        """Raw logits `[N, C]`, and the features `[N, D]` that the last layer computes them from.
+
+        Raises:
+            CatordogError: the file has no features.
+        """
+        logits, features = self.run(inputs, ["logits", "features"])
+        return logits, features
 
 
 def quiet_onnxruntime() -> Any:

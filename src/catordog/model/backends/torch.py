@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle  # nosec B403 - only inside the caller's own pickle
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class TorchBackend:
         return self._last
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `run` gives."""
+        return ("logits", "features") if self.has_features else ("logits",)
+
+    @property
     def has_features(self) -> bool:
         """Whether the last layer is a module of its own."""
         return self.last is not self.network
@@ -66,6 +72,20 @@ class TorchBackend:
             finally:
                 hook.remove()
         return logits, seen[0]
+
+    def run(self, inputs: Floats, names: Sequence[str]) -> tuple[Floats, ...]:
+        """The named outputs for normalised photos `[N, 3, S, S]`.
+
+        Raises:
+            CatordogError: the network has no such output.
+        """
+        for name in names:
+            if name not in {"logits", "features"}:
+                raise CatordogError(f"this network has no output {name!r}")
+        if "features" not in names:
+            return tuple(self.logits(inputs) for _ in names)
+        found = dict(zip(("logits", "features"), self.features(inputs), strict=True))
+        return tuple(found[name] for name in names)
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process."""

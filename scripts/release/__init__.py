@@ -1,0 +1,1 @@
+"""What scripts/release_model.py is made of."""

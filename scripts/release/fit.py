@@ -1,0 +1,324 @@
+"""Train what the bundled model has learnt: the branch for cats and dogs, and the first stage."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from release.features import SMALL, Arrays, export, normalised, session
+from release.networks import CUT, FIRST_CUT, Branch, Evidence, Trunk, pretrained
+from release.sources import KAGGLE, NEITHER, UNSEEN, Row
+from release.views import View
+
+Floats = npt.NDArray[np.float32]
+
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What is known of N views, `[N]` each: `label`, `source`, `split`, and whether `whole`."""
+
+    label: npt.NDArray[np.int64]
+    source: npt.NDArray[np.str_]
+    split: npt.NDArray[np.str_]
+    whole: npt.NDArray[np.bool_]
+    animal: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: list[Row], views: list[View]) -> Views:
+        """The columns of all views."""
+        chosen = [rows[index] for index, _ in views]
+        return cls(
+            np.array([row.label for row in chosen]),
+            np.array([row.source for row in chosen]),
+            np.array([row.split for row in chosen]),
+            np.array([view == 0 for _, view in views]),
+            np.array([row.is_animal for row in chosen]),
+        )
+
+    @property
+    def pet(self) -> npt.NDArray[np.bool_]:
+        """Whether a view shows a cat or dog."""
+        return self.label != NEITHER
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """Whether a view is for training."""
+        return (self.split == "train") & ~np.isin(self.source, UNSEEN)
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Linear classifiers on the frozen features: the first answer, refined by training.
+
+    Attributes:
+        logits: of cat and dog for all views, `[N, 2]`.
+        pet: raw logit of "cat or dog", `[N]`.
+        weight, bias: of the logits on the features as they are, `[1280, 2]` and `[2]`.
+    """
+
+    logits: Floats
+    pet: Floats
+    weight: Floats
+    bias: Floats
+
+
+def logistic_regression(
+    x: Floats, y: npt.NDArray[np.int64], decay: float, weights: Floats, steps: int = 40
+) -> tuple[Floats, Floats]:
+    """Multinomial logistic regression with L2, on two classes."""
+    inputs, labels, mass = torch.tensor(x), torch.tensor(y), torch.tensor(weights)
+    weight = torch.zeros(x.shape[1], 2, requires_grad=True)
+    bias = torch.zeros(2, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=steps, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        each = F.cross_entropy(inputs @ weight + bias, labels, reduction="none")
+        value = (each * mass).sum() / mass.sum() + decay * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    solver.step(loss)  # type: ignore[arg-type]
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def evidence_of(concepts: npt.NDArray[np.float16]) -> Floats:
+    """See `networks.Evidence`."""
+    result: Floats = Evidence()(torch.tensor(concepts.astype(np.float32))).numpy()
+    return result
+
+
+def fit_evidence(arrays: Arrays, views: Views) -> tuple[Floats, float]:
+    """Weights `[7]` and bias with which the evidence tells cats and dogs from everything else."""
+    evidence = evidence_of(arrays.concepts)
+    mean, scale = evidence.mean(0), evidence.std(0)
+    weight, bias = logistic_regression(
+        ((evidence - mean) / scale)[views.trained], views.pet[views.trained].astype(np.int64),
+        1e-3, _balance(views),
+    )  # fmt: skip
+    direction = (weight[:, 1] - weight[:, 0]) / scale
+    return direction, float(bias[1] - bias[0] - direction @ mean)
+
+
+def _balance(views: Views) -> Floats:
+    """Weights of the training views: as much for pets as for the rest; small sources count more."""
+    pet = views.pet[views.trained]
+    mass = np.where(pet, 1 / pet.sum(), 1 / (~pet).sum())
+    mass[pet & (views.source[views.trained] != KAGGLE)] *= 8
+    return mass.astype(np.float32)
+
+
+def fit_teacher(arrays: Arrays, views: Views) -> Teacher:
+    """Fit the linear classifiers."""
+    features = arrays.features.astype(np.float32)
+    mean, scale = features.mean(0), features.std(0) + 1e-2
+    x = (features - mean) / scale
+    rows = views.trained & views.pet
+    mass = np.where(views.source == KAGGLE, 1, 3).astype(np.float32)
+    weight, bias = logistic_regression(x[rows], views.label[rows], 3e-2, mass[rows])
+    evidence = evidence_of(arrays.concepts)
+    direction, offset = fit_evidence(arrays, views)
+    inputs = np.concatenate([x, 3 * (evidence - evidence.mean(0)) / evidence.std(0)], 1)
+    w, b = logistic_regression(
+        inputs[views.trained], views.pet[views.trained].astype(np.int64), 1e-1, _balance(views)
+    )
+    both = inputs @ (w[:, 1] - w[:, 0]) + b[1] - b[0] + evidence @ direction + offset
+    return Teacher(
+        logits=x @ weight + bias,
+        pet=(3 * both / both.std()).astype(np.float32),
+        weight=weight / scale[:, None],
+        bias=bias - (mean / scale) @ weight,
+    )
+
+
+def combine(arrays: Arrays, views: Views, branch: Branch) -> tuple[Floats, float]:
+    """Weights `[8]` and bias of the branch's "cat or dog" and the evidence, each by its spread."""
+    direction, offset = fit_evidence(arrays, views)
+    rows = np.flatnonzero(views.trained & views.whole)
+    rows = np.sort(np.random.default_rng(5).permutation(rows)[:4000])
+    with torch.no_grad():
+        pet = torch.cat(
+            [
+                branch.eval()(torch.tensor(arrays.middle[part].astype(np.float32)))[1]
+                for part in np.array_split(rows, len(rows) // BATCH)
+            ]
+        )
+    spread = float((evidence_of(arrays.concepts[rows]) @ direction).std())
+    weight = np.concatenate([[1 / float(pet.std())], direction / spread]).astype(np.float32)
+    return weight, offset / spread
+
+
+def losses(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:
+    """Negative log-likelihood, `[N]`."""
+    result: Floats = F.cross_entropy(
+        torch.tensor(logits), torch.tensor(labels), reduction="none"
+    ).numpy()
+    return result
+
+
+def fit_branch(arrays: Arrays, views: Views, teacher: Teacher) -> Branch:
+    """Fine-tune the branch of Lite2, on the half of the views that teaches most."""
+    branch = Branch(pretrained(2), CUT, 2, fold=True)
+    branch.out.weight.data[:2, :1280] = torch.tensor(teacher.weight.T)
+    branch.out.bias.data[:2] = torch.tensor(teacher.bias)
+    middle = np.array(arrays.middle)
+    order = _order(views, teacher, epochs=3, hard=0.5)
+    return _train(
+        branch, lambda rows: torch.tensor(middle[rows].astype(np.float32)), order, views, teacher,
+        rate=3e-4, soft=0.3,
+    )  # fmt: skip
+
+
+def fit_first_stage(
+    arrays: Arrays, views: Views, teacher: Teacher, work: Path
+) -> tuple[Trunk, Branch]:
+    """Train the small network: Lite0 from block `FIRST_CUT` on; the blocks before it are frozen."""
+    trunk, branch = (
+        Trunk(pretrained(0), FIRST_CUT),
+        Branch(pretrained(0), FIRST_CUT, 1, fold=False),
+    )
+    _renew_norms(trunk, arrays.small)
+    path = work / "first-trunk.onnx"
+    export(trunk, path, SMALL, ["middle"])
+    network = session(path)
+    middle = np.concatenate(
+        [
+            network.run(None, {"photos": normalised(arrays.small[start : start + BATCH])})[0]
+            for start in range(0, len(arrays.small), BATCH)
+        ],
+        dtype=np.float16,
+        casting="same_kind",
+    )
+    order = _order(views, teacher, epochs=4, hard=1)
+    trained = _train(
+        branch, lambda rows: torch.tensor(middle[rows].astype(np.float32)), order, views, teacher,
+        rate=1.5e-3, soft=0.5,
+    )  # fmt: skip
+    return trunk, trained
+
+
+def _renew_norms(trunk: Trunk, small: npt.NDArray[np.uint8]) -> None:
+    """Estimate the statistics of the batch norms again, on small photos (Li et al. 2016)."""
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+            module.reset_running_stats()
+    rng = np.random.default_rng(0)
+    trunk.train()
+    with torch.no_grad():
+        for _ in range(30):
+            rows = np.sort(rng.choice(len(small), BATCH, replace=False))
+            trunk(torch.tensor(normalised(small[rows])))
+    trunk.eval()
+
+
+def _order(views: Views, teacher: Teacher, epochs: int, hard: float) -> npt.NDArray[np.int64]:
+    """Rows in the order of training; small sources twice.
+
+    Args:
+        views: all of them.
+        teacher: its loss tells which views are hard.
+        epochs: how often each view is seen.
+        hard: the fraction of the views that are seen in an epoch: 70 % of them the hardest, the
+            others at random; 1: all.
+    """
+    rng = np.random.default_rng(1)
+    rows = np.where(views.trained)[0]
+    sign = np.where(views.pet, 1, -1)
+    score = np.log1p(np.exp(-sign * teacher.pet))
+    score[views.pet] += losses(teacher.logits[views.pet], views.label[views.pet])
+    twice = views.pet & (views.source != KAGGLE)
+    parts = []
+    for _ in range(epochs):
+        chosen = rows
+        if hard < 1:
+            most = int(len(rows) * hard * 0.7)
+            ranked = rows[np.argsort(-score[rows])]
+            others = rng.choice(ranked[most:], int(len(rows) * hard * 0.3), replace=False)
+            chosen = np.concatenate([ranked[:most], others])
+        parts.append(rng.permutation(np.concatenate([chosen, chosen[twice[chosen]]])))
+    return np.concatenate(parts)
+
+
+def _train(
+    network: Branch,
+    inputs: Callable[[npt.NDArray[np.int64]], Tensor],
+    order: npt.NDArray[np.int64],
+    views: Views,
+    teacher: Teacher,
+    *,
+    rate: float,
+    soft: float,
+) -> Branch:
+    """Train with AdamW and a cosine schedule; return the moving average of the weights.
+
+    The targets are the labels, mixed with the teacher's answers. A label that the teacher finds all
+    but impossible is not learnt: about 1 in 300 is wrong.
+
+    Args:
+        network: to train.
+        inputs: of rows.
+        order: rows in the order of training.
+        views: all of them.
+        teacher: the linear classifiers.
+        rate: the highest learning rate.
+        soft: how much the teacher's answers count, 0…1.
+    """
+    torch.manual_seed(0)
+    network = network.to(memory_format=torch.channels_last)
+    label = np.where(views.pet, views.label, 0)
+    impossible = views.pet & (losses(teacher.logits, label) > 4)
+    answers = torch.softmax(torch.tensor(teacher.logits) / 0.8, 1)
+    pets = torch.sigmoid(torch.tensor(teacher.pet))
+    decayed = [value for value in network.parameters() if value.ndim > 1]
+    others = [value for value in network.parameters() if value.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0}], lr=rate
+    )
+    average = copy.deepcopy(network).eval()
+    network.train()
+    steps = len(order) // BATCH
+    begun, total = time.monotonic(), 0.0
+    for step in range(steps):
+        warm = min(1, (step + 1) / 100)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rows = np.sort(order[step * BATCH : (step + 1) * BATCH])
+        logits, pet = network(inputs(rows).to(memory_format=torch.channels_last))
+        is_pet = torch.tensor(views.pet[rows])
+        target = F.one_hot(torch.tensor(label[rows]), 2).float() * (1 - soft) + soft * answers[rows]
+        each = -(target * logits.log_softmax(1)).sum(1) * ~torch.tensor(impossible[rows])
+        wanted = is_pet.float() * (1 - soft) + soft * pets[rows]
+        accept = F.binary_cross_entropy_with_logits(pet, wanted, reduction="none")
+        accept = accept * torch.where(is_pet, 1.0, 2.0)
+        loss = (each * is_pet).sum() / is_pet.sum() + 0.5 * accept.mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimiser.step()
+        kept = min(0.999, (step + 1) / (step + 20))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+                mean.lerp_(value, 1 - kept)
+            for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+                mean.copy_(value)
+        total += loss.item()
+        if step % 100 == 99:
+            speed = (step + 1) * BATCH / (time.monotonic() - begun)
+            print(f"step {step + 1} of {steps}: loss {total / 100:.4f}, {speed:.0f} views/s")
+            total = 0.0
+    return average
