@@ -255,11 +255,11 @@ def shared_photos() -> Path:
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
     """A folder of two photos, three unreadable ones, and other files."""
-    dog = jpeg(1)
+    dog = jpeg(3)
     return write_folder(
         tmp_path / "photos",
         {
-            "a cat.jpg": jpeg(0),
+            "a cat.jpg": jpeg(2),
             "deep/er/hund.JPEG": dog,
             "deep/page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
             "deep/half.jpg": dog[: len(dog) // 2],

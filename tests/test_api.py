@@ -19,6 +19,7 @@ NAMES = [
     "PhotoError",
     "Prediction",
     "RawLogitsError",
+    "Taught",
     "TrainResult",
     "audit",
     "calibrate",
@@ -27,6 +28,7 @@ NAMES = [
     "evaluate",
     "load",
     "softmax",
+    "teach",
     "train",
 ]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from catordog.model.calibrate import Calibration, calibrate
     from catordog.model.classifier import Classifier, load
     from catordog.model.contract import RawLogitsError, check_raw_logits
+    from catordog.model.teach import Taught, teach
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "PhotoError",
     "Prediction",
     "RawLogitsError",
+    "Taught",
     "TrainResult",
     "audit",
     "calibrate",
@@ -41,6 +43,7 @@ __all__ = [
     "evaluate",
     "load",
     "softmax",
+    "teach",
     "train",
 ]
 
@@ -54,6 +57,7 @@ _HOMES = {
     "PhotoError": "catordog.errors",
     "Prediction": "catordog.confidence.verdict",
     "RawLogitsError": "catordog.model.contract",
+    "Taught": "catordog.model.teach",
     "TrainResult": "catordog.commands.train",
     "audit": "catordog.evaluation.audit",
     "calibrate": "catordog.model.calibrate",
@@ -62,6 +66,7 @@ _HOMES = {
     "evaluate": "catordog.evaluation.evaluate",
     "load": "catordog.model.classifier",
     "softmax": "catordog.confidence.softmax",
+    "teach": "catordog.model.teach",
     "train": "catordog.commands.train",
 }
 

@@ -23,6 +23,7 @@ from catordog.terminal import discard, prepare_streams
 
 COMMANDS = {
     "predict": "classify photos: raw logits, confidences, a verdict",
+    "teach": "teach own classes from a few photos, in seconds",
     "train": "train a network on labelled photos",
     "evaluate": "measure a model on held-out photos",
     "compare": "compare models on the same held-out photos",
@@ -60,6 +61,7 @@ options:
 examples:
   catordog predict photo.jpg
   catordog predict holiday/ --format csv --out holiday.csv
+  catordog teach pets
   catordog train --config dogs-vs-cats.yaml --data pets
   catordog evaluate runs/dogs-vs-cats/version_0/checkpoints/best.ckpt --data pets
   catordog audit --data pets --html audit.html

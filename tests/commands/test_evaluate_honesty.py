@@ -9,9 +9,9 @@ import pytest
 
 import catordog
 from catordog.cli import main
+from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import evaluate
-from catordog.evaluation.intervals import wilson
 from catordog.report.evaluation_page import evaluation_page
 from catordog.report.evaluation_text import also_rows, ood_rows
 from conftest import jpeg, named, picture, save, write_folder

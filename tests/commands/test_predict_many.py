@@ -14,7 +14,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.commands import predict
-from catordog.model.classifier import BUNDLED
+from catordog.model.bundled import BUNDLED
 from catordog.photos.inputs import Inputs
 from catordog.photos.photo import Photo
 from catordog.report.sorted_folders import SortedFolders

@@ -23,7 +23,7 @@ from conftest import CATORDOG, jpeg, wait_until, write_folder, write_zip
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-TEXT = {"path", "label", "verdict", "error"}
+TEXT = {"path", "label", "verdict", "also", "error"}
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from scipy.stats import betabinom
 from catordog.confidence.conformal import nonconformity, prediction_set, quantile
 from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import judge
+from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError
 from catordog.evaluation.error_rate_check import check_error_rate
-from catordog.evaluation.intervals import wilson
 from confidence.test_temperature import honest_logits
 
 

@@ -13,10 +13,10 @@ from torchmetrics.functional.classification import (
 
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import LEAST, MOST, fit_temperature, log_loss
+from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError
 from catordog.evaluation.alternatives import _isotonic, _vector, alternatives
 from catordog.evaluation.curves import reliability, risk_coverage
-from catordog.evaluation.intervals import wilson
 from catordog.evaluation.metrics import measure
 from catordog.evaluation.predictions import Predictions
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from catordog.confidence.softmax import softmax
+from catordog.confidence.wilson import wilson
 from catordog.evaluation.curves import coverage_at, equal_mass_bins, equal_width_bins, risk_coverage
-from catordog.evaluation.intervals import wilson
 from catordog.evaluation.metrics import METRICS, Metrics, ece
 from catordog.evaluation.metrics import measure as measure_predictions
 from catordog.evaluation.predictions import Predictions

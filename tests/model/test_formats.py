@@ -13,7 +13,7 @@ import torch
 import catordog
 from catordog.confidence.ood import OodDetector, fit_ood
 from catordog.errors import CatordogError
-from catordog.model.classifier import BUNDLED
+from catordog.model.bundled import BUNDLED
 from catordog.model.formats import FORMATS, format_of
 from catordog.model.info import ModelInfo
 from catordog.photos.splits import SplitFractions
@@ -68,14 +68,13 @@ def test_a_checkpoint_of_format_1_gives_the_logits_of_one_of_format_2(tmp_path):
     assert old.predict(picture) == new.predict(picture)
 
 
-def test_the_bundled_model_has_format_1_and_is_read_in_full():
-    known = onnx.load(BUNDLED).metadata_props
-    values = json.loads(known[0].value)
-    assert values["format"] == 1
-    model = catordog.load().model
-    assert model.ood is not None
-    assert len(model.nonconformity) == len(values["strangeness"]) > 0
-    assert model.temperature == values["temperature"]
+def test_an_onnx_file_of_format_1_is_read_in_full(tmp_path):
+    path = write_model(tmp_path, "onnx")
+    proto = onnx.load(path)
+    onnx.helper.set_model_props(proto, {"catordog": json.dumps(format_1())})
+    path.write_bytes(proto.SerializeToString())
+    found = catordog.load(path).model
+    assert replace(found, network_args=INFO.network_args) == FULL
 
 
 def test_rewriting_a_checkpoint_of_format_1_makes_it_format_2(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT
 
-MODULES = {"lite0", "step_clock"}  # classes that options name; not programs
+MODULES = {"lite0", "step_clock"}  # imported by scripts or options; not programs
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in MODULES)
 HEAVY = {"torch", "lightning", "matplotlib", "onnxruntime", "sklearn", "scipy"}
 

@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["train", "val", "test", "all"],
         help="which photos (default: val, the validation photos)",
     )
+    parser.add_argument(
+        "--general",
+        action="store_true",
+        help="decide 'neither' by the general backbone of the included model, which rejects more "
+        "than the model's own network, and runs beside it",
+    )
     add_exclude(parser)
     add_decoding(parser)
 
@@ -34,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
     from catordog.model.calibrate import calibrate
 
     result = calibrate(
-        args.model, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
+        args.model,
+        args.data,
+        args.split,
+        general=args.general,
+        exclude=args.exclude,
+        rules=decode_rules(args),
     )
     report_unreadable(result.failures, args.model, args.split)
     print(args.model)

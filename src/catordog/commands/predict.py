@@ -184,11 +184,12 @@ def _rows(args: argparse.Namespace, classifier: Classifier, rules: VerdictRules)
     from catordog.report.rows import Rows, Screen
 
     if args.out is None:
-        return Screen(args.format, classifier.classes)
+        return Screen(args.format, classifier.classes, also=classifier.has_regions)
     return Rows(
         Path(args.out),
         args.format,
         classifier.classes,
+        also=classifier.has_regions,
         resume=args.resume,
         settings=_settings(args.model, classifier, rules),
     )
@@ -200,15 +201,17 @@ def _settings(model: str | None, classifier: Classifier, rules: VerdictRules) ->
     from pathlib import Path
 
     from catordog.confidence.ood import ACCEPT
-    from catordog.model.classifier import BUNDLED
+    from catordog.model.bundled import BUNDLED, BUNDLED_FIRST
 
     threshold = None
     if rules.error_rate is None:
         threshold = classifier.model.threshold if rules.threshold is None else rules.threshold
-    with (BUNDLED if model in {None, "bundled"} else Path(str(model))).open("rb") as file:
-        digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    files = [BUNDLED, BUNDLED_FIRST] if model in {None, "bundled"} else [Path(str(model))]
+    digest = hashlib.blake2b()
+    for file in files:
+        digest.update(file.read_bytes())
     return {
-        "model": digest,
+        "model": digest.hexdigest()[:32],
         "--threshold": threshold,
         "--error-rate": rules.error_rate,
         "--accept": ACCEPT if rules.accept is None else rules.accept,

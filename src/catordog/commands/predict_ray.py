@@ -61,7 +61,7 @@ def predict(
     classifier = load(model)
     if rules.error_rate is not None:
         classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
-    columns = column_names(classifier.classes)
+    columns = column_names(classifier.classes, classifier.has_regions)
     verdicts: Counter[str] = Counter()
     with _cluster() as (ray, processors), _parquet(target, columns) as write:
         info(f"{total:,} photos, {processors} workers")
@@ -106,15 +106,16 @@ class Worker:
         photos = map(self._photos.photo, roots, names)
         results = predictions(self._classifier, photos, self._rules)
         classes = self._classifier.classes
-        columns: dict[str, list[Any]] = {name: [] for name in column_names(classes)}
+        also = self._classifier.has_regions
+        columns: dict[str, list[Any]] = {name: [] for name in column_names(classes, also)}
         for path, (_, result) in zip(paths, results, strict=True):
-            row = column_values(path, result, len(classes))
+            row = column_values(path, result, len(classes), also=also)
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
         return pyarrow.table(columns, _schema(list(columns)))
 
 
-_TEXT = frozenset({"path", "label", "verdict", "error"})
+_TEXT = frozenset({"path", "label", "verdict", "also", "error"})
 
 
 def _schema(columns: Sequence[str]) -> Any:

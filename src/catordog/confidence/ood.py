@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ MOST_PHOTOS = 1000
 _EVEN, GRID = 513, 1025
 """How many quantiles of the distances of validation photos a model file has: of old, and now."""
 
-_LEVELS = {
+LEVELS = {
     _EVEN: np.arange(1, _EVEN + 1) / _EVEN,
     GRID: 1 - np.linspace(1, 0, GRID) ** 3,  # dense near 1, where true-accept rates are chosen
 }
@@ -56,16 +56,24 @@ class OodDetector:
 
     bank: Floats
     distances: Floats
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+    kind: ClassVar[str] = "neighbours"
 
-    def scores(self, features: Floats) -> npt.NDArray[np.float64]:
+    @property
+    def shapes(self) -> list[list[int]]:
+        """Of the needed outputs for one photo."""
+        return [[self.bank.shape[1]]]
+
+    def scores(self, *outputs: Floats) -> npt.NDArray[np.float64]:
         """The ood score: the fraction of validation photos with a smaller distance, `[N]`, 0…1.
 
         Args:
-            features: of the layer before the logits, `[N, D]`.
+            outputs: the features before the last layer, `[N, D]`.
 
         Raises:
             CatordogError: D is not that of the features that it was fitted on.
         """
+        (features,) = outputs
         if features.shape[1] != self.bank.shape[1]:
             raise CatordogError(
                 f"the model file is damaged: its ood detector takes {self.bank.shape[1]} features, "
@@ -73,12 +81,13 @@ class OodDetector:
             )
         cosine = (_normalised(features).astype(np.float32) @ self.bank.T).max(axis=1)
         ranks = np.searchsorted(self.distances, 1 - cosine, side="right")
-        result: npt.NDArray[np.float64] = np.append(0.0, _LEVELS[len(self.distances)])[ranks]
+        result: npt.NDArray[np.float64] = np.append(0.0, LEVELS[len(self.distances)])[ranks]
         return result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OodDetector) and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in self.__slots__
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("bank", "distances")
         )
 
     def __hash__(self) -> int:
@@ -110,7 +119,7 @@ class OodDetector:
         distances = np.asarray(values["distances"], dtype=np.float32)
         if photos < 1 or not steps.size or steps.size % photos:
             raise ValueError("ood.bank is not rows of features")
-        if distances.ndim != 1 or len(distances) not in _LEVELS:
+        if distances.ndim != 1 or len(distances) not in LEVELS:
             raise ValueError(f"ood.distances is not {GRID} or {_EVEN} numbers")
         if not (np.isfinite(distances).all() and math.isfinite(step)):
             raise ValueError("ood has numbers that are not finite")
@@ -143,7 +152,7 @@ def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
         cosines = rows[start : start + 1000] @ bank.T
         itself = chosen[None, :] == np.arange(start, start + len(cosines))[:, None]
         cosine[start : start + 1000] = np.where(itself, -np.inf, cosines).max(axis=1)
-    distances = np.quantile(1 - cosine, _LEVELS[GRID])
+    distances = np.quantile(1 - cosine, LEVELS[GRID])
     return OodDetector(bank.astype(np.float32), distances.astype(np.float32))
 
 

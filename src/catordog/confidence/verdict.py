@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -18,6 +19,9 @@ from catordog.errors import CatordogError
 NOT_SURE = "not sure"
 NEITHER = "neither"
 
+_OUTSIDE = math.log(0.05) / math.log(0.97)
+"""a of `one_class_confidence`."""
+
 DEFAULT_THRESHOLD = 0.8
 """Below this confidence the verdict is `not sure`."""
 
@@ -28,13 +32,15 @@ class Prediction:
 
     Attributes:
         label: the class with the highest logit.
-        confidence: its softmax, 0…1.
-        confidences: of every class, in class order, with a sum of 1.
+        confidence: its softmax, 0…1; for a model of one class see `one_class_confidence`.
+        confidences: of every class, in class order, with a sum of 1 unless there is one class.
         logits: raw, of every class.
         verdict: the label (see `class_verdict`); `not sure` where the confidence is below the
             threshold; `neither` where the photo is out-of-distribution: it shows none of the
             classes.
         ood_score: see `OodDetector.scores`, 0…1; None where the model has no ood detector.
+        also: other classes that the photo shows beside the label, in class order; None where the
+            model can't tell: it has no regional evidence.
         picture: a thumbnail as a JPEG file, for notebooks; None elsewhere.
     """
 
@@ -44,6 +50,7 @@ class Prediction:
     logits: dict[str, float]
     verdict: str
     ood_score: float | None = None
+    also: tuple[str, ...] | None = None
     picture: bytes | None = field(default=None, repr=False, compare=False)
 
     def in_words(self) -> str:
@@ -53,8 +60,13 @@ class Prediction:
         'not sure (dog 57 %)'
         >>> Prediction("dog", 0.9999, {}, {}, "neither").in_words()
         'neither (dog 99.99 %)'
+        >>> Prediction("dog", 0.9101, {}, {}, "dog", also=("cat",)).in_words()
+        'dog 91 %, also cat'
         """
-        text = f"{self.label} {format_percent(self.confidence)}"
+        # No article: a class can have any name.
+        text = ", also ".join(
+            [f"{self.label} {format_percent(self.confidence)}", *(self.also or ())]
+        )
         return text if self.verdict == self.label else f"{self.verdict} ({text})"
 
     def _repr_html_(self) -> str:
@@ -76,13 +88,18 @@ class Prediction:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `catordog predict --format jsonl`, except `path` and `error`."""
+        """The keys of `catordog predict --format jsonl`, except `path` and `error`.
+
+        `also` is there only where the photo shows another class, too.
+        """
+        also = {"also": list(self.also)} if self.also else {}
         return {
             "label": self.label,
             "confidence": self.confidence,
             "confidences": self.confidences,
             "logits": self.logits,
             "verdict": self.verdict,
+            **also,
         }
 
 
@@ -95,6 +112,7 @@ def judge(
     quantile: float | None = None,
     ood_score: float | None = None,
     accept: float = ACCEPT,
+    regions: npt.ArrayLike | None = None,
 ) -> Prediction:
     """Make a prediction from the raw logits `[C]` of one photo.
 
@@ -108,12 +126,16 @@ def judge(
         ood_score: see `OodDetector.scores`, 0…1.
         accept: true-accept rate, 0…1: for a higher `ood_score` the verdict is `neither`, whatever
             the confidence.
+        regions: regional evidence of each class, `[C]`, above 0 where the photo shows it; None: the
+            model has none.
 
     >>> judge([0.709, 1.004], ("cat", "dog")).in_words()
     'not sure (dog 57 %)'
     """
     raw = np.asarray(logits, dtype=np.float64)
     confidences = softmax(raw, temperature)
+    if len(classes) == 1 and ood_score is not None:  # softmax of one logit is always 1
+        confidences = np.array([one_class_confidence(ood_score)])
     # By the logits, which have an order also where float64 rounds two confidences to one number.
     best = int(raw.argmax())
     confidence = float(confidences[best])
@@ -124,6 +146,7 @@ def judge(
         verdict = NEITHER if not possible else answer if possible == 1 else NOT_SURE
     if ood_score is not None and ood_score > accept:
         verdict = NEITHER
+    also = None if regions is None else () if verdict == NEITHER else _also(regions, classes, best)
     return Prediction(
         label=classes[best],
         confidence=confidence,
@@ -131,7 +154,37 @@ def judge(
         logits=dict(zip(classes, raw.tolist(), strict=True)),
         verdict=verdict,
         ood_score=ood_score,
+        also=also,
     )
+
+
+def _also(regions: npt.ArrayLike, classes: tuple[str, ...], best: int) -> tuple[str, ...]:
+    """The other classes that a photo shows, if it shows the one with the highest logit."""
+    shown = np.asarray(regions, dtype=np.float64) > 0
+    # Where not even the label has evidence, that of another class means a wrong label, not two.
+    if not shown[best]:
+        return ()
+    return tuple(name for i, name in enumerate(classes) if shown[i] and i != best)
+
+
+def one_class_confidence(ood_score: float) -> float:
+    """The confidence that a photo shows the only class of a model, from its ood score.
+
+    Among photos of the class, ood scores are uniform in 0…1. Of other photos, 1 % are taken for as
+    typical as these, and the rest for those of a density `a·uᵃ⁻¹`, of which 5 % lie below 0.97: an
+    assumption. Where every second photo shows the class, Bayes' rule gives the confidence.
+
+    Args:
+        ood_score: u, 0…1.
+
+    Returns:
+        In 0.01…0.99.
+
+    >>> [round(one_class_confidence(u), 2) for u in (0.5, 0.9, 0.954, 1.0)]
+    [0.99, 0.99, 0.5, 0.01]
+    """
+    outside: float = 0.01 + 0.99 * _OUTSIDE * ood_score ** (_OUTSIDE - 1)
+    return 1 / (1 + outside)
 
 
 def class_verdict(label: str) -> str:

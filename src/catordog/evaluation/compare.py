@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError
 from catordog.evaluation.evaluate import Evaluation, Model, evaluate, model_name
-from catordog.evaluation.intervals import bootstrap, centred_interval, wilson
+from catordog.evaluation.intervals import bootstrap, centred_interval
 from catordog.evaluation.metrics import FEW_PHOTOS, ece_terms
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, load

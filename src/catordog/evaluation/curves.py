@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catordog.evaluation.intervals import wilson
+from catordog.confidence.wilson import wilson
 from catordog.evaluation.predictions import Floats, Labels
 
 BINS = 15

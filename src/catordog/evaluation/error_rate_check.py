@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from catordog.confidence.conformal import prediction_set, quantile
 from catordog.confidence.ood import ACCEPT
-from catordog.evaluation.intervals import wilson
+from catordog.confidence.wilson import wilson
 
 
 @dataclass(frozen=True, slots=True)

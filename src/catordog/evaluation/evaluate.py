@@ -21,7 +21,8 @@ from catordog.evaluation.ood import OodResult, accept_rate, measure_ood, ood_una
 from catordog.evaluation.predictions import Floats, Predictions
 from catordog.evaluation.robustness import Robustness, robustness
 from catordog.evaluation.sources import SourceResult, measure_source, open_source, predict_split
-from catordog.model.classifier import Classifier, Output, load
+from catordog.model.classifier import Classifier, load
+from catordog.model.first_stage import Output
 from catordog.model.own_split import check_own_split
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.photo import Photo
@@ -190,6 +191,11 @@ def evaluate(
     check_rules(None, None, accept)
     for error_rate in error_rates or ():
         classifier.quantile_for(error_rate)  # refuse it before any photo is read
+    if len(classifier.classes) == 1:
+        raise CatordogError(
+            f"this model has one class, {classifier.classes[0]!r}, so it has no accuracy: see its "
+            "verdicts with 'catordog predict'"
+        )
     if ood_photos and classifier.model.ood is None:
         raise ood_unavailable()
     check_own_split(data, split)

@@ -52,7 +52,9 @@ def explain(classifier: Classifier, image: Image.Image) -> Explanation:
     """
     pixels = classifier.model.preprocess.pixels(image)
     windows = _windows(len(pixels))
-    (output,) = classifier.outputs([pixels])
+    backbone = classifier.backbone
+    general = None if backbone is None else [backbone.preprocess.pixels(image)]
+    (output,) = classifier.outputs([pixels], general)
     blur = ImageFilter.GaussianBlur(len(pixels) / 10)
     hidden = np.asarray(Image.fromarray(pixels).filter(blur), np.float32)
     visible = pixels.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson's for a fraction, and the bootstrap for means over photos."""
+"""Confidence intervals by the bootstrap, for means over photos; for fractions see `wilson`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 1000
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a fraction (Wilson 1927).
-
-    Unlike ±1.96 standard errors it stays within 0…1, also if all or none are successes.
-
-    Args:
-        successes: how many of the n.
-        n: at least 1.
-        level: how often the interval contains the true fraction, 0…1.
-
-    >>> [round(end, 4) for end in wilson(95, 100)]
-    [0.8882, 0.9785]
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def bootstrap(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.wilson import wilson
 from catordog.evaluation.curves import (
     coverage_at,
     equal_mass_bins,
@@ -20,7 +21,7 @@ from catordog.evaluation.curves import (
     in_bins,
     risk_coverage,
 )
-from catordog.evaluation.intervals import bootstrap, centred_interval, wilson
+from catordog.evaluation.intervals import bootstrap, centred_interval
 from catordog.evaluation.predictions import Floats, Labels, Predictions
 
 FEW_PHOTOS = 50

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.ood import ACCEPT, LEAST_PHOTOS
+from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError, PhotoError
-from catordog.evaluation.intervals import wilson
-from catordog.model.classifier import Classifier, Output
+from catordog.model.classifier import Classifier
+from catordog.model.first_stage import Output
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.inputs import Inputs
+from catordog.photos.photo import Photo
 
 Scores = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -170,7 +172,7 @@ def measure_ood(
 
 def _scores(classifier: Classifier, inputs: Inputs) -> tuple[Scores, list[PhotoError]]:
     """The ood scores of the readable photos, and the errors of the others."""
-    found = [output for _, output in classifier.stream(inputs, classifier.model.preprocess.load)]
+    found = [output for _, output in classifier.stream(inputs, Photo.image)]
     scores = [output.ood_score for output in found if isinstance(output, Output)]
     failures = [output for output in found if isinstance(output, PhotoError)]
     return np.array(scores, dtype=np.float64), failures

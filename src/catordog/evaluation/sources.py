@@ -13,7 +13,8 @@ from catordog.evaluation.metrics import measure
 from catordog.evaluation.ood import accept_rate
 from catordog.evaluation.predictions import Predictions
 from catordog.model.class_matching import match_classes
-from catordog.model.classifier import Classifier, Output
+from catordog.model.classifier import Classifier
+from catordog.model.first_stage import Output
 from catordog.photos.datasets import PhotoDataset, open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.photo import Photo
@@ -134,7 +135,7 @@ def predict_split(
     outputs: list[Output] = []
     failures: list[PhotoError] = []
     with progress(f"evaluating {split} photos", len(chosen)) as done:
-        stream = classifier.stream(chosen, classifier.model.preprocess.load)
+        stream = classifier.stream(chosen, Photo.image)
         for count, (photo, result) in enumerate(stream, 1):
             if isinstance(result, PhotoError):
                 failures.append(result)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import nonconformity
+from catordog.confidence.detectors import OutputDetector, fit_output
 from catordog.confidence.ood import LEAST_PHOTOS, OodDetector, fit_ood
+from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import fit_temperature, log_loss
 from catordog.errors import CatordogError, PhotoError
+from catordog.model.backbone import Backbone
+from catordog.model.backends import BATCH
+from catordog.model.bundled import BUNDLED
 from catordog.model.class_matching import match_classes
-from catordog.model.classifier import BATCH, BUNDLED, Classifier, load
+from catordog.model.classifier import Classifier, load
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
 from catordog.model.own_split import check_own_split
@@ -30,6 +35,15 @@ from catordog.terminal import info, progress
 
 MOST_SCORES = 10_000
 """Conformal scores in a model file; more would hardly make error rates finer."""
+
+AnyDetector = OodDetector | OutputDetector | GeneralOodDetector
+
+_FIT_OOD: dict[tuple[str, ...], Callable[..., AnyDetector | None]] = {
+    OutputDetector.needs: fit_output,
+    GeneralOodDetector.needs: fit_general_ood,
+    OodDetector.needs: fit_ood,
+}
+"""How an ood detector is fitted, by the outputs of the network that it needs, the best first."""
 
 Batches = Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 """Photos `uint8 [N, S, S, 3]` with their labels `[N]`."""
@@ -77,6 +91,7 @@ def calibrate(
     data: str | PathLike[str] | Batches,
     split: Split | Literal["all"] = "val",
     *,
+    general: bool = False,
     exclude: str | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> Calibration:
@@ -90,6 +105,9 @@ def calibrate(
         data: a dataset, as `open_dataset` takes it; or batches, as `calibrate_on` takes them, to
             which none of the other arguments apply.
         split: which photos of the dataset. Confidence fitted to training photos is too high.
+        general: fit the ood detector on features of the package's general backbone, not on those of
+            the model's own network. It rejects more, above all for networks that were trained from
+            scratch, and runs on every photo that is predicted.
         exclude: a CSV file with a column `path`: photos to leave out.
         rules: which photos are decoded.
 
@@ -112,7 +130,8 @@ def calibrate(
         info(f"--split {split} includes training photos: confidence fitted to them is too high")
     failures: list[PhotoError] = []
     batches = _read(photos, classifier, indices, failures)
-    return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures)
+    beside = (lambda: _general_ood(photos)) if general else None
+    return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures, beside)
 
 
 def calibrate_on(path: Path, batches: Batches) -> Calibration:
@@ -130,32 +149,41 @@ def calibrate_on(path: Path, batches: Batches) -> Calibration:
 
 
 def _calibrate(
-    path: Path, classifier: Classifier, batches: Batches, what: str, failures: list[PhotoError]
+    path: Path,
+    classifier: Classifier,
+    batches: Batches,
+    what: str,
+    failures: list[PhotoError],
+    general: Callable[[], tuple[AnyDetector | None, str]] | None = None,
 ) -> Calibration:
-    def outputs(pixels: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
-        if classifier.has_features:
-            return classifier.features_of_pixels(pixels)
-        logits = classifier.logits_of_pixels(pixels)
-        return logits, logits
-
-    parts = [(*outputs(pixels), labels) for pixels, labels in batches]
+    if len(classifier.classes) == 1:
+        raise CatordogError(
+            f"{path} has one class, and no confidence to fit: teach it again with more photos"
+        )
+    outputs = classifier.backend.outputs
+    needs = next((names for names in _FIT_OOD if set(names) <= set(outputs)), ())
+    if general is not None:
+        needs = ()
+    parts = [(*classifier.run(pixels, "logits", *needs), labels) for pixels, labels in batches]
     if not parts:
         raise (
             none_read(failures)
             if failures
             else CatordogError(f"{path} can't be calibrated: there are no {what}")
         )
-    logits, features, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    logits, *needed, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     before, temperature = classifier.model.temperature, fit_temperature(logits, labels)
     confidences = softmax(logits, temperature)
     scores = np.sort(nonconformity(confidences, labels))
     if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
         scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
+    ood, backbone = general() if general else (_ood(needs, needed) if needs else None, None)
     model = replace(
         classifier.model,
         temperature=temperature,
         nonconformity=tuple(map(float, scores)),
-        ood=_ood(features) if classifier.has_features else None,
+        ood=ood,
+        backbone=backbone,
     )
     result = Calibration(
         model=model,
@@ -199,9 +227,26 @@ def _read(
             done(count)
 
 
-def _ood(features: npt.NDArray[np.float32]) -> OodDetector | None:
+def _ood(needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]) -> AnyDetector | None:
     try:
-        return fit_ood(features)
+        return _FIT_OOD[needs](*outputs)
     except CatordogError as error:
         info(f"no photo will be called 'neither': {error}")
         return None
+
+
+def _general_ood(photos: list[Photo]) -> tuple[AnyDetector | None, str]:
+    """A detector on the package's general backbone, and the digest of that backbone."""
+    backbone = Backbone.read()
+    features: list[npt.NDArray[np.float32]] = []
+    pixels: list[npt.NDArray[np.uint8]] = []
+    with progress("comparing", len(photos)) as done:
+        for count, result in enumerate(decoded(photos, backbone.preprocess), 1):
+            if not isinstance(result, PhotoError):
+                pixels.append(result)
+            if pixels and (len(pixels) == BATCH or count == len(photos)):
+                features.append(backbone.features(np.stack(pixels)))
+                pixels = []
+            done(count)
+    rows = np.concatenate(features)
+    return fit_general_ood(rows, backbone.concepts(rows)), backbone.digest

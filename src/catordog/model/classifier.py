@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -11,40 +11,26 @@ from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from catordog.confidence.conformal import quantile
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backends import Backend, Floats
+from catordog.model.backbone import Backbone
+from catordog.model.backends import BATCH, Backend, Floats
+from catordog.model.bundled import BUNDLED, BUNDLED_FIRST
+from catordog.model.first_stage import FirstStage, Output, Prepared, open_first_stage
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
-from catordog.model.photo_forms import PhotoLike, is_one, several, to_image
+from catordog.model.onnx_file import open_bundled
+from catordog.model.photo_forms import PhotoLike, decoded, is_one, reread, several
 from catordog.model.tta import average_flip
 from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import thumbnail
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
-
-BATCH = 16
-"""Photos per batch: few enough for the activations to fit into the CPU's caches."""
-
-BUNDLED = Path(__file__).parent / "bundled.onnx"
-"""The model that comes with the package."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A network's output for one photo.
-
-    Attributes:
-        logits: raw, `float32 [C]`.
-        ood_score: see `OodDetector.scores`, 0…1; None where the model has no ood detector.
-    """
-
-    logits: npt.NDArray[np.float32]
-    ood_score: float | None = None
 
 
 class Classifier:
@@ -56,11 +42,28 @@ class Classifier:
     Attributes:
         model: the description in the model file.
         backend: runs the network.
+        first_stage: answers for easy photos; None: there is none. `logits`, `predict`,
+            `predictions` and `stream` use it; what takes pixels does not.
     """
 
-    def __init__(self, backend: Backend, model: ModelInfo) -> None:
+    def __init__(
+        self, backend: Backend, model: ModelInfo, first_stage: FirstStage | None = None
+    ) -> None:
         self.model = model
         self.backend = backend
+        self.first_stage = first_stage
+        self.backbone = self._read_backbone()
+
+    def _read_backbone(self) -> Backbone | None:
+        if self.model.backbone is None:
+            return None
+        backbone = Backbone.read()
+        if backbone.digest != self.model.backbone:
+            raise CatordogError(
+                "the model's ood detector was fitted on the general backbone of another version of "
+                "catordog: fit it again with 'catordog calibrate MODEL --data D --general'"
+            )
+        return backbone
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,10 +82,12 @@ class Classifier:
         Raises:
             PhotoError: one of them can't be read, or is no photo.
         """
-        pixels = self._pixels(photos)
-        if not pixels:
-            return np.empty((0, len(self.classes)), np.float32)
-        return self.logits_of_pixels(np.stack(pixels))
+        rows = [np.empty((0, len(self.classes)), np.float32)]
+        for _, output in self.stream(map(reread, several(photos)), decoded):
+            if isinstance(output, PhotoError):
+                raise output
+            rows.append(output.logits[None])
+        return np.concatenate(rows)
 
     @overload
     def predict(  # type: ignore[overload-overlap]
@@ -137,13 +142,12 @@ class Classifier:
         """
         check_rules(threshold, error_rate, accept)
         results = []
-        for batch in _batches(iter(several(photos)), BATCH):
-            images = [to_image(p, near=self.model.preprocess.size) for p in batch]
-            outputs = self.outputs([self.model.preprocess.pixels(image) for image in images])
-            results += [
-                replace(self.judge(output, threshold, error_rate, accept), picture=thumbnail(image))
-                for output, image in zip(outputs, images, strict=True)
-            ]
+        for photo, output in self.stream(map(reread, several(photos)), decoded):
+            if isinstance(output, PhotoError):
+                raise output
+            picture = thumbnail(decoded(photo, self.model.preprocess.size))
+            prediction = self.judge(output, threshold, error_rate, accept)
+            results.append(replace(prediction, picture=picture))
         return results[0] if is_one(photos) else results
 
     def predictions(
@@ -162,7 +166,7 @@ class Classifier:
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(several(photos), self._load):
+        for _, output in self.stream(map(reread, several(photos)), decoded):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -193,17 +197,43 @@ class Classifier:
             quantile=None if error_rate is None else self.quantile_for(error_rate),
             ood_score=output.ood_score,
             accept=ACCEPT if accept is None else accept,
+            regions=output.regions,
         )
 
-    def outputs(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Output]:
-        """The network's outputs for preprocessed photos, `uint8 [S, S, 3]` each."""
+    def outputs(
+        self,
+        pixels: Sequence[npt.NDArray[np.uint8]],
+        general: Sequence[npt.NDArray[np.uint8]] | None = None,
+    ) -> list[Output]:
+        """The network's outputs for preprocessed photos, `uint8 [S, S, 3]` each.
+
+        Args:
+            pixels: of N photos.
+            general: of the same photos, for the general backbone, where the model has one beside
+                its network; without them there is no ood score.
+        """
         if not len(pixels):
             return []
-        if self.model.ood is None:
-            return [Output(row) for row in self.logits_of_pixels(np.stack(pixels))]
-        logits, features = self.features_of_pixels(np.stack(pixels))
-        scores = self.model.ood.scores(features).tolist()
-        return [Output(row, score) for row, score in zip(logits, scores, strict=True)]
+        detector = self.model.ood
+        if self.backbone is not None and general is None:
+            detector = None
+        needs = () if detector is None or self.backbone is not None else detector.needs
+        names = ("logits", *needs, *(["regions"] if self.has_regions else []))
+        found = dict(zip(names, self.run(np.stack(pixels), *names), strict=True))
+        if self.backbone is not None and general is not None:
+            found["features"] = self.backbone.features(np.stack(general))
+            found["concepts"] = self.backbone.concepts(found["features"])
+        scores = (
+            None if detector is None else detector.scores(*(found[name] for name in detector.needs))
+        )
+        return [
+            Output(
+                logits,
+                None if scores is None else float(scores[row]),
+                found["regions"][row] if self.has_regions else None,
+            )
+            for row, logits in enumerate(found["logits"])
+        ]
 
     def quantile_for(self, error_rate: float) -> float:
         """The conformal quantile of an error rate: the largest nonconformity in a prediction set.
@@ -235,7 +265,7 @@ class Classifier:
         """Raw logits `[N, C]` of preprocessed photos, `uint8 [N, S, S, 3]`."""
         if not len(pixels):
             return np.empty((0, len(self.classes)), np.float32)
-        (logits,) = self._run(lambda inputs: (self.backend.logits(inputs),), pixels)
+        (logits,) = self.run(pixels, "logits")
         return logits
 
     def features_of_pixels(
@@ -250,13 +280,23 @@ class Classifier:
             CatordogError: the network does not expose its features.
         """
         # The last layer is linear: the mean of both features gives the mean of both logits.
-        logits, features = self._run(self.backend.features, pixels)
+        logits, features = self.run(pixels, "logits", "features")
         return logits, features
 
-    def _run(
-        self, run: Callable[[Floats], tuple[Floats, ...]], pixels: npt.NDArray[np.uint8]
-    ) -> list[Floats]:
-        """Run the network in batches on N ≥ 1 photos, with the test-time augmentation."""
+    def run(self, pixels: npt.NDArray[np.uint8], *names: str) -> list[Floats]:
+        """Named outputs of the network, with the test-time augmentation.
+
+        Args:
+            pixels: preprocessed photos, `uint8 [N, S, S, 3]`, N ≥ 1.
+            names: of `Backend.outputs`; `logits` first.
+
+        Raises:
+            CatordogError: the network has no such output.
+        """
+
+        def run(inputs: Floats) -> tuple[Floats, ...]:
+            return self.backend.run(inputs, names)
+
         parts = []
         for start in range(0, len(pixels), BATCH):
             inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
@@ -271,38 +311,74 @@ class Classifier:
         """Whether `features_of_pixels` works."""
         return self.backend.has_features
 
+    @property
+    def has_regions(self) -> bool:
+        """Whether predictions tell which other classes a photo shows; see `Prediction.also`."""
+        return "regions" in self.backend.outputs
+
+    def prepare(self, image: Callable[[int], Image.Image]) -> Prepared:
+        """Make the input of the network that sees a photo first; may be called from any thread.
+
+        Args:
+            image: decodes the photo near a size in pixels, as `Photo.image` does. With a first
+                stage it may be called again, as long as the result is in use.
+
+        Raises:
+            PhotoError: the photo can't be read.
+        """
+        if self.first_stage is not None:
+            return self.first_stage.prepare(image, self.model.preprocess)
+        own = self.model.preprocess
+        pixels = own.pixels(image(own.size))
+        if self.backbone is None:
+            return Prepared(pixels)
+        general = self.backbone.preprocess
+        return Prepared(pixels, general.pixels(image(general.size)))
+
+    def outputs_of(self, prepared: Sequence[Prepared]) -> list[Output | PhotoError]:
+        """Outputs for what `prepare` made, or the error for a photo that can't be read again."""
+        if self.first_stage is None:
+            general = [photo.general for photo in prepared if photo.general is not None]
+            return list(self.outputs([photo.pixels for photo in prepared], general or None))
+        results = self.first_stage.outputs_of(prepared, self.outputs)
+        if not self.has_regions:
+            return results
+        # The first stage only answers where it sees one class.
+        nowhere = np.full(len(self.classes), -1, np.float32)
+        return [
+            replace(result, regions=nowhere)
+            if isinstance(result, Output) and result.regions is None
+            else result
+            for result in results
+        ]
+
     def stream(
-        self, items: Iterable[Item], load: Callable[[Item], npt.NDArray[np.uint8]]
+        self, items: Iterable[Item], image: Callable[[Item, int], Image.Image]
     ) -> Iterator[tuple[Item, Output | PhotoError]]:
         """Run the network on any number of photos, in order and in bounded memory.
 
         Args:
-            items: photos, or anything else that `load` takes.
-            load: gives pixels `uint8 [S, S, 3]`, as `Preprocess.load` does, or raises `PhotoError`;
-                called from several threads.
+            items: photos, or anything else that `image` takes.
+            image: decodes an item near a size in pixels, as `Photo.image` does, or raises
+                `PhotoError`; called from several threads, and again where a first stage is not
+                sure.
 
         Yields:
             Each item with the network's output, or with the error if it can't be read.
         """
 
-        def pixels(item: Item) -> tuple[Item, npt.NDArray[np.uint8] | PhotoError]:
+        def prepared(item: Item) -> tuple[Item, Prepared | PhotoError]:
             try:
-                return item, load(item)
+                return item, self.prepare(lambda near: image(item, near))
             except PhotoError as error:
                 return item, error
 
-        for batch in _batches(in_parallel(pixels, items, ahead=8 * BATCH), BATCH):
+        size = BATCH if self.first_stage is None else 4 * BATCH
+        for batch in _batches(in_parallel(prepared, items, ahead=8 * BATCH), size):
             good = [result for _, result in batch if not isinstance(result, PhotoError)]
-            rows = iter(self.outputs(good))
+            rows = iter(self.outputs_of(good))
             for item, result in batch:
                 yield item, result if isinstance(result, PhotoError) else next(rows)
-
-    def _pixels(self, photos: PhotoLike | Iterable[PhotoLike]) -> list[npt.NDArray[np.uint8]]:
-        return [self._load(photo) for photo in several(photos)]
-
-    def _load(self, photo: PhotoLike) -> npt.NDArray[np.uint8]:
-        preprocess = self.model.preprocess
-        return preprocess.pixels(to_image(photo, near=preprocess.size))
 
 
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
@@ -322,5 +398,9 @@ def load(path: str | PathLike[str] | None = None) -> Classifier:
     Raises:
         CatordogError: there is no such file, or it is not a model.
     """
-    file = BUNDLED if path is None or str(path) == "bundled" else Path(path)
+    if path is None or str(path) == "bundled":
+        backend, model, bounds = open_first_stage(BUNDLED_FIRST)
+        first_stage = FirstStage(Classifier(backend, model), bounds)
+        return Classifier(*open_bundled(BUNDLED), first_stage)
+    file = Path(path)
     return Classifier(*format_of(file).open(file))

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from catordog.confidence.detectors import OutputDetector, detector_from_dict
 from catordog.confidence.ood import OodDetector
+from catordog.confidence.ood_general import GeneralOodDetector
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
 from catordog.errors import CatordogError
 from catordog.photos.preprocess import Preprocess
@@ -28,7 +30,8 @@ class ModelInfo:
     """Everything in a model file except the weights. Plain data, so that loading runs no code.
 
     Attributes:
-        classes: names, in the order of the logits.
+        classes: names, in the order of the logits. A model of a single class has an ood detector,
+            which decides between this class and `neither`.
         network: as in `build_network`.
         network_args: as in `build_network`.
         preprocess: how a photo becomes input.
@@ -41,6 +44,8 @@ class ModelInfo:
         nonconformity: of the right answers on validation photos, each in 0…1, ascending (see
             `confidence.conformal`); empty before calibration.
         ood: detects photos of no class; None before calibration, or after one on too few photos.
+        backbone: digest of the package's general backbone, if `ood` takes its features and concepts
+            instead of the network's own outputs.
     """
 
     classes: tuple[str, ...]
@@ -53,7 +58,8 @@ class ModelInfo:
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
     nonconformity: tuple[float, ...] = ()
-    ood: OodDetector | None = None
+    ood: OodDetector | OutputDetector | GeneralOodDetector | None = None
+    backbone: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model file, in the current format."""
@@ -73,6 +79,7 @@ class ModelInfo:
             "threshold": self.threshold,
             "nonconformity": list(self.nonconformity),
             "ood": self.ood and self.ood.to_dict(),
+            "backbone": self.backbone,
         }
 
     @classmethod
@@ -85,7 +92,9 @@ class ModelInfo:
         try:
             values = _current(values)
             classes = tuple(values["classes"])
-            if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+            ood = _ood(values.get("ood"))
+            least = 2 if ood is None else 1
+            if len(classes) < least or not all(isinstance(name, str) for name in classes):
                 raise TypeError("classes are not two or more names")
             if not isinstance(values["network"], str):
                 raise TypeError("network is not a name")
@@ -102,9 +111,10 @@ class ModelInfo:
                 temperature=_positive(values["temperature"]),
                 threshold=_positive(values["threshold"]),
                 nonconformity=tuple(_fraction(score) for score in values.get("nonconformity", ())),
-                ood=_ood(values.get("ood")),
+                ood=ood,
+                backbone=_digest(values.get("backbone")),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
 
 
@@ -120,6 +130,12 @@ def _current(values: Any) -> dict[str, Any]:
     return dict(values)
 
 
+def _digest(value: Any) -> str | None:
+    if not isinstance(value, str | None):
+        raise TypeError("backbone is not a digest")
+    return value
+
+
 def _positive(value: Any) -> float:
     number = float(value)
     if not (number > 0 and math.isfinite(number)):
@@ -127,8 +143,8 @@ def _positive(value: Any) -> float:
     return number
 
 
-def _ood(values: Any) -> OodDetector | None:
-    return None if values is None else OodDetector.from_dict(values)
+def _ood(values: Any) -> OodDetector | OutputDetector | GeneralOodDetector | None:
+    return None if values is None else detector_from_dict(values)
 
 
 def _fraction(value: Any) -> float:

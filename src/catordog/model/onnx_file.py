@@ -1,4 +1,4 @@
-"""Read and rewrite `.onnx` model files: written by `catordog export`, read by the `Classifier`."""
+"""Read and rewrite `.onnx` model files: written by `catordog export` and `catordog teach`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catordog.errors import CatordogError, missing_package
+from catordog.errors import CatordogError
 from catordog.files import write_bytes
 from catordog.model.checkpoint import check_file
 from catordog.model.info import ModelInfo
+from catordog.model.onnx_graph import metadata_of, with_metadata
 
 if TYPE_CHECKING:
+    from catordog.model.backends.deferred import DeferredBackend
     from catordog.model.backends.onnx import OnnxBackend
 
 MAX_ONNX_BYTES = 2 * 2**30
@@ -45,13 +47,31 @@ def open_onnx(path: Path) -> tuple[OnnxBackend, ModelInfo]:
         model = ModelInfo.from_dict(json.loads(backend.metadata[KEY]))
     except (CatordogError, ValueError, RecursionError) as error:
         raise CatordogError(f"model {path}: {error}") from None
-    size, inputs, logits = model.preprocess.size, *backend.shapes[:2]
-    fits = inputs[1:] == [3, size, size] and logits[1:] == [len(model.classes)]
-    if model.ood is not None:
-        fits = fits and backend.shapes[2:3] == [[inputs[0], model.ood.bank.shape[1]]]
+    size = model.preprocess.size
+    fits = backend.input_shape[1:] == [3, size, size]
+    fits = fits and backend.shapes["logits"][1:] == [len(model.classes)]
+    if model.ood is not None and model.backbone is None:
+        for name, shape in zip(model.ood.needs, model.ood.shapes, strict=True):
+            fits = fits and shape in (None, backend.shapes.get(name, [0, 0, 0])[1:])
+    fits = fits and backend.shapes.get("regions", [len(model.classes)])[-1:] == [len(model.classes)]
     if not fits:
         raise CatordogError(f"model {path}: its network is not the one that it describes")
     return backend, model
+
+
+def open_bundled(path: Path) -> tuple[DeferredBackend, ModelInfo]:
+    """Read a file of the package: its network starts on its first use.
+
+    Raises:
+        CatordogError: the file is missing or damaged.
+    """
+    from catordog.model.backends.deferred import DeferredBackend
+
+    try:
+        backend = DeferredBackend(path.read_bytes())
+        return backend, ModelInfo.from_dict(json.loads(backend.metadata[KEY]))
+    except (OSError, KeyError, ValueError) as error:
+        raise CatordogError(f"model {path}: damaged ({error!r}): install catordog again") from None
 
 
 def rewrite(path: Path, model: ModelInfo) -> None:
@@ -62,15 +82,8 @@ def rewrite(path: Path, model: ModelInfo) -> None:
         model: the new description.
 
     Raises:
-        CatordogError: the package `onnx` is missing, or the file can't be read or written; then it
-            is unchanged.
+        CatordogError: the file can't be read or written; then it is unchanged.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_package(error, "export") from None
     open_onnx(path)  # refuses what is not a model of ours
-    proto = onnx.load_from_string(path.read_bytes())
-    known = {prop.key: prop.value for prop in proto.metadata_props}
-    onnx.helper.set_model_props(proto, {**known, KEY: to_json(model)})
-    write_bytes(path, proto.SerializeToString())
+    data = path.read_bytes()
+    write_bytes(path, with_metadata(data, {**metadata_of(data), KEY: to_json(model)}))

@@ -65,6 +65,27 @@ def to_image(photo: PhotoLike, *, near: int) -> Image.Image:
     raise PhotoError("photo", f"{_described(photo)} is no photo: {_FORMS}")
 
 
+def reread(photo: PhotoLike) -> PhotoLike | Photo:
+    """A photo in a form that `decoded` can take several times, as a file object can't be."""
+    if isinstance(photo, (str, PathLike)):
+        return Photo.from_file(photo)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
+        return Photo.from_bytes(bytes(photo), "photo")
+    if not isinstance(photo, (Image.Image, np.ndarray)) and hasattr(photo, "read"):
+        name, data = getattr(photo, "name", "photo"), photo.read()
+        return Photo.from_bytes(data, str(name)) if isinstance(data, bytes) else photo
+    return photo
+
+
+def decoded(photo: PhotoLike | Photo, near: int) -> Image.Image:
+    """An upright RGB image of what `reread` returns; see `to_image`.
+
+    Raises:
+        PhotoError: it can't be read, or it is no photo.
+    """
+    return photo.image(near) if isinstance(photo, Photo) else to_image(photo, near=near)
+
+
 def several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
     """One photo as a list of one; several photos as they are.
 

@@ -36,7 +36,7 @@ def predictions(
     classifier: Classifier, photos: Iterable[Photo], rules: VerdictRules
 ) -> Iterator[tuple[Photo, Result]]:
     """Yield each photo with its prediction, or with the error if it can't be read, in order."""
-    for photo, result in classifier.stream(photos, classifier.model.preprocess.load):
+    for photo, result in classifier.stream(photos, Photo.image):
         if isinstance(result, PhotoError):
             yield photo, result
         else:

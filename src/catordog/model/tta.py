@@ -42,8 +42,8 @@ def _unsure(logits: Floats, below: float) -> npt.NDArray[np.bool_]:
     if below >= 1:  # a confidence of exactly 1, by rounding, is below it too
         return np.ones(len(logits), bool)
     # A photo whose logits are not finite has no confidence, and a mean would not help it.
-    chosen: npt.NDArray[np.bool_] = np.isfinite(logits).all(axis=1)
-    chosen[chosen] = softmax(logits[chosen]).max(axis=1) < below
+    chosen: npt.NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
+    chosen[chosen] = np.asarray(softmax(logits[chosen]).max(axis=1) < below)
     return chosen
 
 

@@ -87,7 +87,8 @@ class _Cache:
         keys = list(in_parallel(key_or_none, photos))
         padding = preprocess.padding if preprocess.resize == "pad" else None
         settings = (
-            _VERSION, size, preprocess.resize, padding, astuple(rules), decoder_versions()
+            _VERSION, size, preprocess.resize, preprocess.resample, padding, astuple(rules),
+            decoder_versions(),
         )  # fmt: skip
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
         digest.update(np.array([key or 0 for key in keys], np.uint64).tobytes())

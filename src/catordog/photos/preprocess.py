@@ -15,6 +15,7 @@ from catordog.errors import CatordogError
 from catordog.photos.photo import Photo
 
 Resize = Literal["squash", "crop", "pad"]
+Resample = Literal["bicubic", "area"]
 
 # Mean and standard deviation of ImageNet's pixels, which torchvision's pretrained networks expect
 # (torchvision.models docs); a network trained from scratch works as well with them as with others.
@@ -33,6 +34,8 @@ class Preprocess:
             rest with the mean colour.
         mean, std: mean and standard deviation that pixels in 0…1 are normalised by, for each
             channel (red, green, blue).
+        resample: `bicubic`; or `area`, which averages blocks of pixels before it interpolates: a
+            third of the time, and as good where a photo becomes much smaller.
 
     Raises:
         CatordogError: a value is out of its range.
@@ -42,6 +45,7 @@ class Preprocess:
     resize: Resize = "squash"
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+    resample: Resample = "bicubic"
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 2048:
@@ -49,6 +53,10 @@ class Preprocess:
         if self.resize not in get_args(Resize):
             raise CatordogError(
                 f"unknown resize rule {self.resize!r}: choose from {', '.join(get_args(Resize))}"
+            )
+        if self.resample not in get_args(Resample):
+            raise CatordogError(
+                f"unknown resampling {self.resample!r}: choose from {', '.join(get_args(Resample))}"
             )
         if any(len(values) != 3 for values in (self.mean, self.std)) or min(self.std) <= 0:
             raise CatordogError(
@@ -83,10 +91,20 @@ class Preprocess:
             scale = size / max(image.size)
             width, height = (max(1, round(length * scale)) for length in image.size)
             square = Image.new("RGB", (size, size), self.padding)
-            scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+            scaled = self._resized(image, (width, height))
             square.paste(scaled, ((size - width) // 2, (size - height) // 2))
             return np.asarray(square)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return np.asarray(self._resized(image, (size, size), box))
+
+    def _resized(
+        self,
+        image: Image.Image,
+        size: tuple[int, int],
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Image.Image:
+        if self.resample == "area":
+            return image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=1.01)
+        return image.resize(size, Image.Resampling.BICUBIC, box)
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Normalise `uint8 [N, S, S, 3]` to network input, `float32 [N, 3, S, S]`."""
@@ -118,7 +136,13 @@ class Preprocess:
             return red, green, blue
 
         try:
-            return cls(int(values["size"]), values["resize"], three("mean"), three("std"))
+            return cls(
+                int(values["size"]),
+                values["resize"],
+                three("mean"),
+                three("std"),
+                values.get("resample", "bicubic"),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CatordogError(f"unusable preprocessing in the model file: {error}") from None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,14 @@ from catordog.terminal import info, use_utf8
 Format = Literal["table", "jsonl", "csv"]
 Writer = Callable[[str, Result], None]
 
+
+class Columns(NamedTuple):
+    """What rows have beside the columns that all have: the arguments of `column_names`."""
+
+    classes: tuple[str, ...]
+    also: bool
+
+
 UNREADABLE = "unreadable"
 """Stands where the verdict of an unreadable photo would be."""
 
@@ -38,17 +46,18 @@ class Screen:
     Args:
         style: the format of the rows.
         classes: their names, in the order of the logits.
+        also: CSV rows have the column `also`; see `column_names`.
     """
 
     resumed = errors = 0
 
-    def __init__(self, style: Format, classes: tuple[str, ...]) -> None:
-        self._style, self._classes = style, classes
+    def __init__(self, style: Format, classes: tuple[str, ...], *, also: bool = False) -> None:
+        self._style, self._columns = style, Columns(classes, also)
 
     def __enter__(self) -> Self:
         if self._style != "table":
             use_utf8(sys.stdout)
-        self.write = _WRITERS[self._style](sys.stdout, self._classes, True)
+        self.write = _WRITERS[self._style](sys.stdout, self._columns, True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,6 +80,7 @@ class Rows:
         path: the file.
         style: the format of the rows.
         classes: their names, in the order of the logits.
+        also: CSV rows have the column `also`; see `column_names`.
         resume: continue `NAME.partial` or, if there is none, the complete file.
         settings: what else the rows depend on; a run with others can't continue the file.
 
@@ -89,11 +99,12 @@ class Rows:
         style: Format,
         classes: tuple[str, ...],
         *,
+        also: bool = False,
         resume: bool = False,
         settings: Settings | None = None,
     ) -> None:
         self.resumed = 0
-        self._path, self._style, self._classes = path, style, classes
+        self._path, self._style, self._columns = path, style, Columns(classes, also)
         self._resume = resume
         self._record = None if settings is None else RunRecord.of(settings)
         self._known: npt.NDArray[np.int64] = np.empty(0, np.int64)
@@ -124,7 +135,7 @@ class Rows:
             if not stream:
                 self._attach_record()
             empty = not self._resume or file.tell() == 0
-            self._write = _WRITERS[self._style](file, self._classes, empty)
+            self._write = _WRITERS[self._style](file, self._columns, empty)
             self._stack = stack.pop_all()
         return self
 
@@ -217,11 +228,11 @@ class Rows:
             text = row.decode()
             if self._style == "csv":
                 cells = next(csv.reader([text]))
-                if first and cells != column_names(self._classes):
+                if first and cells != column_names(*self._columns):
                     raise ValueError
                 return None if first else (cells[0], bool(cells[-1]))
             found = json.loads(text)
-            if found["logits"] is not None and tuple(found["logits"]) != self._classes:
+            if found["logits"] is not None and tuple(found["logits"]) != self._columns.classes:
                 raise ValueError
             return str(found["path"]), found["error"] is not None
         except (ValueError, KeyError, TypeError, IndexError):
@@ -257,8 +268,9 @@ def _digest(path: str, folder: str | None = None) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _table(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
+def _table(file: IO[str], columns: Columns, header: bool) -> Writer:
     """Write aligned columns without looking ahead: the path, which varies most, comes last."""
+    classes = columns.classes
     longest = max(map(len, classes))
     verdict_width = longest + max(len("not sure ( 89 %)"), len(" 99.99999999999999 %"))
     confidence_widths = [max(6, len(name)) for name in classes]
@@ -299,8 +311,8 @@ def row_of(path: str, result: Result) -> dict[str, Any]:
 _KEYS = ("label", "confidence", "confidences", "logits", "verdict")
 
 
-def _jsonl(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
-    del classes, header
+def _jsonl(file: IO[str], columns: Columns, header: bool) -> Writer:
+    del columns, header
 
     def write(path: str, result: Result) -> None:
         print(json_text(row_of(path, result)), file=file, flush=True)
@@ -308,13 +320,13 @@ def _jsonl(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
     return write
 
 
-def _csv(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
+def _csv(file: IO[str], columns: Columns, header: bool) -> Writer:
     writer = csv.writer(file, lineterminator="\n")
     if header:
-        writer.writerow(column_names(classes))
+        writer.writerow(column_names(*columns))
 
     def write(path: str, result: Result) -> None:
-        path, *values = column_values(path, result, len(classes))
+        path, *values = column_values(path, result, len(columns.classes), also=columns.also)
         cells = ["" if value is None else value for value in values]
         safe = (text_cell(cell) if isinstance(cell, str) else cell for cell in cells)
         writer.writerow([path_cell(path), *safe])
@@ -323,23 +335,30 @@ def _csv(file: IO[str], classes: tuple[str, ...], header: bool) -> Writer:
     return write
 
 
-def column_names(classes: Sequence[str]) -> list[str]:
+def column_names(classes: Sequence[str], also: bool = False) -> list[str]:
     """Return the columns of a CSV or Parquet file of predictions.
+
+    Args:
+        classes: their names, in the order of the logits.
+        also: with a column for the other classes that a photo shows (see `Prediction.also`): their
+            names, separated by semicolons.
 
     >>> column_names(["cat"])
     ['path', 'label', 'confidence', 'confidence_cat', 'logit_cat', 'verdict', 'error']
     """
     columns = [f"confidence_{name}" for name in classes] + [f"logit_{name}" for name in classes]
-    return ["path", "label", "confidence", *columns, "verdict", "error"]
+    others = ["also"] if also else []
+    return ["path", "label", "confidence", *columns, "verdict", *others, "error"]
 
 
-def column_values(path: str, result: Result, classes: int) -> list[Any]:
+def column_values(path: str, result: Result, classes: int, *, also: bool = False) -> list[Any]:
     """Return the values of these columns; of an unreadable photo, numbers are None, text is ""."""
     path = encodable(path)
     if isinstance(result, PhotoError):
-        return [path, "", *[None] * (1 + 2 * classes), "", result.reason]
+        return [path, "", *[None] * (1 + 2 * classes), "", *[""] * also, result.reason]
     numbers = [*result.confidences.values(), *result.logits.values()]
-    return [path, result.label, result.confidence, *numbers, result.verdict, ""]
+    others = ["; ".join(result.also or ())] if also else []
+    return [path, result.label, result.confidence, *numbers, result.verdict, *others, ""]
 
 
 def summary(verdicts: Mapping[str, int], resumed: int = 0) -> str:
@@ -362,7 +381,7 @@ def summary(verdicts: Mapping[str, int], resumed: int = 0) -> str:
     )
 
 
-_WRITERS: dict[str, Callable[[IO[str], tuple[str, ...], bool], Writer]] = {
+_WRITERS: dict[str, Callable[[IO[str], Columns, bool], Writer]] = {
     "table": _table,
     "jsonl": _jsonl,
     "csv": _csv,

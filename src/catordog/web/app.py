@@ -28,7 +28,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from catordog import __version__
 from catordog.errors import PhotoError
 from catordog.evaluation.explain import explain
-from catordog.model.classifier import BATCH, Classifier, Output
+from catordog.model.backends import BATCH
+from catordog.model.classifier import Classifier
+from catordog.model.first_stage import Output, Prepared
 from catordog.photos.decode import DecodeRules
 from catordog.photos.photo import Photo
 from catordog.report.explanation import heat
@@ -112,8 +114,8 @@ class Service:
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
         self.metrics = Metrics()
-        self.batches: Batches[Pixels, Output] = Batches(
-            classifier.outputs, BATCH, observe=self.metrics.batches.observe
+        self.batches: Batches[Prepared, Output | PhotoError] = Batches(
+            classifier.outputs_of, BATCH, observe=self.metrics.batches.observe
         )
         self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
         self._rules = DecodeRules(max_megapixels=limits.megapixels)
@@ -198,11 +200,14 @@ class Service:
 
     async def _row(self, upload: Upload) -> dict[str, Any]:
         try:
-            pixels = await self._thread(self._pixels, upload)
+            prepared = await self._thread(self._prepared, upload)
+            output = await self.batches.ask(prepared)
+            if isinstance(output, PhotoError):
+                raise output
         except PhotoError as error:
             self.metrics.photos.labels("unreadable").inc()
             return row_of(upload.name, error)
-        prediction = self.classifier.judge(await self.batches.ask(pixels))
+        prediction = self.classifier.judge(output)
         self.metrics.photos.labels(prediction.verdict).inc()
         return row_of(upload.name, prediction)
 
@@ -212,8 +217,8 @@ class Service:
     def _photo(self, upload: Upload) -> Photo:
         return Photo.from_bytes(upload.data, upload.name, self._rules)
 
-    def _pixels(self, upload: Upload) -> Pixels:
-        return self.classifier.model.preprocess.load(self._photo(upload))
+    def _prepared(self, upload: Upload) -> Prepared:
+        return self.classifier.prepare(self._photo(upload).image)
 
     def _heat_map(self, upload: Upload, name: str | None) -> bytes:
         image = self._photo(upload).image(near=self.classifier.model.preprocess.size)
@@ -291,12 +296,13 @@ def _problem(code: int, reason: str) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    reason = str(error.detail)
+    reason, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        reason = f"{request.method} is not allowed here: use {allowed}"
+        # Starlette joins a set, whose order changes from process to process.
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "another method").split(", ")))
+        reason = f"{request.method} is not allowed here: use {headers['Allow']}"
     response = _problem(error.status_code, reason)
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response
 
 

@@ -88,7 +88,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     proto.producer_name, proto.producer_version = "catordog", ""
     onnx.helper.set_model_props(proto, {KEY: _description(classifier)})
     if half:
-        _halve(proto)
+        halve(proto)
     packed: bytes = proto.SerializeToString()
     return packed
 
@@ -151,7 +151,7 @@ def _exported_network(backend: TorchBackend, *, tta_flip: bool) -> Any:
     return Exported().eval()
 
 
-def _halve(proto: Any) -> None:
+def halve(proto: Any) -> None:
     """Store large tensors in 16 bits, each with a node that widens it when the file is loaded."""
     from onnx import TensorProto, helper, numpy_helper
 

@@ -36,7 +36,7 @@ function showConfidences({ card, row }) {
 }
 
 function words(row) {
-  const text = `${row.label} ${formatPercent(row.confidence)}`;
+  const text = [`${row.label} ${formatPercent(row.confidence)}`, ...(row.also ?? [])].join(", also ");
   return row.verdict === row.label ? text : `${row.verdict} (${text})`;
 }
 
