@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from catordog.confidence.conformal import quantile
+from catordog.confidence.detectors import OutputDetector
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
@@ -297,11 +298,20 @@ class Classifier:
         def run(inputs: Floats) -> tuple[Floats, ...]:
             return self.backend.run(inputs, names)
 
+        detector = self.model.ood
+        pointless = None
+        if isinstance(detector, OutputDetector) and detector.needs[0] in names:
+            # A photo that is less like the classes than any calibration photo stays `neither`.
+            raw, known = names.index(detector.needs[0]), detector
+
+            def pointless(outputs: tuple[Floats, ...]) -> npt.NDArray[np.bool_]:
+                return known.scores(outputs[raw]) >= 1
+
         parts = []
         for start in range(0, len(pixels), BATCH):
             inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
             if self.model.tta_flip:
-                parts.append(average_flip(run, inputs, self.model.tta_flip_below))
+                parts.append(average_flip(run, inputs, self.model.tta_flip_below, pointless))
             else:
                 parts.append(run(inputs))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -13,7 +13,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def average_flip(
-    run: Callable[[Floats], tuple[Floats, ...]], photos: Floats, below: float
+    run: Callable[[Floats], tuple[Floats, ...]],
+    photos: Floats,
+    below: float,
+    pointless: Callable[[tuple[Floats, ...]], npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[Floats, ...]:
     """Run a network on photos, and again on the horizontal flips of those it is unsure about.
 
@@ -24,12 +27,16 @@ def average_flip(
         run: gives raw logits `[N, C]` first, and other outputs `[N, …]` after them.
         photos: normalised, `[N, 3, S, S]`.
         below: flip the photos whose confidence without the flip is lower, 0…1; 1: flip all.
+        pointless: which photos are not flipped whatever their confidence, `[N]`, from the outputs
+            without the flip; None: there are none.
 
     Returns:
         The outputs of `run`, averaged over both where a photo was flipped.
     """
     outputs = run(photos)
     chosen = _unsure(outputs[0], below)
+    if pointless is not None:
+        chosen &= ~pointless(outputs)
     if not chosen.any():
         return outputs
     flipped = run(np.ascontiguousarray(photos[chosen, :, :, ::-1]))
