@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.ood import GRID, LEAST_PHOTOS, LEVELS, OodDetector
+from catordog.confidence.ood import GRID, LEVELS, OodDetector, check_enough
 from catordog.confidence.ood_general import GeneralOodDetector
-from catordog.errors import CatordogError
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -25,8 +25,8 @@ class Detector(Protocol):
     needs: ClassVar[tuple[str, ...]]
 
     @property
-    def shapes(self) -> list[list[int]]:
-        """Of the needed outputs for one photo."""
+    def shapes(self) -> Sequence[list[int] | None]:
+        """Of the needed outputs for one photo; None: any."""
 
     def scores(self, *outputs: Floats) -> npt.NDArray[np.float64]:
         """The ood score of each photo: the fraction of calibration photos below it, `[N]`, 0…1.
@@ -107,11 +107,7 @@ def fit_output(scores: Floats, weights: Floats | None = None) -> OutputDetector:
     Raises:
         CatordogError: there are fewer than `LEAST_PHOTOS` photos.
     """
-    if len(scores) < LEAST_PHOTOS:
-        raise CatordogError(
-            f"{len(scores)} validation photos are too few to fit ood detection: {LEAST_PHOTOS} are "
-            "needed"
-        )
+    check_enough(len(scores))
     order = np.argsort(scores)
     mass = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)[order]
     levels = (np.cumsum(mass) - mass / 2) / mass.sum()
@@ -126,7 +122,7 @@ _KINDS: dict[str, type[OodDetector | OutputDetector | GeneralOodDetector]] = {
 }
 
 
-def detector_from_dict(values: Any) -> OodDetector | OutputDetector | GeneralOodDetector:
+def detector_from_dict(values: Any) -> Detector:
     """Read what a detector's `to_dict` wrote; files without a `kind` hold an `OodDetector`.
 
     Raises:

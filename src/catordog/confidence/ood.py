@@ -126,6 +126,18 @@ class OodDetector:
         return cls(steps.reshape(photos, -1) * np.float32(step), distances)
 
 
+def check_enough(n: int) -> None:
+    """Check that n validation photos suffice to fit a detector.
+
+    Raises:
+        CatordogError: there are fewer than `LEAST_PHOTOS`.
+    """
+    if n < LEAST_PHOTOS:
+        raise CatordogError(
+            f"{n} validation photos are too few to fit ood detection: {LEAST_PHOTOS} are needed"
+        )
+
+
 def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
     """Fit a detector on photos of the classes that took no part in training.
 
@@ -139,10 +151,7 @@ def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
         CatordogError: there are fewer than `LEAST_PHOTOS` photos.
     """
     n = len(features)
-    if n < LEAST_PHOTOS:
-        raise CatordogError(
-            f"{n} validation photos are too few to fit ood detection: {LEAST_PHOTOS} are needed"
-        )
+    check_enough(n)
     rows = _normalised(features)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_PHOTOS])
     step = np.abs(rows[chosen]).max() / 127 or 1.0

@@ -73,6 +73,24 @@ class Backbone:
             raise CatordogError(f"{file} is no general backbone: {error}") from None
         return cls(trunk, Preprocess(size, "squash", MEAN, STD), width, count, graph)
 
+    @classmethod
+    def known_as(cls, digest: str) -> Backbone:
+        """The bundled backbone, for a model whose ood detector was fitted on it.
+
+        Args:
+            digest: of the backbone that the detector was fitted on.
+
+        Raises:
+            CatordogError: the bundled backbone is another.
+        """
+        backbone = cls.read()
+        if backbone.digest != digest:
+            raise CatordogError(
+                "the model's ood detector was fitted on the general backbone of another version of "
+                "catordog: fit it again with 'catordog calibrate MODEL --data D --general'"
+            )
+        return backbone
+
     @property
     def digest(self) -> str:
         """A name for the network: the same for the same network, in whatever file."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import nonconformity
-from catordog.confidence.detectors import OutputDetector, fit_output
+from catordog.confidence.detectors import Detector, OutputDetector, fit_output
 from catordog.confidence.ood import LEAST_PHOTOS, OodDetector, fit_ood
 from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood
 from catordog.confidence.softmax import softmax
@@ -36,9 +36,7 @@ from catordog.terminal import info, progress
 MOST_SCORES = 10_000
 """Conformal scores in a model file; more would hardly make error rates finer."""
 
-AnyDetector = OodDetector | OutputDetector | GeneralOodDetector
-
-_FIT_OOD: dict[tuple[str, ...], Callable[..., AnyDetector | None]] = {
+_FIT_OOD: dict[tuple[str, ...], Callable[..., Detector | None]] = {
     OutputDetector.needs: fit_output,
     GeneralOodDetector.needs: fit_general_ood,
     OodDetector.needs: fit_ood,
@@ -154,7 +152,7 @@ def _calibrate(
     batches: Batches,
     what: str,
     failures: list[PhotoError],
-    general: Callable[[], tuple[AnyDetector | None, str]] | None = None,
+    general: Callable[[], tuple[Detector | None, str]] | None = None,
 ) -> Calibration:
     if len(classifier.classes) == 1:
         raise CatordogError(
@@ -227,7 +225,7 @@ def _read(
             done(count)
 
 
-def _ood(needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]) -> AnyDetector | None:
+def _ood(needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]) -> Detector | None:
     try:
         return _FIT_OOD[needs](*outputs)
     except CatordogError as error:
@@ -235,7 +233,7 @@ def _ood(needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]) -> 
         return None
 
 
-def _general_ood(photos: list[Photo]) -> tuple[AnyDetector | None, str]:
+def _general_ood(photos: list[Photo]) -> tuple[Detector | None, str]:
     """A detector on the package's general backbone, and the digest of that backbone."""
     backbone = Backbone.read()
     features: list[npt.NDArray[np.float32]] = []

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from catordog.confidence.conformal import quantile
-from catordog.confidence.detectors import OutputDetector
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
@@ -25,8 +24,8 @@ from catordog.model.first_stage import FirstStage, Output, Prepared, open_first_
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import open_bundled
-from catordog.model.photo_forms import PhotoLike, decoded, is_one, reread, several
-from catordog.model.tta import average_flip
+from catordog.model.photo_forms import PhotoLike, is_one, reread, several, to_image
+from catordog.model.tta import average_flip, never_one
 from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import thumbnail
 
@@ -53,18 +52,7 @@ class Classifier:
         self.model = model
         self.backend = backend
         self.first_stage = first_stage
-        self.backbone = self._read_backbone()
-
-    def _read_backbone(self) -> Backbone | None:
-        if self.model.backbone is None:
-            return None
-        backbone = Backbone.read()
-        if backbone.digest != self.model.backbone:
-            raise CatordogError(
-                "the model's ood detector was fitted on the general backbone of another version of "
-                "catordog: fit it again with 'catordog calibrate MODEL --data D --general'"
-            )
-        return backbone
+        self.backbone = None if model.backbone is None else Backbone.known_as(model.backbone)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +72,7 @@ class Classifier:
             PhotoError: one of them can't be read, or is no photo.
         """
         rows = [np.empty((0, len(self.classes)), np.float32)]
-        for _, output in self.stream(map(reread, several(photos)), decoded):
+        for _, output in self.stream(map(reread, several(photos)), to_image):
             if isinstance(output, PhotoError):
                 raise output
             rows.append(output.logits[None])
@@ -143,10 +131,10 @@ class Classifier:
         """
         check_rules(threshold, error_rate, accept)
         results = []
-        for photo, output in self.stream(map(reread, several(photos)), decoded):
+        for photo, output in self.stream(map(reread, several(photos)), to_image):
             if isinstance(output, PhotoError):
                 raise output
-            picture = thumbnail(decoded(photo, self.model.preprocess.size))
+            picture = thumbnail(to_image(photo, self.model.preprocess.size))
             prediction = self.judge(output, threshold, error_rate, accept)
             results.append(replace(prediction, picture=picture))
         return results[0] if is_one(photos) else results
@@ -167,7 +155,7 @@ class Classifier:
         >>> next(load().predictions(endless)).label in ("cat", "dog")
         True
         """
-        for _, output in self.stream(map(reread, several(photos)), decoded):
+        for _, output in self.stream(map(reread, several(photos)), to_image):
             yield output if isinstance(output, PhotoError) else self.judge(output)
 
     def judge(
@@ -298,20 +286,12 @@ class Classifier:
         def run(inputs: Floats) -> tuple[Floats, ...]:
             return self.backend.run(inputs, names)
 
-        detector = self.model.ood
-        pointless = None
-        if isinstance(detector, OutputDetector) and detector.needs[0] in names:
-            # A photo that is less like the classes than any calibration photo stays `neither`.
-            raw, known = names.index(detector.needs[0]), detector
-
-            def pointless(outputs: tuple[Floats, ...]) -> npt.NDArray[np.bool_]:
-                return known.scores(outputs[raw]) >= 1
-
         parts = []
         for start in range(0, len(pixels), BATCH):
             inputs = self.model.preprocess.normalise(pixels[start : start + BATCH])
             if self.model.tta_flip:
-                parts.append(average_flip(run, inputs, self.model.tta_flip_below, pointless))
+                below = self.model.tta_flip_below
+                parts.append(average_flip(run, inputs, below, never_one(self.model.ood, names)))
             else:
                 parts.append(run(inputs))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from catordog.confidence.detectors import OutputDetector, detector_from_dict
-from catordog.confidence.ood import OodDetector
-from catordog.confidence.ood_general import GeneralOodDetector
+from catordog.confidence.detectors import Detector, detector_from_dict
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
 from catordog.errors import CatordogError
 from catordog.photos.preprocess import Preprocess
@@ -58,7 +56,7 @@ class ModelInfo:
     temperature: float = 1.0
     threshold: float = DEFAULT_THRESHOLD
     nonconformity: tuple[float, ...] = ()
-    ood: OodDetector | OutputDetector | GeneralOodDetector | None = None
+    ood: Detector | None = None
     backbone: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def _positive(value: Any) -> float:
     return number
 
 
-def _ood(values: Any) -> OodDetector | OutputDetector | GeneralOodDetector | None:
+def _ood(values: Any) -> Detector | None:
     return None if values is None else detector_from_dict(values)
 
 

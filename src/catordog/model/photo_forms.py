@@ -27,12 +27,24 @@ _FORMS = (
 )
 
 
-def to_image(photo: PhotoLike, *, near: int) -> Image.Image:
+def reread(photo: PhotoLike) -> PhotoLike | Photo:
+    """A photo in a form that `to_image` can take several times, as a file object can't be."""
+    if isinstance(photo, (str, PathLike)):
+        return Photo.from_file(photo)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
+        return Photo.from_bytes(bytes(photo), "photo")
+    if not isinstance(photo, (Image.Image, np.ndarray)) and hasattr(photo, "read"):
+        name, data = getattr(photo, "name", "photo"), photo.read()
+        return Photo.from_bytes(data, str(name)) if isinstance(data, bytes) else photo
+    return photo
+
+
+def to_image(photo: PhotoLike | Photo, near: int) -> Image.Image:
     """Read a photo in any form.
 
     Args:
         photo: a path, the bytes of a photo file, a binary file object, a `PIL.Image` of any mode,
-            or an array or torch tensor as `array_to_image` takes it.
+            an array or torch tensor as `array_to_image` takes it, or what `reread` returns.
         near: the side length, in pixels, that it will be resized to (see `decode.decode`).
 
     Returns:
@@ -44,46 +56,22 @@ def to_image(photo: PhotoLike, *, near: int) -> Image.Image:
     >>> to_image(np.ones((8, 6), np.float32), near=32).size
     (6, 8)
     """
-    if isinstance(photo, (str, PathLike)):
-        return Photo.from_file(photo).image(near=near)
-    if isinstance(photo, (bytes, bytearray, memoryview)):
-        return Photo.from_bytes(bytes(photo), "photo").image(near=near)
-    if isinstance(photo, Image.Image):
+    source = photo if isinstance(photo, Photo) else reread(photo)
+    if isinstance(source, Photo):
+        return source.image(near)
+    if isinstance(source, Image.Image):
         try:
-            return to_rgb(photo)
+            return to_rgb(source)
         except Exception as error:  # an image whose file is truncated or closed, or without pixels
             raise PhotoError("image", f"{type(error).__name__}: {error}") from None
-    if _is_tensor(photo):
-        return _from_array(_array_of(photo))
-    if isinstance(photo, np.ndarray):
-        return _from_array(photo)
-    if hasattr(photo, "read"):
-        name, data = getattr(photo, "name", "photo"), photo.read()
-        if not isinstance(data, bytes):
-            raise PhotoError(str(name), "opened as text: open it in binary mode, 'rb'")
-        return Photo.from_bytes(data, str(name)).image(near=near)
-    raise PhotoError("photo", f"{_described(photo)} is no photo: {_FORMS}")
-
-
-def reread(photo: PhotoLike) -> PhotoLike | Photo:
-    """A photo in a form that `decoded` can take several times, as a file object can't be."""
-    if isinstance(photo, (str, PathLike)):
-        return Photo.from_file(photo)
-    if isinstance(photo, (bytes, bytearray, memoryview)):
-        return Photo.from_bytes(bytes(photo), "photo")
-    if not isinstance(photo, (Image.Image, np.ndarray)) and hasattr(photo, "read"):
-        name, data = getattr(photo, "name", "photo"), photo.read()
-        return Photo.from_bytes(data, str(name)) if isinstance(data, bytes) else photo
-    return photo
-
-
-def decoded(photo: PhotoLike | Photo, near: int) -> Image.Image:
-    """An upright RGB image of what `reread` returns; see `to_image`.
-
-    Raises:
-        PhotoError: it can't be read, or it is no photo.
-    """
-    return photo.image(near) if isinstance(photo, Photo) else to_image(photo, near=near)
+    if _is_tensor(source):
+        return _from_array(_array_of(source))
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if hasattr(source, "read"):
+        name = str(getattr(source, "name", "photo"))
+        raise PhotoError(name, "opened as text: open it in binary mode, 'rb'")
+    raise PhotoError("photo", f"{_described(source)} is no photo: {_FORMS}")
 
 
 def several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.detectors import Detector, OutputDetector
 from catordog.confidence.softmax import softmax
 
 Floats = npt.NDArray[np.float32]
@@ -43,6 +44,20 @@ def average_flip(
     return tuple(
         _averaged(rows, others, chosen) for rows, others in zip(outputs, flipped, strict=True)
     )
+
+
+def never_one(
+    detector: Detector | None, names: Sequence[str]
+) -> Callable[[tuple[Floats, ...]], npt.NDArray[np.bool_]] | None:
+    """Finds photos that stay `neither` whatever the flip says, from outputs of these names.
+
+    They are less like the classes than any calibration photo. None where the network has not learnt
+    to tell such photos.
+    """
+    if not isinstance(detector, OutputDetector) or not set(detector.needs) <= set(names):
+        return None
+    (index,) = (names.index(name) for name in detector.needs)
+    return lambda outputs: np.asarray(detector.scores(outputs[index]) >= 1)
 
 
 def _unsure(logits: Floats, below: float) -> npt.NDArray[np.bool_]:
