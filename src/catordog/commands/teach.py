@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
     from pathlib import Path
 
+    from catordog.commands.unreadable import print_unreadable
     from catordog.errors import CatordogError
-    from catordog.escaping import printable
     from catordog.files import check_outputs
     from catordog.model.teach import teach
     from catordog.report.teach_text import teach_text
@@ -73,10 +73,7 @@ def run(args: argparse.Namespace) -> int:
         backbone=args.backbone,
     )
     result.save(out)
-    for failure in result.failures:
-        info(f"can't be read: {printable(str(failure))}")
-    if result.failures:
-        info(f"{len(result.failures):,} photos could not be read")
+    print_unreadable(result.failures)
     info(teach_text(result))
     info(f"predict with: catordog predict photo.jpg --model {_quoted(out)}")
     print(out)

@@ -26,6 +26,11 @@ def report_unreadable(failures: Sequence[PhotoError], model: str, split: str) ->
     if path.parent.name == "checkpoints":
         report_failures(failures, run_folder(path) / f"unreadable-{split}.txt")
         return
+    print_unreadable(failures)
+
+
+def print_unreadable(failures: Sequence[PhotoError]) -> None:
+    """Name unreadable photos on the terminal, and count them."""
     for failure in failures:
         info(f"can't be read: {failure}")
     if failures:
