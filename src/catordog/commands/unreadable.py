@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catordog.errors import PhotoError
+from catordog.escaping import printable
 from catordog.terminal import info
 
 
@@ -32,7 +33,7 @@ def report_unreadable(failures: Sequence[PhotoError], model: str, split: str) ->
 def print_unreadable(failures: Sequence[PhotoError]) -> None:
     """Name unreadable photos on the terminal, and count them."""
     for failure in failures:
-        info(f"can't be read: {failure}")
+        info(f"can't be read: {printable(str(failure))}")
     if failures:
         photos = "photo" if len(failures) == 1 else "photos"
         info(f"{len(failures):,} {photos} could not be read")
