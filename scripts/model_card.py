@@ -182,18 +182,26 @@ class Card:
         self.table(["photos", "n", "a second animal is named"], table)
 
     def first_stage(self) -> None:
-        """How many photos the first stage answers for."""
+        """How many photos the first stage answers for, at each of its resolutions."""
         from release.sources import KAGGLE, PETS, THINGS
 
-        assert self.classifier.first_stage is not None
         small = self.classifier.first_stage
+        assert small is not None
         table = []
         for source in (KAGGLE, *PETS, *THINGS):
-            rows = self.rows_of(source)
-            pixels = [small.small.model.preprocess.pixels(self.image(row, 96)) for row in rows]
-            answers = [small.is_sure(output) for output in small.small.outputs(pixels)]
-            table.append([NAMES[source], str(len(rows)), rate(sum(answers), len(rows))])
-        self.table(["photos", "n", "answered by the first stage"], table)
+            left = self.rows_of(source)
+            line = [NAMES[source], str(total := len(left))]
+            for bounds in small.bounds:
+                pixels = [
+                    small.preprocess(bounds).pixels(self.image(row, bounds.size)) for row in left
+                ]
+                outputs = small.small.outputs(pixels)
+                sure = [small.is_sure(output, bounds) for output in outputs]
+                left = [row for row, is_sure in zip(left, sure, strict=True) if not is_sure]
+                line.append(rate(sum(sure), total))
+            table.append(line)
+        sizes = [f"answered at {bounds.size} px" for bounds in small.bounds]
+        self.table(["photos", "n", *sizes], table)
 
 
 def main() -> int:

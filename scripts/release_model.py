@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 
 if TYPE_CHECKING:
+    from catordog.model.classifier import Classifier
     from catordog.model.info import ModelInfo
+    from release.networks import Branch, Trunk
     from release.sources import Row, Sources
 
 MAX_BYTES = 16_000_000
@@ -57,7 +59,7 @@ def train(root: Path, work: Path, what: str) -> None:
     import numpy as np
     import torch
 
-    from release import features, fit
+    from release import features, fit, refine
     from release.sources import Sources
     from release.views import views_of
 
@@ -76,6 +78,7 @@ def train(root: Path, work: Path, what: str) -> None:
         torch.save(branch.state_dict(), work / "branch.pt")
     else:
         trunk, branch = fit.fit_first_stage(arrays, views, teacher, work)
+        refine.refine(arrays, views, teacher, trunk, branch)
         torch.save({"trunk": trunk.state_dict(), "branch": branch.state_dict()}, work / "first.pt")
 
 
@@ -187,32 +190,47 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
     return info
 
 
-def pack_first(
-    work: Path, out: Path, sources: Sources, rows: list[Row], val: list[Row], temperature: float
-) -> ModelInfo:
-    """Write the first stage, quantised, and calibrated for the large network's temperature."""
-    import numpy as np
-    import onnx
+def small_network(work: Path) -> tuple[Trunk, Branch]:
+    """The first stage's network, as trained."""
     import torch
 
-    from catordog.confidence.temperature import fit_temperature
-    from catordog.model.classifier import load
-    from catordog.model.first_stage import KEY, Bounds
-    from catordog.model.info import ModelInfo
-    from catordog.photos.preprocess import Preprocess
-    from release import calibrate, pack
-    from release.features import SMALL, normalised, shrunk
-    from release.networks import FIRST_CUT, MEAN, STD, Branch, FirstStage, Trunk, pretrained
-    from release.sources import FRACTIONS, NEITHER
+    from release.networks import FIRST_CUT, Branch, Trunk, pretrained
 
     weights = torch.load(work / "first.pt", weights_only=True)
     trunk = Trunk(pretrained(0), FIRST_CUT)
     trunk.load_state_dict(weights["trunk"])
     branch = Branch(pretrained(0), FIRST_CUT, 1, fold=False)
     branch.load_state_dict(weights["branch"])
+    return trunk, branch
+
+
+def pack_first(
+    work: Path, out: Path, sources: Sources, rows: list[Row], val: list[Row], large: Classifier
+) -> ModelInfo:
+    """Write the first stage, quantised, and calibrated for the large network's temperature."""
+    from dataclasses import replace
+
+    import numpy as np
+    import onnx
+
+    from catordog.confidence.temperature import fit_temperature
+    from catordog.model.classifier import Classifier, load
+    from catordog.model.first_stage import KEY, Bounds, to_json
+    from catordog.model.info import ModelInfo
+    from catordog.photos.preprocess import Preprocess
+    from release import calibrate, pack
+    from release.features import MEDIUM, SMALL, normalised, shrunk
+    from release.networks import MEAN, STD, FirstStage
+    from release.sources import FRACTIONS, NEITHER
+
+    trunk, branch = small_network(work)
     chosen = [row for row in rows if row.split == "train"][::47][:320]
     images = [sources.image(row).resize((256, 256)) for row in chosen]
-    ranges = normalised(np.stack([shrunk(np.asarray(image)) for image in images]))
+    ranges = [
+        normalised(np.stack([shrunk(np.asarray(image), size) for image in images]))
+        for size in (SMALL, MEDIUM)
+    ]
+    temperature = large.model.temperature
     info = ModelInfo(
         classes=("cat", "dog"),
         network="efficientnet-lite0",
@@ -220,13 +238,20 @@ def pack_first(
         split_fractions=FRACTIONS,
     )
 
+    def measure(size: int) -> calibrate.Measured:
+        small = load(out)
+        preprocess = replace(info.preprocess, size=size)
+        small = Classifier(small.backend, replace(small.model, preprocess=preprocess))
+        return calibrate.measure(small, sources, val)
+
     def attempt(scale: float) -> calibrate.Measured:
-        pack.to_onnx(FirstStage(trunk, branch, scale), work / "first.onnx", SMALL, pack.FIRST)
+        network = FirstStage(trunk, branch, scale)
+        pack.to_onnx(network, work / "first.onnx", SMALL, pack.FIRST, any_size=True)
         pack.quantise(work / "first.onnx", out, ranges)
         model = onnx.load(out)
         pack.tidy(model)
         pack.write(model, out, info)
-        return calibrate.measure(load(out), sources, val)
+        return measure(SMALL)
 
     # Scale the logits so that the large network's temperature fits: first those of all photos, then
     # those of the photos that it answers for, which are right more often.
@@ -234,15 +259,22 @@ def pack_first(
     pets = found.where(found.label != NEITHER)
     scale = fit_temperature(pets.logits, pets.label) / temperature
     found = attempt(scale)
-    bounds = Bounds(CONFIDENCE, OOD_SCORE)
+    bounds = Bounds(SMALL, CONFIDENCE, OOD_SCORE)
     sure = calibrate.is_sure(calibrate.calibrated(info, found, temperature), found, bounds)
     pets = found.where(sure & (found.label != NEITHER))
     factor = fit_temperature(pets.logits, pets.label) / temperature
     found = attempt(scale * factor)
     info = calibrate.calibrated(info, found, temperature)
-    bounds = Bounds(1 / (1 + (1 / CONFIDENCE - 1) ** (1 / factor)), OOD_SCORE)
-    print(f"the first stage answers for {calibrate.answers(info, found, bounds)}", flush=True)
-    pack.write(onnx.load(out), out, info, **{KEY: bounds.to_json()})
+    bounds = replace(bounds, confidence=1 / (1 + (1 / CONFIDENCE - 1) ** (1 / factor)))
+    left = ~calibrate.is_sure(info, found, bounds)
+    second = measure(MEDIUM)
+    least = calibrate.least_confidence(
+        info, second.where(left), calibrate.measure(large, sources, val).where(left)
+    )
+    again = Bounds(MEDIUM, max(least, CONFIDENCE), OOD_SCORE)
+    for name, looks, each in (("first", found, bounds), ("second", second.where(left), again)):
+        print(f"at the {name} look, {calibrate.answers(info, looks, each)}", flush=True)
+    pack.write(onnx.load(out), out, info, **{KEY: to_json([bounds, again])})
     return info
 
 
@@ -259,7 +291,7 @@ def pack(root: Path, work: Path, out: Path) -> None:
     large, first = out / "bundled.onnx", out / "bundled-first.onnx"
     info = pack_large(work, large, sources, val)
     print(f"temperature {info.temperature:.3f}", flush=True)
-    small = pack_first(work, first, sources, rows, val, info.temperature)
+    small = pack_first(work, first, sources, rows, val, load(large))
     for path, description in ((large, info), (first, small)):
         print(f"{path.name} by itself, test photos:")
         calibrate.report(calibrate.measure(load(path), sources, test), description, 0.99, print)

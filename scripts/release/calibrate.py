@@ -105,6 +105,23 @@ def is_sure(info: ModelInfo, found: Measured, bounds: Bounds) -> npt.NDArray[np.
     return result
 
 
+def least_confidence(info: ModelInfo, small: Measured, large: Measured) -> float:
+    """The confidence from which on the small network errs no more than the large one, 0…1.
+
+    Args:
+        info: of the small network.
+        small: its outputs for validation photos.
+        large: the large network's outputs for the same photos.
+    """
+    pets = small.label != NEITHER
+    confidence = softmax(small.logits[pets], info.temperature).max(axis=1)
+    order = np.argsort(-confidence)
+    wrong = (small.logits.argmax(axis=1) != small.label)[pets][order].astype(int)
+    wrong -= (large.logits.argmax(axis=1) != large.label)[pets][order]
+    good = np.flatnonzero(np.cumsum(wrong) <= 0)
+    return float(confidence[order][good[-1]]) if len(good) else 1.0
+
+
 def answers(info: ModelInfo, found: Measured, bounds: Bounds) -> str:
     """How many photos the first stage answers for, and how often it is wrong, in words."""
     sure = is_sure(info, found, bounds)

@@ -17,8 +17,8 @@ from release.networks import CUT, Branch, Trunk, pretrained
 from release.sources import Sources
 from release.views import View, Viewer, views_of
 
-SMALL = 96
-"""Input size of the first stage, in pixels."""
+SMALL, MEDIUM = 96, 160
+"""Input sizes of the first stage, in pixels."""
 
 BATCH = 16
 
@@ -31,13 +31,14 @@ class Arrays:
         middle: after the trunk of Lite2, `float16 [N, 208, 8, 8]`.
         features: of the general branch, `float16 [N, 1280]`.
         concepts: its logits of ImageNet's classes, `float16 [N, 1000]`.
-        small: pixels of the first stage, `uint8 [N, SMALL, SMALL, 3]`.
+        small, medium: pixels of the first stage, `uint8 [N, S, S, 3]`.
     """
 
     middle: npt.NDArray[np.float16]
     features: npt.NDArray[np.float16]
     concepts: npt.NDArray[np.float16]
     small: npt.NDArray[np.uint8]
+    medium: npt.NDArray[np.uint8]
 
 
 _SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -45,6 +46,7 @@ _SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "features": (np.float16, (1280,)),
     "concepts": (np.float16, (1000,)),
     "small": (np.uint8, (SMALL, SMALL, 3)),
+    "medium": (np.uint8, (MEDIUM, MEDIUM, 3)),
 }
 
 
@@ -107,13 +109,14 @@ def _compute(root: Path, work: Path, part: int, parts: int) -> None:
         end = start + len(chosen)
         for name, values in zip(("middle", "features", "concepts"), found, strict=True):
             files[name][start:end] = values
-        files["small"][start:end] = [shrunk(each) for each in pixels]
+        files["small"][start:end] = [shrunk(each, SMALL) for each in pixels]
+        files["medium"][start:end] = [shrunk(each, MEDIUM) for each in pixels]
 
 
-def shrunk(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def shrunk(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Pixels of the first stage."""
     image = Image.fromarray(pixels)
-    return np.asarray(image.resize((SMALL, SMALL), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _export(path: Path) -> None:
@@ -135,9 +138,15 @@ def _export(path: Path) -> None:
     export(Frozen().eval(), path, 256, ["middle", "features", "concepts"])
 
 
-def export(network: Any, path: Path, size: int, names: list[str]) -> None:
-    """Write a network as ONNX, for batches of any length."""
+def export(
+    network: Any, path: Path, size: int, names: list[str], *, any_size: bool = False
+) -> None:
+    """Write a network as ONNX, for batches of any length, and on request for photos of any size."""
     import torch
+
+    varying: dict[int, Any] = {0: torch.export.Dim("n")}
+    if any_size:
+        varying |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
 
     torch.onnx.export(
         network,
@@ -145,7 +154,7 @@ def export(network: Any, path: Path, size: int, names: list[str]) -> None:
         str(path),
         input_names=["photos"],
         output_names=names,
-        dynamic_shapes=({0: torch.export.Dim("n")},),
+        dynamic_shapes=(varying,),
         dynamo=True,
         external_data=False,
         verbose=False,

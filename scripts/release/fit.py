@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from release.features import SMALL, Arrays, export, normalised, session
 from release.networks import CUT, FIRST_CUT, Branch, Evidence, Trunk, pretrained
@@ -254,6 +254,84 @@ def _order(views: Views, teacher: Teacher, epochs: int, hard: float) -> npt.NDAr
     return np.concatenate(parts)
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What networks are trained to answer: the labels, mixed with the teacher's answers.
+
+    A label that the teacher finds all but impossible is not learnt: about 1 in 300 is wrong.
+
+    Attributes:
+        pet: whether a view shows a cat or dog, `[N]`.
+        label: of cats and dogs, `[N]`.
+        possible: whether the teacher finds the label possible, `[N]`.
+        answers: the teacher's confidences, `[N, 2]`.
+        pets: the teacher's confidence that it is a cat or dog, `[N]`.
+    """
+
+    pet: Tensor
+    label: Tensor
+    possible: Tensor
+    answers: Tensor
+    pets: Tensor
+
+    @classmethod
+    def of(cls, views: Views, teacher: Teacher, temperature: float) -> Targets:
+        """The targets of all views; `temperature` is the teacher's."""
+        impossible = views.pet & (losses(teacher.logits, views.label * views.pet) > 4)
+        return cls(
+            torch.tensor(views.pet),
+            torch.tensor(np.where(views.pet, views.label, 0)),
+            torch.tensor(~impossible),
+            torch.softmax(torch.tensor(teacher.logits) / temperature, 1).float(),
+            torch.sigmoid(torch.tensor(teacher.pet)),
+        )
+
+    def loss(
+        self, logits: Tensor, pet: Tensor, rows: npt.NDArray[np.int64], soft: float, soft_pet: float
+    ) -> Tensor:
+        """The loss of a network's outputs.
+
+        Args:
+            logits: of cat and dog, `[B, 2]`.
+            pet: raw logit of "cat or dog", `[B]`.
+            rows: of the views, `[B]`.
+            soft: how much the teacher's confidences count in the target of `logits`, 0…1.
+            soft_pet: likewise in that of `pet`.
+        """
+        is_pet = self.pet[rows]
+        target = F.one_hot(self.label[rows], 2) * (1 - soft) + soft * self.answers[rows]
+        each = -(target * logits.log_softmax(1)).sum(1) * self.possible[rows]
+        wanted = is_pet.float() * (1 - soft_pet) + soft_pet * self.pets[rows]
+        accept = F.binary_cross_entropy_with_logits(pet, wanted, reduction="none")
+        accept = accept * torch.where(is_pet, 1.0, 2.0)
+        return (each * is_pet).sum() / is_pet.sum().clamp(min=1) + 0.5 * accept.mean()
+
+
+def optimiser_of(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW that does not decay biases and norms."""
+    decayed = [value for value in network.parameters() if value.ndim > 1]
+    others = [value for value in network.parameters() if value.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0}], lr=rate
+    )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
+    """Set the learning rate of a step: 100 steps of warm-up, and a cosine."""
+    for group in optimiser.param_groups:
+        warm = min(1, (step + 1) / 100)
+        group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def follow(average: nn.Module, network: nn.Module, kept: float) -> None:
+    """Move the average of the weights towards those of now."""
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, 1 - kept)
+        for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+            mean.copy_(value)
+
+
 def _train(
     network: Branch,
     inputs: Callable[[npt.NDArray[np.int64]], Tensor],
@@ -266,9 +344,6 @@ def _train(
 ) -> Branch:
     """Train with AdamW and a cosine schedule; return the moving average of the weights.
 
-    The targets are the labels, mixed with the teacher's answers. A label that the teacher finds all
-    but impossible is not learnt: about 1 in 300 is wrong.
-
     Args:
         network: to train.
         inputs: of rows.
@@ -280,42 +355,22 @@ def _train(
     """
     torch.manual_seed(0)
     network = network.to(memory_format=torch.channels_last)
-    label = np.where(views.pet, views.label, 0)
-    impossible = views.pet & (losses(teacher.logits, label) > 4)
-    answers = torch.softmax(torch.tensor(teacher.logits) / 0.8, 1)
-    pets = torch.sigmoid(torch.tensor(teacher.pet))
-    decayed = [value for value in network.parameters() if value.ndim > 1]
-    others = [value for value in network.parameters() if value.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0}], lr=rate
-    )
+    targets = Targets.of(views, teacher, temperature=0.8)
+    optimiser = optimiser_of(network, rate)
     average = copy.deepcopy(network).eval()
     network.train()
     steps = len(order) // BATCH
     begun, total = time.monotonic(), 0.0
     for step in range(steps):
-        warm = min(1, (step + 1) / 100)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+        set_rate(optimiser, rate, step, steps)
         rows = np.sort(order[step * BATCH : (step + 1) * BATCH])
         logits, pet = network(inputs(rows).to(memory_format=torch.channels_last))
-        is_pet = torch.tensor(views.pet[rows])
-        target = F.one_hot(torch.tensor(label[rows]), 2).float() * (1 - soft) + soft * answers[rows]
-        each = -(target * logits.log_softmax(1)).sum(1) * ~torch.tensor(impossible[rows])
-        wanted = is_pet.float() * (1 - soft) + soft * pets[rows]
-        accept = F.binary_cross_entropy_with_logits(pet, wanted, reduction="none")
-        accept = accept * torch.where(is_pet, 1.0, 2.0)
-        loss = (each * is_pet).sum() / is_pet.sum() + 0.5 * accept.mean()
+        loss = targets.loss(logits, pet, rows, soft, soft)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
-        kept = min(0.999, (step + 1) / (step + 20))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1 - kept)
-            for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-                mean.copy_(value)
+        follow(average, network, min(0.999, (step + 1) / (step + 20)))
         total += loss.item()
         if step % 100 == 99:
             speed = (step + 1) * BATCH / (time.monotonic() - begun)

@@ -73,20 +73,20 @@ def write(model: onnx.ModelProto, path: Path, info: ModelInfo, **metadata: str) 
     write_bytes(path, model.SerializeToString())
 
 
-def quantise(source: Path, out: Path, inputs: npt.NDArray[np.float32]) -> None:
+def quantise(source: Path, out: Path, inputs: Sequence[npt.NDArray[np.float32]]) -> None:
     """Quantise a network to 8 bits: 7 for weights, so that no processor's sums overflow.
 
     Args:
         source: an ONNX file.
         out: the quantised file.
-        inputs: photos that set the ranges, `[N, 3, S, S]`.
+        inputs: photos that set the ranges, `[N, 3, S, S]` for each size.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(np.split(inputs, len(inputs) // 16))
+            self.left = iter([part for each in inputs for part in np.split(each, len(each) // 16)])
 
         def get_next(self) -> dict[str, Any] | None:
             part = next(self.left, None)
@@ -109,11 +109,13 @@ def quantise(source: Path, out: Path, inputs: npt.NDArray[np.float32]) -> None:
     ready.unlink()
 
 
-def to_onnx(network: Any, path: Path, size: int, names: list[str]) -> onnx.ModelProto:
+def to_onnx(
+    network: Any, path: Path, size: int, names: list[str], *, any_size: bool = False
+) -> onnx.ModelProto:
     """A network as ONNX, without what the exporter adds."""
     from release.features import export
 
-    export(network.eval(), path, size, names)
+    export(network.eval(), path, size, names, any_size=any_size)
     model = onnx.load(path)
     tidy(model)
     return model

@@ -137,7 +137,7 @@ def test_an_error_says_what_a_file_is_that_is_no_photo(data, reason):
 )
 def test_an_undecodable_heic_says_whether_its_reader_is_missing(installed, reason, monkeypatch):
     monkeypatch.setattr(decode_module, "_heif", lambda: installed)
-    monkeypatch.setattr(decode_module, "_formats", lambda: decode_module.FORMATS)
+    monkeypatch.setattr(decode_module, "_formats", lambda _: decode_module.FORMATS)
     with pytest.raises(PhotoError, match=reason):
         decode(b"\x00\x00\x00\x18ftypheic" + bytes(range(200)))
 

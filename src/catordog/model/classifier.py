@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from catordog.confidence.conformal import quantile
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH, Backend, Floats
 from catordog.model.bundled import BUNDLED, BUNDLED_FIRST
 from catordog.model.first_stage import FirstStage, Output, Prepared, open_first_stage
@@ -28,6 +27,9 @@ from catordog.model.photo_forms import PhotoLike, is_one, reread, several, to_im
 from catordog.model.tta import average_flip, never_one
 from catordog.photos.parallel import in_parallel
 from catordog.photos.preprocess import thumbnail
+
+if TYPE_CHECKING:
+    from catordog.model.backbone import Backbone
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -52,7 +54,11 @@ class Classifier:
         self.model = model
         self.backend = backend
         self.first_stage = first_stage
-        self.backbone = None if model.backbone is None else Backbone.known_as(model.backbone)
+        self.backbone: Backbone | None = None
+        if model.backbone is not None:
+            from catordog.model.backbone import Backbone  # which most models do without
+
+            self.backbone = Backbone.known_as(model.backbone)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -268,7 +274,6 @@ class Classifier:
         Raises:
             CatordogError: the network does not expose its features.
         """
-        # The last layer is linear: the mean of both features gives the mean of both logits.
         logits, features = self.run(pixels, "logits", "features")
         return logits, features
 
@@ -317,9 +322,8 @@ class Classifier:
             PhotoError: the photo can't be read.
         """
         if self.first_stage is not None:
-            return self.first_stage.prepare(image, self.model.preprocess)
-        own = self.model.preprocess
-        pixels = own.pixels(image(own.size))
+            return self.first_stage.prepare(image)
+        pixels = self.model.preprocess.pixels(image(self.model.preprocess.size))
         if self.backbone is None:
             return Prepared(pixels)
         general = self.backbone.preprocess
@@ -330,7 +334,7 @@ class Classifier:
         if self.first_stage is None:
             general = [photo.general for photo in prepared if photo.general is not None]
             return list(self.outputs([photo.pixels for photo in prepared], general or None))
-        results = self.first_stage.outputs_of(prepared, self.outputs)
+        results = self.first_stage.outputs_of(prepared, self.outputs, self.model.preprocess)
         if not self.has_regions:
             return results
         # The first stage only answers where it sees one class.

@@ -1,8 +1,9 @@
 """The first stage of a cascade: a small network that answers for the photos it is sure about.
 
-Most photos are easy. A network of a few percent of the large one's cost answers for them, and only
-the others go to the large one (Viola and Jones 2001). Each photo is decided by itself, whatever
-batch it is in.
+Most photos are easy. A network of a few percent of the large one's cost answers for them, from few
+pixels (Viola and Jones 2001). It looks at the others again in more pixels (Yang et al. 2020), and
+only those that it is still unsure about go to the large one. Each photo is decided by itself,
+whatever batch it is in.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 KEY = "catordog.first_stage"
-"""Of the metadata: when the network answers, as JSON."""
+"""Of the metadata: when the network answers, as a JSON list of `Bounds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +59,25 @@ class Prepared:
     Attributes:
         pixels: of the network that sees it first, `uint8 [S, S, 3]`.
         general: input of the general backbone, where the model has one beside its network.
-        large: makes the input of the large network, where a first stage sees it first.
+        again: makes other input from it, where a first stage may not be sure.
     """
 
     pixels: Pixels
     general: Pixels | None = None
-    large: Callable[[], Pixels] | None = None
+    again: Callable[[Preprocess], Pixels] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """When the first stage answers.
+    """When the first stage answers at one resolution.
 
     Attributes:
+        size: of its input, in pixels.
         confidence: the least confidence of its answers, 0…1.
         ood_score: their highest ood score, 0…1.
     """
 
+    size: int
     confidence: float
     ood_score: float
 
@@ -86,22 +89,27 @@ class Bounds:
             return False
         return bool(softmax(logits, temperature).max() >= self.confidence)
 
-    def to_json(self) -> str:
-        """As metadata of an ONNX file."""
-        return json.dumps({"confidence": self.confidence, "ood_score": self.ood_score})
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote.
+def to_json(bounds: Sequence[Bounds]) -> str:
+    """Bounds as metadata of an ONNX file."""
+    return json.dumps([asdict(each) for each in bounds])
 
-        Raises:
-            ValueError: a value is missing or out of its range.
-        """
-        values: Any = json.loads(text)
-        bounds = cls(float(values["confidence"]), float(values["ood_score"]))
-        if not all(0 <= value <= 1 for value in (bounds.confidence, bounds.ood_score)):
-            raise ValueError(f"{text} is not within 0…1")
-        return bounds
+
+def from_json(text: str) -> tuple[Bounds, ...]:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: a value is missing or out of its range.
+    """
+    values: Any = json.loads(text)
+    bounds = tuple(
+        Bounds(int(each["size"]), float(each["confidence"]), float(each["ood_score"]))
+        for each in values
+    )
+    within = all(0 <= x <= 1 for each in bounds for x in (each.confidence, each.ood_score))
+    if not (bounds and within):
+        raise ValueError(f"{text} is empty or not within 0…1")
+    return bounds
 
 
 class Small(Protocol):
@@ -119,70 +127,86 @@ class FirstStage:
     Args:
         small: with the classes of the large one, and logits that are calibrated by the same
             temperature.
-        bounds: when it answers.
+        bounds: when it answers, for each resolution at which it looks; the lowest first.
     """
 
-    def __init__(self, small: Small, bounds: Bounds) -> None:
+    def __init__(self, small: Small, bounds: Sequence[Bounds]) -> None:
         self.small = small
-        self.bounds = bounds
+        self.bounds = tuple(bounds)
 
-    def prepare(self, image: Callable[[int], Image.Image], large: Preprocess) -> Prepared:
-        """Make the input of the small network, and what makes that of the large one.
+    def preprocess(self, bounds: Bounds) -> Preprocess:
+        """Preprocessing for the resolution of these bounds."""
+        return replace(self.small.model.preprocess, size=bounds.size)
+
+    def prepare(self, image: Callable[[int], Image.Image]) -> Prepared:
+        """Make the input of the first look, and what makes that of the others.
 
         Args:
             image: decodes the photo near a size in pixels.
-            large: preprocessing of the large network.
 
         Raises:
             PhotoError: the photo can't be read.
         """
-        decoded = image(self.small.model.preprocess.size)
-        pixels = self.small.model.preprocess.pixels(decoded)
-        if min(decoded.size) >= large.size:
-            return Prepared(pixels, large=lambda: large.pixels(decoded))
-        return Prepared(pixels, large=lambda: large.pixels(image(large.size)))
+        first = self.preprocess(self.bounds[0])
+        decoded = image(first.size)
+
+        def again(preprocess: Preprocess) -> Pixels:
+            large_enough = min(decoded.size) >= preprocess.size
+            return preprocess.pixels(decoded if large_enough else image(preprocess.size))
+
+        return Prepared(first.pixels(decoded), again=again)
 
     def outputs_of(
-        self, prepared: Sequence[Prepared], large: Callable[[Sequence[Pixels]], list[Output]]
+        self,
+        prepared: Sequence[Prepared],
+        large: Callable[[Sequence[Pixels]], list[Output]],
+        preprocess: Preprocess,
     ) -> list[Output | PhotoError]:
         """Outputs for what `prepare` made: the small network's, or the large one's.
 
         Args:
             prepared: the photos.
             large: runs the large network.
+            preprocess: of the large network.
 
         Returns:
             An output for each photo, or the error for one that can't be decoded again.
         """
-        small = self.small.outputs([photo.pixels for photo in prepared])
-        results: list[Output | PhotoError] = [*small]
-        unsure = [row for row, output in enumerate(small) if not self.is_sure(output)]
-        read: dict[int, Pixels] = {}
-        decoded = in_parallel(_large, [prepared[row] for row in unsure])
-        for row, pixels in zip(unsure, decoded, strict=True):
-            if isinstance(pixels, PhotoError):
-                results[row] = pixels
-            else:
-                read[row] = pixels
-        for row, output in zip(read, large(list(read.values())), strict=True):
-            results[row] = output
-        return results
+        results: dict[int, Output | PhotoError] = {}
+        unsure = dict(enumerate(photo.pixels for photo in prepared))
+        then = [self.preprocess(bounds) for bounds in self.bounds[1:]] + [preprocess]
+        for bounds, following in zip(self.bounds, then, strict=True):
+            for row, output in zip(
+                tuple(unsure), self.small.outputs([*unsure.values()]), strict=True
+            ):
+                if self.is_sure(output, bounds):
+                    results[row] = output
+                    del unsure[row]
+            rows = tuple(unsure)
+            again = in_parallel(lambda row, to=following: _again(prepared[row], to), rows)
+            for row, pixels in zip(rows, again, strict=True):
+                if isinstance(pixels, PhotoError):
+                    results[row] = pixels
+                    del unsure[row]
+                else:
+                    unsure[row] = pixels
+        results.update(zip(unsure, large([*unsure.values()]), strict=True))
+        return [results[row] for row in range(len(prepared))]
 
-    def is_sure(self, output: Output) -> bool:
+    def is_sure(self, output: Output, bounds: Bounds) -> bool:
         """Whether the small network answers for the photo that it has this output for."""
-        temperature = self.small.model.temperature
-        return self.bounds.allow(output.logits, temperature, output.ood_score)
+        return bounds.allow(output.logits, self.small.model.temperature, output.ood_score)
 
 
-def _large(photo: Prepared) -> Pixels | PhotoError:
-    assert photo.large is not None
+def _again(photo: Prepared, preprocess: Preprocess) -> Pixels | PhotoError:
+    assert photo.again is not None
     try:
-        return photo.large()
+        return photo.again(preprocess)
     except PhotoError as error:
         return error
 
 
-def open_first_stage(path: Path) -> tuple[OnnxBackend, ModelInfo, Bounds]:
+def open_first_stage(path: Path) -> tuple[OnnxBackend, ModelInfo, tuple[Bounds, ...]]:
     """Read the file of a first stage: an ordinary model file that also says when it answers.
 
     Its logits are scaled so that the temperature of the large network calibrates them, too.
@@ -192,7 +216,7 @@ def open_first_stage(path: Path) -> tuple[OnnxBackend, ModelInfo, Bounds]:
     """
     backend, model = open_onnx(path)
     try:
-        bounds = Bounds.from_json(backend.metadata[KEY])
+        bounds = from_json(backend.metadata[KEY])
     except (KeyError, ValueError, TypeError) as error:
         raise CatordogError(f"model {path}: not a first stage ({error!r})") from None
     return backend, model, bounds

@@ -123,7 +123,7 @@ def examine(
     max_pixels = rules.max_pixels
     _raise_pillows_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} × {image.height} pixels is "
                 raise PhotoError(path, size + _too_large(max_pixels))
@@ -173,8 +173,9 @@ def _too_large(max_pixels: int) -> str:
     return f"more than the limit of {max_pixels / 1e6:g} megapixels"
 
 
-def _formats() -> tuple[str, ...]:
-    return (*FORMATS, "HEIF") if _heif() else FORMATS
+def _formats(data: bytes) -> tuple[str, ...]:
+    # Importing the HEIC reader takes time, so only files of its container do.
+    return (*FORMATS, "HEIF") if data[4:8] == b"ftyp" and _heif() else FORMATS
 
 
 def _heif() -> bool:
@@ -244,7 +245,7 @@ def _add_low_bytes(
     image: ImageFile.ImageFile, data: bytes, tiles: list[ImageFile._Tile], rules: DecodeRules
 ) -> None:
     """Let an image that is black in its high bytes show what is in both."""
-    with Image.open(io.BytesIO(data), formats=_formats()) as low:
+    with Image.open(io.BytesIO(data), formats=_formats(data)) as low:
         low.tile = tiles
         _load(low, rules.allow_truncated)
         image.paste(join_bytes(image, low))

@@ -1,0 +1,81 @@
+"""Train the first stage on, on both of its input sizes."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from release.features import MEDIUM, SMALL, Arrays, normalised
+from release.fit import Targets, Teacher, Views, follow, optimiser_of, set_rate
+from release.networks import Branch, Trunk
+from release.sources import KAGGLE
+
+RATE, BATCH, STEPS = 6e-4, 48, 3300
+"""Learning rate; views of each size in a step; steps."""
+
+
+def refine(arrays: Arrays, views: Views, teacher: Teacher, trunk: Trunk, branch: Branch) -> None:
+    """Train the small network on, all but its first layer, on both input sizes alike.
+
+    The norms keep their statistics, so that one set of weights serves both sizes. Half of every
+    step is `SMALL` views at random; the other half is `MEDIUM` views, mostly those that it is
+    unsure about at the smaller size, since only those will come.
+
+    Args:
+        arrays: for their pixels.
+        views: all of them.
+        teacher: the linear classifiers.
+        trunk: of the small network; changed in place.
+        branch: likewise.
+    """
+    torch.manual_seed(0)
+    pixels = {SMALL: np.array(arrays.small), MEDIUM: np.array(arrays.medium)}
+    network = torch.nn.Sequential(trunk, branch).to(memory_format=torch.channels_last)
+    for value in (*trunk.stem.parameters(), *trunk.bn.parameters()):
+        value.requires_grad_(False)
+
+    def inputs(size: int, rows: npt.NDArray[np.int64]) -> Tensor:
+        return torch.tensor(normalised(pixels[size][rows])).to(memory_format=torch.channels_last)
+
+    targets = Targets.of(views, teacher, temperature=0.7)
+    rows = np.flatnonzero(views.trained)
+    usual = np.where(views.pet, np.where(views.source == KAGGLE, 1, 2), 1.3)[rows]
+    with torch.no_grad():
+        found = [
+            network.eval()(inputs(SMALL, part)) for part in np.array_split(rows, len(rows) // 64)
+        ]
+    logits, pet = (torch.cat(column) for column in zip(*found, strict=True))
+    margin = torch.where(targets.pet[rows], (logits[:, 0] - logits[:, 1]).abs(), pet.abs())
+    unsure = torch.exp(-margin / 2).numpy()
+    weights = {SMALL: usual, MEDIUM: usual * (0.1 + unsure / unsure.mean())}
+    optimiser, average = optimiser_of(network, RATE), copy.deepcopy(network).eval()
+    rng = np.random.default_rng(1)
+    begun, total = time.monotonic(), 0.0
+    for step in range(STEPS):
+        set_rate(optimiser, RATE, step, STEPS)
+        network.train()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        optimiser.zero_grad()
+        for size, mass in weights.items():
+            chosen = np.sort(rng.choice(rows, BATCH, replace=False, p=mass / mass.sum()))
+            batch = inputs(size, chosen)
+            if rng.random() < 0.5:
+                batch = batch.flip(3)
+            loss = targets.loss(*network(batch), chosen, soft=0.7, soft_pet=0.5)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimiser.step()
+        follow(average, network, min(0.998, (step + 1) / (step + 20)))
+        if (step + 1) % 100 == 0:
+            seconds = time.monotonic() - begun
+            print(f"step {step + 1}/{STEPS}, loss {total / 200:.4f}, {seconds:.0f} s", flush=True)
+            total = 0.0
+    network.load_state_dict(average.state_dict())
