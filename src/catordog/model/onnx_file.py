@@ -48,7 +48,8 @@ def open_onnx(path: Path) -> tuple[OnnxBackend, ModelInfo]:
     except (CatordogError, ValueError, RecursionError) as error:
         raise CatordogError(f"model {path}: {error}") from None
     size = model.preprocess.size
-    fits = backend.input_shape[1:] == [3, size, size]
+    varying = [size if isinstance(length, str) else length for length in backend.input_shape]
+    fits = varying[1:] == [3, size, size]
     fits = fits and backend.shapes["logits"][1:] == [len(model.classes)]
     if model.ood is not None and model.backbone is None:
         for name, shape in zip(model.ood.needs, model.ood.shapes, strict=True):
