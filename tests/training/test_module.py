@@ -89,7 +89,7 @@ def test_whitening_needs_photos(dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("not sure", "is a verdict"), ("Neither", "is a verdict"), ("a\nb", "control characters"),
+    [("not sure", "is a verdict"), ("Neither", "is a verdict"), ("a\nb", "control character"),
      ("", "is empty"), ("cat", "is there twice")],
 )  # fmt: skip
 def test_class_names_that_results_could_not_tell_apart_are_refused(name, reason):

@@ -227,3 +227,45 @@ class MyNet(nn.Sequential):
         super().__init__(nn.Conv2d(3, 4, 5, 4), nn.Flatten(), nn.LazyLinear(num_classes))
         self[2] = nn.Linear(4 * 7 * 7, num_classes)
 """
+
+
+class TestFewPhotos:
+    """A network from scratch on few photos: the command says beforehand what to do instead."""
+
+    @pytest.fixture
+    def pets(self, tmp_path):
+        return write_folder(
+            tmp_path / "my pets",
+            {f"{('cat', 'dog')[i % 2]}/{i}.jpg": jpeg(i, size=32) for i in range(40)},
+        )
+
+    def said(self, pets, *words):
+        tiny = ["--data.size", "32", "--data.batch_size", "8", "--data.cache", "false",
+                "--data.workers", "0", "--trainer.max_epochs", "1"]  # fmt: skip
+        assert main(["train", "--data", str(pets), *tiny, *words]) == 0
+
+    def test_it_names_both_commands_in_one_line_before_the_first_epoch(self, pets, capsys):
+        args = "{widths: [8, 16], blocks: [1, 1]}"
+        self.said(pets, "--model.network_args", args)
+        lines = capsys.readouterr().err.splitlines()
+        (line,) = [each for each in lines if "few for a network from scratch" in each]
+        assert line.startswith("40 photos are few")
+        assert f"catordog teach {shlex.quote(str(pets))}" in line
+        assert f"--config finetune.yaml --data {shlex.quote(str(pets))}" in line
+        assert lines.index(line) < next(i for i, each in enumerate(lines) if "epoch" in each)
+
+    @pytest.mark.parametrize(
+        "words",
+        [["--model.network", "lite2"],
+         ["--model.transfer.head_epochs", "1",
+          "--model.network_args", "{widths: [8, 16], blocks: [1, 1]}"]],
+    )  # fmt: skip
+    def test_pretrained_and_frozen_networks_are_left_alone(self, pets, capsys, words):
+        self.said(pets, *words)
+        assert "few for a network" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["not sure", "Neither"])
+    def test_a_class_that_is_called_like_a_verdict_is_refused(self, pets, capsys, name):
+        (pets / "dog").rename(pets / name)
+        assert main(["train", "--data", str(pets)]) == 2
+        assert "is a verdict, as 'not sure' and 'neither' are" in capsys.readouterr().err

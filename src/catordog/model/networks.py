@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from catordog.errors import CatordogError
 from catordog.model.contract import check_raw_logits
+from catordog.model.lite import Lite2, bundled_weights
 
-OURS = "residual"
+OURS, PRETRAINED = "residual", "lite2"
+DEFAULT = "DEFAULT"
+"""The name of a network's usual pretrained weights, as torchvision has it."""
 
 _Activation = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, _Activation] = {"relu": F.relu_, "gelu": F.gelu}
@@ -107,6 +110,20 @@ def _conv_norm(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+_OWN: dict[str, type[nn.Module]] = {OURS: ResidualNet, PRETRAINED: Lite2}
+
+
+def initial_weights(network: str, weights: str | None) -> str | None:
+    """The weights that training starts from; None: random ones.
+
+    Args:
+        network: its name.
+        weights: that the user asks for; None: the bundled backbone's for `lite2`, which does not
+            learn from random ones.
+    """
+    return DEFAULT if weights is None and network == PRETRAINED else weights
+
+
 def build_network(
     network: str,
     num_classes: int,
@@ -118,12 +135,14 @@ def build_network(
     """Build a network, and check that it returns raw logits.
 
     Args:
-        network: `residual` (ours), a torchvision architecture (`resnet18`), or the class path of
-            an `nn.Module` that takes `num_classes` (`my_package.MyNet`).
+        network: `residual` (ours), `lite2` (that of the bundled backbone), a torchvision
+            architecture (`resnet18`), or the class path of an `nn.Module` that takes `num_classes`
+            (`my_package.MyNet`).
         num_classes: C.
         args: further arguments of the network.
-        weights: pretrained weights: a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or a file
-            with a state dict. Weights of the last layer are skipped if its width differs.
+        weights: pretrained weights: `DEFAULT` of `lite2`, a name of torchvision's
+            (`IMAGENET1K_V1`, `DEFAULT`), or a file with a state dict. Weights of the last layer are
+            skipped if its width differs.
         size: S, the input size in pixels.
 
     Raises:
@@ -141,16 +160,16 @@ def build_network(
 
 
 def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
-    if network == OURS:
-        return _construct(ResidualNet, network, {"num_classes": num_classes, **args})
+    if network in _OWN:
+        return _construct(_OWN[network], network, {"num_classes": num_classes, **args})
     if "." in network:
         return _construct(_imported(network), network, {"num_classes": num_classes, **args})
     import torchvision
 
     if network not in torchvision.models.list_models(module=torchvision.models):
         raise CatordogError(
-            f"unknown network {network!r}: give {OURS!r}, a torchvision architecture such as "
-            "'resnet18', or a class path such as 'my_package.MyNet'"
+            f"unknown network {network!r}: give {' or '.join(map(repr, _OWN))}, a torchvision "
+            "architecture such as 'resnet18', or a class path such as 'my_package.MyNet'"
         )
     # Auxiliary heads would return a second output in training.
     if network in {"googlenet", "inception_v3"}:
@@ -197,7 +216,9 @@ def _construct(builder: Any, name: str, args: dict[str, Any]) -> nn.Module:
 def _state_dict(network: str, weights: str) -> Mapping[str, Any]:
     if Path(weights).expanduser().is_file():
         return _state_dict_file(Path(weights).expanduser())
-    if "." in network or network == OURS or "/" in weights or Path(weights).suffix:
+    if network == PRETRAINED and weights == DEFAULT:
+        return bundled_weights()
+    if "." in network or network in _OWN or "/" in weights or Path(weights).suffix:
         raise CatordogError(f"no such file of pretrained weights: {weights}")
     import torchvision
 

@@ -1,4 +1,4 @@
-"""Edit ONNX files without the package `onnx`: cut out a part, append a linear layer, metadata.
+"""Edit ONNX files without the package `onnx`: cut out a part, append a layer, read weights.
 
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
@@ -26,6 +26,7 @@ from catordog.model.protobuf import (
 )
 
 Floats = npt.NDArray[np.floating[Any]]
+Weights = npt.NDArray[np.float32]
 
 # ModelProto
 _GRAPH, _MODEL_METADATA = 7, 14
@@ -41,6 +42,7 @@ _INT = 2
 # TensorProto
 _DIMS, _DATA_TYPE, _TENSOR_NAME, _RAW_DATA = 1, 2, 8, 9
 _FLOAT = 1
+_TYPES = {_FLOAT: "<f4", 3: "i1", 10: "<f2"}
 # ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto, its Dimension
 _INFO_NAME, _INFO_TYPE, _TENSOR_TYPE, _ELEMENT_TYPE, _SHAPE, _DIM = 1, 2, 1, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
@@ -140,6 +142,37 @@ def output_names(model: bytes) -> list[str]:
     return [text_of(parse(info), _INFO_NAME) for info in bytes_of(_graph(parse(model)), _OUTPUT)]
 
 
+def layer_weights(model: bytes, kind: str) -> list[tuple[Weights, Weights]]:
+    """Weights and biases of all layers of a kind, in the order of execution.
+
+    Weights that are stored in 8 or 16 bits are widened, as the model's own nodes do.
+
+    Args:
+        model: the bytes of an ONNX file.
+        kind: the type of the layers' nodes, such as `Conv`.
+
+    Raises:
+        ValueError: the bytes are not an ONNX model, or weights are stored in another way.
+    """
+    graph = _graph(parse(model))
+    values: dict[str, Weights] = {}
+    for data in bytes_of(graph, _INITIALIZER):
+        values |= _tensor_values(parse(data))
+    found = []
+    for data in bytes_of(graph, _NODE):
+        node = parse(data)
+        inputs, (output, *_) = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)
+        node_kind = text_of(node, _OP_TYPE)
+        if node_kind == kind:
+            if len(inputs) != 3 or not values.keys() >= {*inputs[1:]}:
+                raise ValueError(f"{output!r} has no weight and bias that are known")
+            found.append((values[inputs[1]], values[inputs[2]]))
+        elif node_kind in {"Cast", "Mul"} and values.keys() >= {*inputs}:
+            first, *others = (values[name] for name in inputs)
+            values[output] = first * others[0] if others else first
+    return found
+
+
 def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:
     """The ONNX model with this metadata in place of its own.
 
@@ -200,6 +233,20 @@ def _tensor(name: str, values: Floats) -> list[Field]:
         text(_TENSOR_NAME, name),
         packed(_RAW_DATA, np.ascontiguousarray(values, dtype="<f4").tobytes()),
     ]
+
+
+def _tensor_values(tensor: list[Field]) -> dict[str, Weights]:
+    """A weight by its name, as float32; empty if it is stored in another way than weights are."""
+    numbers = {
+        number: [value for found, _, value in tensor if found == number and isinstance(value, int)]
+        for number in (_DIMS, _DATA_TYPE)
+    }
+    raw = bytes_of(tensor, _RAW_DATA)
+    kind = _TYPES.get(numbers[_DATA_TYPE][-1]) if numbers[_DATA_TYPE] else None
+    if len(raw) != 1 or kind is None:
+        return {}
+    values = np.frombuffer(raw[0], kind).reshape(numbers[_DIMS]).astype(np.float32)
+    return {text_of(tensor, _TENSOR_NAME): values}
 
 
 def _info(name: str, size: int) -> list[Field]:

@@ -12,23 +12,27 @@ VERDICTS = ("not sure", "neither")
 
 
 def check_class_names(what: str, classes: Iterable[str]) -> None:
-    """Check the names of the classes of a dataset.
+    """Check the names of the classes of a dataset or a network.
 
     Args:
         what: has these classes; it starts the error.
         classes: names of classes.
 
     Raises:
-        CatordogError: a name is unusable.
+        CatordogError: a name is empty, repeated, a verdict, or has control characters.
     """
+    seen: set[str] = set()
     for name in classes:
-        if name in VERDICTS:
+        if name.strip().casefold() in VERDICTS:
             reason = f"is a verdict, as {' and '.join(map(repr, VERDICTS))} are"
         elif not name.strip():
             reason = "is empty"
         elif printable(name) != name:
             reason = "has a line break or another control character"
+        elif name in seen:
+            reason = "is there twice"
         else:
+            seen.add(name)
             continue
         raise CatordogError(
             f"{what}: the class name '{printable(name)}' {reason}: rename its folder or label"

@@ -11,7 +11,7 @@ hands over with `use_data`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from catordog.confidence.verdict import NEITHER, NOT_SURE
 from catordog.errors import CatordogError
 from catordog.model.contract import last_layer
 from catordog.model.info import ModelInfo
-from catordog.model.networks import OURS, build_network
+from catordog.model.networks import OURS, build_network, initial_weights
+from catordog.photos.class_names import check_class_names
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.splits import SplitFractions
 from catordog.training.optim import (
@@ -58,10 +58,12 @@ class ClassifierModule(L.LightningModule):
     Args:
         classes: their names, in the order of the logits; `catordog train` takes them from the data.
         size: width and height of the input, in pixels; `catordog train` takes it from the data.
-        network: `residual` (ours), a torchvision architecture such as `resnet18`, or the class
-            path of a network that takes `num_classes`.
+        network: `residual` (ours), `lite2` (that of the bundled backbone), a torchvision
+            architecture such as `resnet18`, or the class path of a network that takes
+            `num_classes`.
         network_args: further arguments of the network.
-        weights: pretrained weights: torchvision's by name, or a local file.
+        weights: pretrained weights: `DEFAULT` of the bundled backbone or of torchvision, another
+            name of torchvision's, or a local file. `lite2` has them by default.
         transfer: how pretrained weights learn (see `Transfer`).
         optimizer: `sgd` (with Nesterov momentum), `muon` (best for few epochs) or `adamw`.
         lr: peak learning rate.
@@ -109,13 +111,14 @@ class ClassifierModule(L.LightningModule):
                 "model needs lr > 0, warmup in 0…1, label_smoothing in 0…1, weight_decay ≥ 0; got "
                 f"{lr}, {warmup}, {label_smoothing}, {weight_decay}"
             )
+        weights = initial_weights(network, weights)
         if whiten and weights:
             raise CatordogError(
                 "model.whiten would replace pretrained filters: set it to false, or give no weights"
             )
         if not 0 <= tta_flip_below <= 1:
             raise CatordogError(f"model.tta_flip_below {tta_flip_below} is not within 0…1")
-        _check_classes(classes)
+        check_class_names("model", classes)
         self.save_hyperparameters(ignore=["transfer"])
         self.transfer = transfer
         self.classes = tuple(classes)
@@ -267,23 +270,3 @@ class ClassifierModule(L.LightningModule):
             tta_flip=self.hparams["tta_flip"],
             tta_flip_below=self.hparams["tta_flip_below"],
         ).to_dict()
-
-
-def _check_classes(classes: Sequence[str]) -> None:
-    """Refuse names that results could not tell apart from verdicts or from one another.
-
-    Raises:
-        CatordogError: a name is empty, repeated, a verdict, or has control characters.
-    """
-    seen: set[str] = set()
-    for name in classes:
-        if name.strip().lower() in (NOT_SURE, NEITHER):
-            reason = "is a verdict"
-        elif not name.strip() or not name.isprintable():
-            reason = "is empty or has control characters"
-        elif name in seen:
-            reason = "is there twice"
-        else:
-            seen.add(name)
-            continue
-        raise CatordogError(f"the class {name!r} {reason}: rename it")
