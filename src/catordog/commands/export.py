@@ -123,13 +123,16 @@ def _reader(classifier: Classifier, data: str | None) -> _Read:
     from catordog.model.class_matching import match_classes
     from catordog.photos.datasets import open_dataset
     from catordog.photos.reading import read_pixels
+    from catordog.photos.splits import SplitFractions
 
     dataset = open_dataset(data or DRAWN)
     # The labels of synthetic pictures, on which any model can be compared, are not used.
     indices = match_classes(dataset.classes, classifier.classes, data) if data else [0, 1]
+    # A model that has learnt from all photos of its own holds none of them out.
+    fractions = classifier.model.split_fractions if data else SplitFractions()
 
     def read(split: Split, most: int) -> tuple[Any, Any]:
-        photos = dataset.split(split, classifier.model.split_fractions)
+        photos = dataset.split(split, fractions)
         step = max(1, len(photos) // most)
         chosen = [photos[index] for index in range(0, len(photos), step)][:most]
         found = read_pixels(chosen, classifier.model.preprocess)

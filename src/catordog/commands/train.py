@@ -121,9 +121,12 @@ class TrainResult:
         exclude: the CSV file of excluded photos.
         unreadable: one error for each photo that could not be read.
         found: what `find` has measured, as an option such as `--model.lr 0.12`.
-        held_out: the split to evaluate the model on: `test`; `val` if there are no test photos.
+        held_out: the split to evaluate the model on: `test`; `val` if there are no test photos;
+            None after `--folds`, which trains on every photo that is not a test photo of its own.
         decoding: options of how photos were decoded, as `evaluate` takes them.
         finished: whether the run has ended by itself. It is False if a signal stopped it.
+        folds: the number of folds, after `--folds`; `accuracy` and `loss` are then those of all
+            photos, each by a network that has not seen it.
     """
 
     exit_code: int
@@ -135,9 +138,10 @@ class TrainResult:
     exclude: str | None = None
     unreadable: tuple[PhotoError, ...] = ()
     found: str | None = None
-    held_out: Literal["test", "val"] = "test"
+    held_out: Literal["test", "val"] | None = "test"
     finished: bool = True
     decoding: tuple[str, ...] = ()
+    folds: int | None = None
 
     @property
     def temperature(self) -> float | None:
@@ -221,6 +225,10 @@ def _lightning_options(args: argparse.Namespace) -> list[str]:
     return [f"--{key}={values[key]}" for key in keys if values[key] is not None]
 
 
+_TRIES = {"find", "help", "print_config", "trainer.fast_dev_run"}
+"""Options that end without a model; `--folds` has no effect on them."""
+
+
 def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
     """Fit, then calibrate: the one place where training, calibration and evaluation meet."""
     if not sys.stderr.isatty():
@@ -231,11 +239,17 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
     from catordog.training.config import find_config
     from catordog.training.find import find_setting
     from catordog.training.fit import fit, prepare_process
-    from catordog.training.lightning_cli import TrainCLI
+    from catordog.training.lightning_cli import TrainCLI, given_settings
     from catordog.training.small_data import advice_on_few_photos
 
     prepare_process()
-    cli = TrainCLI([find_config(name) for name in configs], options)
+    files = [find_config(name) for name in configs]
+    given = given_settings(files, options)
+    if given.get("folds") and not given.keys() & _TRIES:
+        from catordog.commands.train_folds import train_folds
+
+        return train_folds(files, options, given, start)
+    cli = TrainCLI(files, options)
     try:
         if cli.config.find:
             found = find_setting(cli.config.find, cli.trainer, cli.model, cli.datamodule, cli.runs)
@@ -342,36 +356,42 @@ def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
         return
     command = ["train", *words]
     if result.found:
-        command = ["train", *_without(words, "--find"), *result.found.split()]
+        command = ["train", *without_option(words, "--find"), *result.found.split()]
     elif result.model and result.checkpoint:
+        name = result.checkpoint.parents[2].name
         if result.held_out == "test":
             info("evaluate it on the held-out photos:")
+        elif result.held_out is None:
+            info("no photo is held out from all networks; write the average as one ONNX file:")
         else:
             info(
                 "the test split lacks photos; evaluate it on validation photos, which have chosen "
                 "and calibrated it, so that results are optimistic:"
             )
         command = ["evaluate", shown_path(result.checkpoint), "--data", result.data]
-        command += ["--split", result.held_out]
+        command += ["--split", str(result.held_out)]
         command += ["--exclude", result.exclude] if result.exclude else []
         command += result.decoding
+        if result.held_out is None:
+            command = ["export", shown_path(result.checkpoint), "--out", f"{name}.onnx"]
     elif result.finished:
         info("tried out, nothing was saved; train with:")
         option = "--trainer.fast_dev_run"
-        command = ["train", *_without(words, option), option, "false"]
+        command = ["train", *without_option(words, option), option, "false"]
     elif result.checkpoint:
         last = shown_path(result.checkpoint)
         info(f"stopped; checkpoint {last}; resume with:")
-        command = ["train", *_without(words, "--ckpt_path"), "--ckpt_path", last]
+        command = ["train", *without_option(words, "--ckpt_path"), "--ckpt_path"]
+        command.append("last" if result.folds else last)
     else:
         info("stopped before the first checkpoint; start again with:")
     print(shlex.join(["catordog", *command]), flush=True)
 
 
-def _without(words: Sequence[str], option: str) -> list[str]:
+def without_option(words: Sequence[str], option: str) -> list[str]:
     """The words of a command without an option and its value.
 
-    >>> _without(["--find", "lr", "--data", "pets", "--find=lr"], "--find")
+    >>> without_option(["--find", "lr", "--data", "pets", "--find=lr"], "--find")
     ['--data', 'pets']
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

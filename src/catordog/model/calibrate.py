@@ -170,19 +170,50 @@ def _calibrate(
             else CatordogError(f"{path} can't be calibrated: there are no {what}")
         )
     logits, *needed, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    before, temperature = classifier.model.temperature, fit_temperature(logits, labels)
+    ood, backbone = general() if general else (_ood(needs, needed) if needs else None, None)
+    model = replace(classifier.model, ood=ood, backbone=backbone)
+    return _fit(path, model, logits, labels, what, failures)
+
+
+def calibrate_on_logits(
+    path: Path,
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    photos: list[Photo],
+) -> Calibration:
+    """Fit a model's confidence to logits of cross-validation, since it has seen every photo.
+
+    Its ood detector is fitted on the package's general backbone, which has not learnt from them.
+
+    Args:
+        path: a `.ckpt` or `.onnx` file; it is replaced atomically.
+        logits: raw, each from a network that has not seen its photo, `[N, C]`.
+        labels: of these photos, `[N]`.
+        photos: of the classes, for the ood detector.
+
+    Raises:
+        CatordogError: the file can't be read or written. Then it is unchanged.
+    """
+    ood, backbone = _general_ood(photos)
+    model = replace(load(path).model, ood=ood, backbone=backbone)
+    return _fit(path, model, logits, labels, "photos by cross-validation", [])
+
+
+def _fit(
+    path: Path,
+    model: ModelInfo,
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    what: str,
+    failures: list[PhotoError],
+) -> Calibration:
+    """Fit temperature and conformal scores, and write them into the file."""
+    before, temperature = model.temperature, fit_temperature(logits, labels)
     confidences = softmax(logits, temperature)
     scores = np.sort(nonconformity(confidences, labels))
     if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
         scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
-    ood, backbone = general() if general else (_ood(needs, needed) if needs else None, None)
-    model = replace(
-        classifier.model,
-        temperature=temperature,
-        nonconformity=tuple(map(float, scores)),
-        ood=ood,
-        backbone=backbone,
-    )
+    model = replace(model, temperature=temperature, nonconformity=tuple(map(float, scores)))
     result = Calibration(
         model=model,
         logits=logits,
@@ -201,7 +232,7 @@ def _calibrate(
         f"{result.nll:.4f} after"
     )
     if result.n < LEAST_PHOTOS:
-        info(f"too few validation photos ({result.n}): treat confidence as rough")
+        info(f"too few {what} ({result.n}): treat confidence as rough")
     return result
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import pickle  # for the name of its error  # nosec B403
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
 from catordog.model.info import ModelInfo
+from catordog.photos.splits import SplitFractions
 
 if TYPE_CHECKING:
     from catordog.model.backends import Backend
@@ -142,6 +144,49 @@ def open_checkpoint(path: Path) -> tuple[Backend, ModelInfo]:
         reason = str(error).splitlines()[-1].strip()
         raise CatordogError(f"model {path}: its weights don't fit its network: {reason}") from None
     return TorchBackend(network, model.preprocess.size), model
+
+
+def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
+    """Write a model whose raw logits are the mean of those of several checkpoints.
+
+    It has the description of the first, without its calibration. No photo is held out from it.
+
+    Args:
+        paths: `.ckpt` files of the same network and classes.
+        out: the `.ckpt` to write, atomically; its folder is created.
+
+    Raises:
+        CatordogError: a file can't be read, or can't be written.
+    """
+    import torch
+
+    from catordog.model.networks import ENSEMBLE
+
+    members = [load_checkpoint(path) for path in paths]
+    first = members[0].model
+    model = ModelInfo(
+        classes=first.classes,
+        network=ENSEMBLE,
+        network_args={
+            "network": first.network,
+            "members": len(members),
+            "args": dict(first.network_args),
+        },
+        preprocess=first.preprocess,
+        split_fractions=SplitFractions(0, 0),
+        tta_flip=first.tta_flip,
+        tta_flip_below=first.tta_flip_below,
+    )
+    state = {
+        f"network.members.{index}.{key.removeprefix('network.')}": value
+        for index, member in enumerate(members)
+        for key, value in member.state.items()
+        if key.startswith("network.")
+    }
+    packed = io.BytesIO()
+    torch.save({"state_dict": state, "catordog": model.to_dict()}, packed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, packed.getvalue())
 
 
 def rewrite(path: Path, model: ModelInfo) -> None:

@@ -17,7 +17,7 @@ from catordog.errors import CatordogError
 from catordog.model.contract import check_raw_logits
 from catordog.model.lite import Lite2, bundled_weights
 
-OURS, PRETRAINED = "residual", "lite2"
+OURS, PRETRAINED, ENSEMBLE = "residual", "lite2", "ensemble"
 DEFAULT = "DEFAULT"
 """The name of a network's usual pretrained weights, as torchvision has it."""
 
@@ -110,7 +110,48 @@ def _conv_norm(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-_OWN: dict[str, type[nn.Module]] = {OURS: ResidualNet, PRETRAINED: Lite2}
+class Ensemble(nn.Module):
+    """Several networks of the same architecture; its raw logits are the mean of theirs.
+
+    Args:
+        num_classes: C, the number of logits.
+        network: name of each member, as in `build_network`.
+        members: how many.
+        args: further arguments of each member.
+
+    Raises:
+        CatordogError: there are no members, or too many, or they can't be built.
+
+    Shape:
+        As the members take and give it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        network: str = OURS,
+        members: int = 5,
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if network == ENSEMBLE or not 1 <= members <= MOST_MEMBERS:
+            raise CatordogError(
+                f"an ensemble has 1 to {MOST_MEMBERS} members, which are no ensembles; got "
+                f"{members} of {network!r}"
+            )
+        self.members = nn.ModuleList(
+            _build(network, num_classes, dict(args or {})) for _ in range(members)
+        )
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Raw logits `[N, C]`."""
+        return torch.stack([member(photos) for member in self.members]).mean(dim=0)
+
+
+MOST_MEMBERS = 100
+"""Of an ensemble."""
+
+_OWN: dict[str, type[nn.Module]] = {OURS: ResidualNet, PRETRAINED: Lite2, ENSEMBLE: Ensemble}
 
 
 def initial_weights(network: str, weights: str | None) -> str | None:
@@ -168,7 +209,7 @@ def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
 
     if network not in torchvision.models.list_models(module=torchvision.models):
         raise CatordogError(
-            f"unknown network {network!r}: give {' or '.join(map(repr, _OWN))}, a torchvision "
+            f"unknown network {network!r}: give {OURS!r} or {PRETRAINED!r}, a torchvision "
             "architecture such as 'resnet18', or a class path such as 'my_package.MyNet'"
         )
     # Auxiliary heads would return a second output in training.

@@ -23,7 +23,7 @@ from catordog.photos.listing import is_photo_name
 from catordog.photos.near_copies import groups_of, labels_of_copies
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import NO_LABEL, Photo, Photos, StoreSource, keys_of
-from catordog.photos.splits import SPLITS, Split, SplitFractions, splits_of
+from catordog.photos.splits import SPLITS, Split, SplitFractions, folds_of, splits_of
 from catordog.photos.stores import Folder, Store, open_store, special_kind
 from catordog.photos.synthetic_dataset import synthetic_photos
 from catordog.photos.table_labels import labels_from_table_file, labels_from_tables
@@ -124,6 +124,37 @@ class PhotoDataset:
         if groups is not None:
             self._one_picture.update(labels_of_copies(photos, labels, groups))
         return splits_of(keys, labels, fractions, groups)
+
+    def with_fold(self, count: int, number: int) -> PhotoDataset:
+        """The same photos, of which one fold is for validation, and the others are for training.
+
+        Test photos stay those of the dataset's own split; it has none otherwise.
+
+        Args:
+            count: the number of folds, 2 or more.
+            number: of this fold, 1…count.
+
+        Raises:
+            CatordogError: a class has too few different photos.
+        """
+        own = self.photos.own_splits
+        used = [i for i, name in enumerate(self.photos.names)
+                if own[i] != "test" and name not in self.excluded]  # fmt: skip
+        photos, labels = [self.photos[i] for i in used], [self.photos.labels[i] for i in used]
+        keys = keys_of(photos)
+        groups = None if self.distinct else groups_of(photos, keys)
+        folds, different = folds_of(keys, labels, count, groups)
+        for label, name in enumerate(self.classes):
+            if different[label] < count:
+                raise CatordogError(
+                    f"{self.name}: {different[label]} different photos of {name} for {count} "
+                    f"folds: add photos, or give --folds {max(2, different[label])}"
+                )
+        splits: list[Split | None] = ["test" if split == "test" else "train" for split in own]
+        for index, fold in zip(used, folds, strict=True):
+            splits[index] = "val" if fold == number - 1 else "train"
+        columns = Photos(self.photos.source, self.photos.names, self.photos.labels, splits)
+        return replace(self, photos=columns, _splits={}, _one_picture={})
 
     def _check(self, which: str, chosen: Sequence[Photo], splits: Sequence[Split]) -> None:
         counts = Counter(self.classes[x.label] for x in chosen if x.label is not None)

@@ -109,10 +109,7 @@ def splits_of(
         groups: for each photo a number that only its copies share, `[N]`; None if there are no
             copies.
     """
-    members: dict[int, list[int]] = {}
-    for index, key in enumerate(keys):
-        if key is not None:
-            members.setdefault(index if groups is None else groups[index], []).append(index)
+    members = _members(keys, groups)
     group_keys = {group: min(_rank(keys[index]) for index in indices)[1]
                   for group, indices in members.items()}  # fmt: skip
     splits: list[Split] = ["train"] * len(keys)
@@ -121,6 +118,48 @@ def splits_of(
             splits[index] = split_of(group_keys[group], fractions)
     _fill_empty_splits(splits, labels, fractions, members, group_keys)
     return splits
+
+
+def folds_of(
+    keys: Sequence[int | None],
+    labels: Sequence[int],
+    folds: int,
+    groups: Sequence[int] | None = None,
+) -> tuple[list[int | None], Counter[int]]:
+    """The fold of every photo, 0…folds − 1: each class is dealt to them in the order of its keys.
+
+    So folds depend on content alone, copies share one, and each has as many photos of a class as
+    any other, give or take a group of copies.
+
+    Args:
+        keys: content keys of N photos; None for an unreadable one, which is in no fold.
+        labels: their classes, `[N]`.
+        folds: 2 or more.
+        groups: for each photo a number that only its copies share, `[N]`; None if there are no
+            copies.
+
+    Returns:
+        The folds, and for each class the number of its photos, copies counted once.
+    """
+    members = _members(keys, groups)
+    order = sorted(members.values(), key=lambda rows: min(_rank(keys[row]) for row in rows))
+    result: list[int | None] = [None] * len(keys)
+    dealt: Counter[int] = Counter()
+    for rows in order:
+        label = labels[rows[0]]
+        for row in rows:
+            result[row] = dealt[label] % folds
+        dealt[label] += 1
+    return result, dealt
+
+
+def _members(keys: Sequence[int | None], groups: Sequence[int] | None) -> dict[int, list[int]]:
+    """The indices of the readable photos of each group of copies."""
+    members: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        if key is not None:
+            members.setdefault(index if groups is None else groups[index], []).append(index)
+    return members
 
 
 def _rank(key: int | None) -> tuple[int, int]:

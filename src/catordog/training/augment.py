@@ -131,3 +131,8 @@ class Augment:
             inside.append((position >= start[:, None]) & (position < (start + length)[:, None]))
         hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
         return photos.masked_fill_(hidden[:, None], 0.5)
+
+
+def resized(photos: Tensor, size: int) -> Tensor:
+    """`uint8 [N, 3, T, T]` as `float32 [N, 3, S, S]` in 0…1."""
+    return F.interpolate(photos.float().div_(255), size, mode="area")

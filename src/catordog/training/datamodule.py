@@ -12,7 +12,6 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -25,7 +24,7 @@ from catordog.photos.preprocess import MEAN, STD, Preprocess, Resize
 from catordog.photos.reading import Pixels, none_read, read_pixels
 from catordog.photos.splits import Split, SplitFractions
 from catordog.terminal import info, progress
-from catordog.training.augment import Augment
+from catordog.training.augment import Augment, resized
 from catordog.training.datasets import DecodedDataset, LazyLoader, StreamedDataset, unchanged
 from catordog.training.module import ClassifierModule
 from catordog.training.samplers import BalancedSampler, EpochShuffle, RankSampler, ShardShuffle
@@ -69,6 +68,8 @@ class PhotosDataModule(L.LightningDataModule):
         allow_truncated: read the intact part of truncated photos (`--allow-truncated`).
         max_megapixels: refuse larger photos before they are decoded (`--max-megapixels N`).
         augment: random augmentation of training photos.
+        folds: number of folds; `--folds` sets it.
+        fold: validate on this fold, 1…folds, instead of on the fraction `val`.
         seed: of the order and the augmentation; `--seed_everything` sets it.
 
     Raises:
@@ -95,6 +96,8 @@ class PhotosDataModule(L.LightningDataModule):
         allow_truncated: bool = False,
         max_megapixels: float = 200,
         augment: Augment = Augment(),  # noqa: B008 - frozen
+        folds: int | None = None,
+        fold: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -121,6 +124,9 @@ class PhotosDataModule(L.LightningDataModule):
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
         self.dataset = open_dataset(source, rules=self.rules, exclude=exclude)
+        if folds is not None and fold is not None:
+            self.dataset = self.dataset.with_fold(folds, fold)
+            self.split_fractions = SplitFractions(0, 0)  # no photo is held out from all folds
         self.cache = cache if cache is not None else not self.dataset.packed
         self.workers = workers
         self.balance = balance
@@ -224,7 +230,7 @@ class PhotosDataModule(L.LightningDataModule):
         if isinstance(self._train, StreamedDataset) and not len(photos):
             unreadable = self._train.photos
             raise none_read([PhotoError(unreadable[i].path, reason) for i, reason in failures])
-        return self._normalise(_resized(photos, self.end_size))
+        return self._normalise(resized(photos, self.end_size))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches: `uint8 [B, 3, T, T]`, labels `int64 [B]`, and unreadable photos.
@@ -353,7 +359,7 @@ class PhotosDataModule(L.LightningDataModule):
         if not len(labels):
             return photos.float(), labels
         if self.trainer.training and self._overfits:
-            pixels = _resized(photos, self.end_size)
+            pixels = resized(photos, self.end_size)
         elif self.trainer.training:
             # Lightning counts this batch only when it has been transferred: −1 before the first.
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
@@ -385,11 +391,6 @@ class PhotosDataModule(L.LightningDataModule):
         progress = min(1.0, self.trainer.current_epoch / (0.75 * epochs))
         size = start + progress * (end - start)
         return end if progress == 1 else min(end, max(start, int(size) // 16 * 16))
-
-
-def _resized(photos: Tensor, size: int) -> Tensor:
-    """`uint8 [N, 3, T, T]` as `float32 [N, 3, S, S]` in 0…1."""
-    return F.interpolate(photos.float().div_(255), size, mode="area")
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:

@@ -50,6 +50,7 @@ _RUN_TYPES: dict[str, Any] = {
     "ckpt_path": str | None,
     "save_every": float,
     "find": Setting | None,
+    "folds": int | None,
     "compile": bool | None,
 }
 """Of `RUN_OPTIONS`."""
@@ -110,10 +111,10 @@ class TrainCLI(LightningCLI):
         words = [f"--config={config_argument(path)}" for path in configs]
         words += with_checked_configs(options)
         self.found = ResumePoint()
-        given = self._given()
+        given = given_settings(configs, options)
         ckpt_path = given.get("ckpt_path")
         if ckpt_path and not {"--help", "-h"} & {*options}:
-            self.found = find_checkpoint(str(ckpt_path), _runs(given, self._default_name))
+            self.found = find_checkpoint(str(ckpt_path), runs_folder(given, configs))
         if self.found.checkpoint:
             base = base_config(self.found, given, has_config=bool(configs))
             words.insert(0, f"--config={json.dumps(base)}")
@@ -143,16 +144,6 @@ class TrainCLI(LightningCLI):
             run=False,
         )
 
-    def _given(self) -> dict[str, Any]:
-        """What the user sets, by dotted names; values of options are text."""
-        given = {name: value for path in self.config_files for name, value in settings_of(path)}
-        given |= split_options(self.options)
-        return {name: None if value in ("null", "None") else value for name, value in given.items()}
-
-    @property
-    def _default_name(self) -> str:
-        return next((path.stem for path in reversed(self.config_files)), "run")
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, and pass on what one part learns from the other."""
         for name, option in RUN_OPTIONS.items():
@@ -165,6 +156,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.size", "model.size")
+        parser.link_arguments("folds", "data.folds")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; an error is one line."""
@@ -177,7 +169,7 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose what the config leaves open: folders, devices, callbacks, and the precision."""
         config, trainer = self.config, self.config.trainer
-        config.name = config.name or self._default_name
+        config.name = config.name or _default_name(self.config_files)
         trainer.default_root_dir = str(trainer.default_root_dir or "runs")
         found = self.found
         config.ckpt_path = found.checkpoint and str(found.checkpoint)
@@ -287,7 +279,28 @@ class TrainCLI(LightningCLI):
             self.run_folder.release()
 
 
-def _runs(given: Mapping[str, Any], default_name: str) -> Path:
-    """The folder of all runs of the name that the user sets, before the settings are parsed."""
+def given_settings(configs: Sequence[Path], options: Sequence[str]) -> dict[str, Any]:
+    """What the user sets, by dotted names; values of options are text.
+
+    Args:
+        configs: config files; later ones override earlier ones.
+        options: options of LightningCLI as words; they override configs.
+    """
+    given = {name: value for path in configs for name, value in settings_of(path)}
+    given |= split_options(options)
+    return {name: None if value in ("null", "None") else value for name, value in given.items()}
+
+
+def runs_folder(given: Mapping[str, Any], configs: Sequence[Path]) -> Path:
+    """The folder of all runs of the name that the user sets, before the settings are parsed.
+
+    Args:
+        given: what the user sets, as of `given_settings`.
+        configs: config files; the last one's name is the default name.
+    """
     root = given.get("trainer.default_root_dir") or "runs"
-    return Path(str(root)) / str(given.get("name") or default_name)
+    return Path(str(root)) / str(given.get("name") or _default_name(configs))
+
+
+def _default_name(configs: Sequence[Path]) -> str:
+    return next((path.stem for path in reversed(configs)), "run")

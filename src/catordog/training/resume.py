@@ -15,7 +15,7 @@ from catordog.terminal import info
 from catordog.training.config import rename_options
 from catordog.training.config_check import check_settings, names_other_code, read_yaml
 from catordog.training.module import ClassifierModule
-from catordog.training.runs import LAST, PREVIOUS, newest_run, shown_path
+from catordog.training.runs import FOLDS_COMMAND, LAST, PREVIOUS, newest_run, shown_path
 
 Settings = dict[str, Any]
 
@@ -68,6 +68,11 @@ def find_checkpoint(ckpt_path: str | None, runs: Path) -> ResumePoint:
         _check_is_checkpoint(path)
         return _read(path, path.parent.parent if path.parent.name == "checkpoints" else None)
     newest = newest_run(runs)
+    if newest and (newest / FOLDS_COMMAND).is_file():
+        raise CatordogError(
+            f"--ckpt_path last: the newest run, {shown_path(newest)}, was started with --folds: "
+            "give that, too"
+        )
     folder = (newest or runs) / "checkpoints"
     if not ((folder / LAST).is_file() or (folder / PREVIOUS).is_file()):
         info(

@@ -22,6 +22,12 @@ RUN_OPTIONS = {
         None,
         "train nothing, but measure a good learning rate or the largest batch size",
     ),
+    "folds": RunOption(
+        "K",
+        None,
+        "cross-validate: train K networks, each without another K-th of the photos, and average "
+        "their logits",
+    ),
     "compile": RunOption(
         "true|false", None, "speed the network up with torch.compile (default: on GPUs)"
     ),

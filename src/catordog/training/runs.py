@@ -20,6 +20,8 @@ from catordog.errors import CatordogError
 from catordog.files import write_bytes
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+FOLDS_COMMAND = "folds.json"
+"""In the folder of a run with `--folds`: the configs and options that it was started with."""
 _LOCK = ".lock"
 
 
