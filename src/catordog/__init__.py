@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from catordog.commands.train import TrainResult, train
+    from catordog.commands.train import train
+    from catordog.commands.train_result import TrainResult
     from catordog.confidence.softmax import softmax
     from catordog.confidence.verdict import Prediction
     from catordog.errors import CatordogError, PhotoError
@@ -58,7 +59,7 @@ _HOMES = {
     "Prediction": "catordog.confidence.verdict",
     "RawLogitsError": "catordog.model.contract",
     "Taught": "catordog.model.teach",
-    "TrainResult": "catordog.commands.train",
+    "TrainResult": "catordog.commands.train_result",
     "audit": "catordog.evaluation.audit",
     "calibrate": "catordog.model.calibrate",
     "check_raw_logits": "catordog.model.contract",

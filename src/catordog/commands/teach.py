@@ -90,7 +90,7 @@ def _default_out(data: str) -> str:
 
     from catordog.errors import CatordogError
     from catordog.model.onnx_file import open_onnx
-    from catordog.model.teach import NETWORK
+    from catordog.model.taught_layer import NETWORK
 
     path = Path(data).expanduser().resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]

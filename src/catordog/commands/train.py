@@ -9,18 +9,16 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from catordog.commands.options import DATA_HELP
+from catordog.commands.train_result import TrainResult, without_option
 from catordog.training.run_options import RUN_OPTIONS
 
 if TYPE_CHECKING:
-    from catordog.errors import PhotoError
     from catordog.model.calibrate import Calibration
-    from catordog.model.info import ModelInfo
     from catordog.photos.decode import DecodeRules
     from catordog.training.fit import FitResult
     from catordog.training.lightning_cli import TrainCLI
@@ -103,50 +101,6 @@ LIGHTNING_ROWS: dict[str, dict[str, Row]] = {
     for group, rows in _ROWS.items()
 }
 """The most used options of LightningCLI, by group."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a training run has produced.
-
-    Attributes:
-        exit_code: 0: done; 1: done, some photos were unreadable; 75: stopped by SIGTERM or
-            SIGUSR1; 130: stopped by Ctrl-C.
-        checkpoint: `best.ckpt`; `last.ckpt` of a stopped run; None: nothing was saved.
-        model: the description in the checkpoint; None: the run was stopped, or this is not the
-            first process.
-        accuracy: on validation photos, 0…1.
-        loss: cross-entropy on validation photos after calibration, in nats.
-        data: the dataset.
-        exclude: the CSV file of excluded photos.
-        unreadable: one error for each photo that could not be read.
-        found: what `find` has measured, as an option such as `--model.lr 0.12`.
-        held_out: the split to evaluate the model on: `test`; `val` if there are no test photos;
-            None after `--folds`, which trains on every photo that is not a test photo of its own.
-        decoding: options of how photos were decoded, as `evaluate` takes them.
-        finished: whether the run has ended by itself. It is False if a signal stopped it.
-        folds: the number of folds, after `--folds`; `accuracy` and `loss` are then those of all
-            photos, each by a network that has not seen it.
-    """
-
-    exit_code: int
-    checkpoint: Path | None = None
-    model: ModelInfo | None = None
-    accuracy: float | None = None
-    loss: float | None = None
-    data: str = ""
-    exclude: str | None = None
-    unreadable: tuple[PhotoError, ...] = ()
-    found: str | None = None
-    held_out: Literal["test", "val"] | None = "test"
-    finished: bool = True
-    decoding: tuple[str, ...] = ()
-    folds: int | None = None
-
-    @property
-    def temperature(self) -> float | None:
-        """Of the calibrated model."""
-        return self.model.temperature if self.model else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -386,14 +340,3 @@ def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
     else:
         info("stopped before the first checkpoint; start again with:")
     print(shlex.join(["catordog", *command]), flush=True)
-
-
-def without_option(words: Sequence[str], option: str) -> list[str]:
-    """The words of a command without an option and its value.
-
-    >>> without_option(["--find", "lr", "--data", "pets", "--find=lr"], "--find")
-    ['--data', 'pets']
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option)
-    return parser.parse_known_args(words)[1]

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.commands.train import TrainResult, without_option
+from catordog.commands.train_result import TrainResult, without_option
 from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.evaluate import Evaluation
 from catordog.files import write_bytes, write_text
-from catordog.model.calibrate import BATCH, Calibration, calibrate_on_logits
+from catordog.model.backends import BATCH
+from catordog.model.calibrate import Calibration, calibrate_on_logits
 from catordog.model.checkpoint import average_checkpoints
 from catordog.model.classifier import load
 from catordog.photos.datasets import PhotoDataset

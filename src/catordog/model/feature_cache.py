@@ -96,15 +96,22 @@ def _compute(
             read = [(key, result) for key, result in batch if not isinstance(result, PhotoError)]
             failures += [result for _, result in batch if isinstance(result, PhotoError)]
             if read:
-                parts.append(_records([key for key, _ in read], [x for _, x in read], backbone))
+                parts.append(records_of([key for key, _ in read], [x for _, x in read], backbone))
             done += len(batch)
             report(done)
     return np.concatenate(parts), failures
 
 
-def _records(
+def records_of(
     keys: Iterable[int], pixels: list[npt.NDArray[np.uint8]], backbone: Backbone
 ) -> Records:
+    """Records of N photos.
+
+    Args:
+        keys: their content keys.
+        pixels: preprocessed for the backbone, `uint8 [S, S, 3]` each, N ≥ 1.
+        backbone: that computes their features.
+    """
     records = np.zeros(len(pixels), record_type(backbone.width))
     hashes = hashes_of_thumbnails(np.stack([grey_thumbnail(Image.fromarray(x)) for x in pixels]))
     records["key"] = list(keys)

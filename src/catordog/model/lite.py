@@ -46,6 +46,9 @@ class Lite2(nn.Module):
         `Preprocess`, S ≥ 32, to raw logits `[N, C]`. The backbone has learnt at 260 pixels.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         if num_classes < 1:

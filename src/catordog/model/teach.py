@@ -13,32 +13,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.ood_general import fit_general_ood
 from catordog.confidence.softmax import softmax
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
 from catordog.files import write_bytes
 from catordog.model.backbone import Backbone
-from catordog.model.backends.onnx import OnnxBackend
 from catordog.model.classifier import Classifier
 from catordog.model.feature_cache import features_of, record_type
-from catordog.model.info import ModelInfo
-from catordog.model.linear_head import Learned, learn, typical_direction
-from catordog.model.onnx_file import KEY, open_onnx, to_json
-from catordog.model.onnx_graph import with_metadata
+from catordog.model.linear_head import Learned
+from catordog.model.onnx_file import open_onnx
 from catordog.model.photo_forms import PhotoLike
 from catordog.model.taught_file import EXAMPLES_KEY, Examples
+from catordog.model.taught_layer import NETWORK, learn_layer
 from catordog.model.teaching_photos import TeachingPhotos, find_photos
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
-from catordog.photos.near_copies import Hashes, groups_of_pairs, similar_pairs
 from catordog.photos.photo import Photo
-from catordog.photos.splits import SplitFractions
-
-NETWORK = "taught"
-"""`ModelInfo.network` of taught models."""
-
-MOST_SCORES = 10_000
-"""Conformal scores in a model file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,44 +138,21 @@ def teach(
     everything = Examples(
         np.concatenate([examples.records, records]), np.concatenate([examples.labels, labels])
     )
-    features = everything.records["features"].astype(np.float32)
-    concepts = trunk.concepts(features)
-    groups = _groups(everything)
-    detector = fit_general_ood(features, concepts, groups, bank=not forget)
-    if len(classes) == 1 and detector is None:
-        raise CatordogError(
-            f"{classes[0]!r} is the only class, and has fewer than 3 different photos: add photos, "
-            "or a second class"
-        )
-    learned = None
-    if len(classes) > 1:
-        learned = learn(features, concepts, everything.labels, len(classes), groups)
-    model = ModelInfo(
-        classes=classes,
-        network=NETWORK,
-        preprocess=trunk.preprocess,
-        split_fractions=SplitFractions(0, 0),  # it has learnt from all photos
-        temperature=learned.temperature if learned else 1.0,
-        nonconformity=_scores(learned),
-        ood=detector,
-    )
-    head = learned.head if learned else typical_direction(features, concepts)
-    metadata = {KEY: to_json(model)}
+    layer = learn_layer(everything, classes, trunk, bank=not forget)
     saved = everything.limited()
-    if not forget:
-        metadata[EXAMPLES_KEY] = saved.to_text()
-    content = with_metadata(trunk.with_head(head), metadata)
+    text = None if forget else saved.to_text()
+    content = layer.to_onnx(trunk, text)
     own = [readable[index] for index in kept]
     counts = np.bincount(everything.labels, minlength=len(classes)).tolist()
     return Taught(
-        classifier=Classifier(OnnxBackend(content), model),
+        classifier=layer.classifier(content),
         counts=dict(zip(classes, counts, strict=True)),
-        learned=learned,
-        hardest=_hardest(learned, everything.labels, len(examples.labels), own, classes),
+        learned=layer.learned,
+        hardest=_hardest(layer.learned, everything.labels, len(examples.labels), own, classes),
         failures=tuple(failures),
         copies=copies,
         contradictions=tuple(contradictions),
-        examples_bytes=len(metadata.get(EXAMPLES_KEY, "")),
+        examples_bytes=len(text or ""),
         examples=0 if forget else len(saved.labels),
         data=content,
     )
@@ -276,22 +242,6 @@ def _different(
                 f"{contradictions[0]}: leave it in one"
             )
     return kept, len(keys) - len(kept) - len(contradictions), contradictions
-
-
-def _groups(examples: Examples) -> npt.NDArray[np.int64]:
-    """A number for each photo that its near copies share."""
-    hashes = Hashes(examples.records["hash"], examples.records["mirrored"])
-    pairs = similar_pairs(hashes)
-    return np.array(groups_of_pairs(len(examples.labels), pairs), np.int64)
-
-
-def _scores(learned: Learned | None) -> tuple[float, ...]:
-    if learned is None:
-        return ()
-    scores = learned.nonconformity
-    if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
-        scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
-    return tuple(map(float, scores))
 
 
 def _hardest(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from catordog import __version__
@@ -37,6 +34,8 @@ from catordog.report.explanation import heat
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits, Rate
+from catordog.web.teaching import TEACHING_ROUTES, Teaching
+from catordog.web.uploads import Upload, read_uploads
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,6 +44,9 @@ _STATIC = {
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/softmax.js": ("softmax.js", "text/javascript; charset=utf-8"),
     "/app.css": ("app.css", "text/css; charset=utf-8"),
+    "/teach": ("teach.html", "text/html; charset=utf-8"),
+    "/teach.js": ("teach.js", "text/javascript; charset=utf-8"),
+    "/teach.css": ("teach.css", "text/css; charset=utf-8"),
 }
 
 _HEADERS = {
@@ -73,14 +75,6 @@ _PHOTOS = {
         },
     }
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A photo in a request."""
-
-    name: str
-    data: bytes
 
 
 class Metrics:
@@ -119,14 +113,17 @@ class Service:
         )
         self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
         self._rules = DecodeRules(max_megapixels=limits.megapixels)
+        self.teaching = Teaching(limits, self._thread, self._photo)
         self._rate = Rate(limits.rate)
 
     @asynccontextmanager
     async def life(self, _: FastAPI) -> AsyncIterator[None]:
         """Start and stop with the application."""
         self.batches.start()
+        self.teaching.start()
         yield
         await self.batches.stop()
+        await self.teaching.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def around(
@@ -155,7 +152,7 @@ class Service:
         Send a photo as the body to get an object, or a form with files to get a list. A photo that
         can't be read has an `error` in its row.
         """
-        uploads, several = await _uploads(request, self.limits)
+        uploads, several = await read_uploads(request, self.limits)
         rows = await asyncio.gather(*(self._row(upload) for upload in uploads))
         if several:
             return JSONResponse(rows)
@@ -176,7 +173,7 @@ class Service:
             raise HTTPException(
                 422, f"unknown class {name!r}: the model has {', '.join(self.classifier.classes)}"
             )
-        uploads, _ = await _uploads(request, self.limits)
+        uploads, _ = await read_uploads(request, self.limits)
         try:
             png = await self._thread(self._heat_map, uploads[0], name)
         except PhotoError as error:
@@ -263,6 +260,7 @@ def create_app(
     )
     app.get("/healthz")(service.health)
     app.get("/metrics", response_class=Response)(service.read_metrics)
+    service.teaching.add_routes(app, _PHOTOS)
     app.head("/healthz", include_in_schema=False)(service.health)
     app.head("/metrics", include_in_schema=False)(service.read_metrics)
     for path, (name, kind) in _STATIC.items():
@@ -274,7 +272,10 @@ def create_app(
     return app
 
 
-_ROUTES = {*_STATIC, "/predict", "/explain", "/healthz", "/metrics", "/docs", "/openapi.json"}
+_ROUTES = {
+    *_STATIC, *TEACHING_ROUTES, "/predict", "/explain", "/healthz", "/metrics", "/docs",
+    "/openapi.json",
+}  # fmt: skip
 
 
 _READ = ["GET", "HEAD"]  # servers send no body after HEAD
@@ -313,53 +314,6 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _busy(_: Request, __: Exception) -> Response:
     return _problem(503, "too many photos are queued: try again in a second")
-
-
-_DRAINED = 160 * 2**20
-"""Bytes of a request over its limit that are still read, and dropped, before it is cut off."""
-
-
-async def _uploads(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
-    """Read the photos of a request into memory, and whether they came as a form.
-
-    Raises:
-        HTTPException: there is no photo, or a limit is exceeded.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    several = kind == "multipart/form-data"
-    most = limits.request_bytes if several else limits.photo_bytes
-
-    async def bounded() -> AsyncGenerator[bytes, None]:
-        taken = 0
-        async for chunk in request.stream():
-            taken += len(chunk)
-            if taken <= most:
-                yield chunk
-            elif taken > _DRAINED:
-                break
-        if taken > most:  # most clients read an answer only after sending
-            raise HTTPException(413, f"the request is over {most / 2**20:.0f} MiB")
-
-    if not several:
-        data = b"".join([chunk async for chunk in bounded()])
-        if not data:
-            raise HTTPException(422, "the request has no photo")
-        return [Upload("photo", data)], False
-    parser = MultiPartParser(request.headers, bounded(), max_files=limits.photos, max_fields=8)
-    parser.spool_max_size = most  # photos never touch the disk
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(400, error.message) from None
-    found = [part for _, part in form.multi_items() if not isinstance(part, str)]
-    uploads = [Upload(PurePath(part.filename or "photo").name, await part.read()) for part in found]
-    await form.close()
-    if not uploads:
-        raise HTTPException(422, "the request has no photo")
-    for upload in uploads:
-        if len(upload.data) > limits.photo_bytes:
-            raise HTTPException(413, f"{upload.name}: over {limits.photo_bytes / 2**20:.0f} MiB")
-    return uploads, True
 
 
 def _api_page(schema: dict[str, Any]) -> str:

@@ -22,6 +22,10 @@ class Limits:
         rate: requests per second from one address, on average; 0: unlimited.
         seconds: from the first byte of a request to its answer.
         megapixels: of one photo.
+        sessions: of the page that teaches, at the same time.
+        idle_seconds: after which such a session, and all that it holds, is dropped.
+        session_photos: that one of them holds, as features.
+        session_classes: in one of them.
     """
 
     photo_bytes: int = 32 * 2**20
@@ -30,6 +34,10 @@ class Limits:
     rate: float = 200.0
     seconds: float = 30.0
     megapixels: float = 100.0
+    sessions: int = 16
+    idle_seconds: float = 1800.0
+    session_photos: int = 500
+    session_classes: int = 20
 
 
 class Rate:
