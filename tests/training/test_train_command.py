@@ -71,7 +71,9 @@ class TestHelp:
             (ClassifierModule, "model"), (PhotosDataModule, "data"),
             (Transfer, "model.transfer"), (Augment, "data.augment"),
         ):  # fmt: skip
-            linked = {"self", "classes", "seed"} | ({"size"} if group == "model" else set())
+            linked = {"self", "classes", "seed"} | {
+                {"model": "size", "data": "folds"}.get(group, "")
+            }
             for name in set(inspect.signature(kind.__init__).parameters) - linked:
                 assert f"--{group}.{name}" in out
         assert "--trainer.gradient_clip_val" in out

@@ -43,6 +43,9 @@ HASH_BYTES = FREQUENCIES * FREQUENCIES // 8
 MAX_DISTANCE = 52
 """Near copies differ in at most this many of the 256 bits; unrelated photos in 128 ± 20."""
 
+_FEW = 1000
+"""Photos that are compared all at once, which is faster than by bands."""
+
 BLANK_STD = 2.0
 """Below this standard deviation of grey (0…255) a photo is blank, and similar to no other."""
 
@@ -123,6 +126,9 @@ def _close(
     left: Bits, right: Bits, indices: npt.NDArray[np.intp], max_distance: int, width: int
 ) -> Iterator[tuple[int, int]]:
     """Pairs whose hashes share a band of `width` bytes and differ in few enough bits."""
+    if width == 1 and len(indices) <= _FEW:
+        yield from _close_of_few(left, right, indices, max_distance)
+        return
     kind = np.dtype(f"u{width}")
     left_bands = np.ascontiguousarray(left).view(kind)
     right_bands = np.ascontiguousarray(right).view(kind)
@@ -145,6 +151,22 @@ def _close(
                     i, j = int(indices[block[row]]), int(indices[right_rows[column]])
                     if i < j:
                         yield i, j
+
+
+def _close_of_few(
+    left: Bits, right: Bits, indices: npt.NDArray[np.intp], max_distance: int
+) -> Iterator[tuple[int, int]]:
+    """The same pairs with bands of a byte, by comparing all hashes at once."""
+    words = [np.ascontiguousarray(hashes).view(np.uint64) for hashes in (left, right)]
+    distance = np.zeros((len(left), len(right)), np.uint16)
+    for word in range(words[0].shape[1]):
+        distance += np.bitwise_count(words[0][:, word, None] ^ words[1][None, :, word])
+    rows, columns = np.nonzero(distance <= max_distance)
+    shares = (left[rows] == right[columns]).any(axis=1)
+    found = [indices[each[shares]].tolist() for each in (rows, columns)]
+    for i, j in zip(*found, strict=True):
+        if i < j:
+            yield i, j
 
 
 def _rows_by_value(

@@ -60,8 +60,8 @@ def _accuracy(result: Taught) -> list[str]:
     else:
         low, high = learned.interval
         lines.append(
-            f"accuracy by cross-validation: {learned.accuracy:.1%}, on new photos {low:.1%} to "
-            f"{high:.1%} (95 % interval)"
+            f"accuracy by cross-validation: {_percent(learned.accuracy)}, on new photos "
+            f"{_percent(low)} to {_percent(high)} (95 % interval)"
         )
         if few:
             names = ", ".join(printable(name) for name in few[:_SHOWN])
@@ -77,8 +77,8 @@ def _more_photos(result: Taught) -> list[str]:
         return []
     each = sum(result.counts.values()) / len(result.counts)
     points = [(point.photos, point.accuracy) for point in learned.curve]
-    shown = ", ".join(f"{accuracy:.1%} with {photos:.0f}" for photos, accuracy in points)
-    lines = [f"photos a class: {shown}, {learned.accuracy:.1%} with {each:.0f}"]
+    shown = ", ".join(f"{_percent(accuracy)} with {photos:.0f}" for photos, accuracy in points)
+    lines = [f"photos a class: {shown}, {_percent(learned.accuracy)} with {each:.0f}"]
     expected = learned.expected_with(2)
     if expected is None:
         return lines
@@ -130,3 +130,7 @@ def _features(result: Taught) -> str:
         f"model file: {size:.1f} MB; {result.examples_bytes / 1e6:.2f} MB of it are features of "
         f"{result.examples:,} photos{bounded}, for --add-to; --forget leaves them out"
     )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
