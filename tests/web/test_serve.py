@@ -177,7 +177,8 @@ class TestTheAPI:
         assert "/predict" in httpx.get(url + "/docs").text
 
     def test_its_pages_load_nothing_from_elsewhere(self, url):
-        for path in ("/", "/docs", "/app.js", "/softmax.js", "/app.css"):
+        pages = ("/", "/docs", "/app.js", "/softmax.js", "/app.css")
+        for path in (*pages, "/teach", "/teach.js", "/teach.css"):
             answer = httpx.get(url + path)
             assert answer.status_code == 200
             assert not re.search(r"(?:https?:)?//\w+\.\w+", answer.text), path

@@ -15,7 +15,8 @@ import catordog
 from catordog.web.app import create_app
 from catordog.web.batches import BusyError
 from catordog.web.limits import Limits
-from catordog.web.teaching import SESSION, Sessions
+from catordog.web.sessions import Sessions
+from catordog.web.teaching import SESSION
 from conftest import jpeg
 from web.test_serve import CHROMIUM, url  # noqa: F401 - the fixture
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +32,7 @@ from catordog.photos.splits import content_key_of
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits
+from catordog.web.sessions import Example, Session, Sessions
 from catordog.web.uploads import Upload, read_body, read_uploads
 
 SESSION = "X-Catordog-Session"
@@ -47,92 +45,8 @@ LONGEST_NAME = 100
 """Characters of a class name."""
 
 _SETTINGS_BYTES = 64 * 2**10
-_SPARED_SECONDS = 60.0
-"""A session that was used so recently is not dropped for a new one."""
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(slots=True, eq=False)
-class Example:
-    """A photo of a session.
-
-    Attributes:
-        group: the number of its class on the page.
-        record: its features.
-    """
-
-    group: int
-    record: Records
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """What one page has been given.
-
-    Attributes:
-        examples: by content key.
-        used: when it was last used, on the monotonic clock.
-        layer: the newest model; None: none yet.
-        taught: the examples that it has learnt from.
-        lock: held while it learns.
-    """
-
-    examples: dict[int, Example] = field(default_factory=dict)
-    used: float = 0.0
-    layer: TaughtLayer | None = None
-    taught: Examples | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class Sessions:
-    """All sessions, in memory.
-
-    Args:
-        limits: their number, and how long they stay idle.
-        now: a clock, in seconds.
-    """
-
-    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits, now
-        self._sessions: dict[str, Session] = {}
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    def new(self) -> str:
-        """Start a session, and return its token.
-
-        Raises:
-            BusyError: there are too many, all in use.
-        """
-        self.drop_idle()
-        if len(self._sessions) >= self._limits.sessions:
-            oldest = min(self._sessions, key=lambda token: self._sessions[token].used)
-            if self._now() - self._sessions[oldest].used < _SPARED_SECONDS:
-                raise BusyError
-            del self._sessions[oldest]
-        token = secrets.token_urlsafe(24)
-        self._sessions[token] = Session(used=self._now())
-        return token
-
-    def get(self, token: str) -> Session | None:
-        """The session with this token; None if it is unknown or was dropped."""
-        self.drop_idle()
-        session = self._sessions.get(token)
-        if session is not None:
-            session.used = self._now()
-        return session
-
-    def drop(self, token: str) -> None:
-        """Forget a session."""
-        self._sessions.pop(token, None)
-
-    def drop_idle(self) -> None:
-        """Forget the sessions that nobody has used for long."""
-        before = self._now() - self._limits.idle_seconds
-        for token in [token for token, each in self._sessions.items() if each.used < before]:
-            del self._sessions[token]
 
 
 class Teaching:
@@ -288,17 +202,21 @@ class Teaching:
     async def _add(self, session: Session, group: int, upload: Upload) -> dict[str, Any]:
         try:
             key = content_key_of(upload.data)
-            if key in session.examples:
-                where = "this class" if session.examples[key].group == group else "another class"
-                raise PhotoError(upload.name, f"the same photo is in {where} already")
+            self._check_new(session, group, upload, key)
             record = await self._record(upload, key)
-            if len(session.examples) >= self.limits.session_photos:
-                most = self.limits.session_photos
-                raise PhotoError(upload.name, f"no more than {most} photos: use 'catordog teach'")
+            self._check_new(session, group, upload, key)  # others may have come meanwhile
         except PhotoError as error:
             return {"path": upload.name, "id": None, "error": error.reason}
         session.examples[key] = Example(group, record)
         return {"path": upload.name, "id": str(key), "error": None}
+
+    def _check_new(self, session: Session, group: int, upload: Upload, key: int) -> None:
+        most = self.limits.session_photos
+        if key in session.examples:
+            where = "this class" if session.examples[key].group == group else "another class"
+            raise PhotoError(upload.name, f"the same photo is in {where} already")
+        if len(session.examples) >= most:
+            raise PhotoError(upload.name, f"no more than {most} photos: use 'catordog teach'")
 
     async def _row(self, layer: TaughtLayer, upload: Upload) -> dict[str, Any]:
         try:

@@ -225,9 +225,8 @@ function report(found) {
     show(found, "Accuracy unknown yet", "It takes two different photos of each class.");
   } else {
     const [low, high] = found.interval.map(percent);
-    const gain = found.twice - found.accuracy;
-    const more =
-      gain === null || gain < 0.003 ? "" : ` Twice as many photos: about ${percent(found.twice)}.`;
+    const helps = found.twice !== null && found.twice - found.accuracy >= 0.003;
+    const more = helps ? ` Twice as many photos: about ${percent(found.twice)}.` : "";
     const few = Math.min(...Object.values(found.classes)) < 5 ? " Few photos: a rough figure." : "";
     show(
       found,
