@@ -3,7 +3,7 @@
 python scripts/figures.py MODEL [FOLDER]
 
 MODEL is a checkpoint of `catordog demo`. With - the figure of its predictions is left unchanged.
-All pictures are synthetic, and all curves are computed here or read from docs/training-times.csv.
+All pictures are synthetic, and all curves are computed here or read from docs/*.csv.
 """
 
 from __future__ import annotations
@@ -207,6 +207,31 @@ def time_and_accuracy() -> Figure:
     return figure
 
 
+def few_photos() -> Figure:
+    """Accuracy against photos a class, as recorded in docs/few-photos.csv."""
+    with (Path(__file__).parents[1] / "docs/few-photos.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = _axes(3.8)
+    styles = {"catordog teach": (DOG, "o-"), "finetune.yaml": (CAT, "s--"),
+              "from scratch": (GREY, "^--")}  # fmt: skip
+    for who, (colour, style) in styles.items():
+        points = sorted(
+            (int(row["photos"]), float(row["accuracy"])) for row in rows if row["who"] == who
+        )
+        photos, accuracy = zip(*points, strict=True)
+        axes.plot(photos, accuracy, style, color=colour, linewidth=1.5, markersize=5)
+        axes.annotate(
+            who, points[-1], (8, 0), textcoords="offset points", color=colour, va="center"
+        )
+    ticks = (1, 2, 5, 10, 20, 50, 100, 200)
+    axes.set(xscale="log", xlabel="photos of each class", ylabel="accuracy on new photos, %")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="y", color=GREY, alpha=0.25)
+    axes.set_xlim(0.9, 900)
+    return figure
+
+
 FIGURES = {
     "logits": logits,
     "activations": activations,
@@ -214,6 +239,7 @@ FIGURES = {
     "temperature": temperature,
     "reliability": reliability_of_simulated,
     "time": time_and_accuracy,
+    "few-photos": few_photos,
 }
 
 

@@ -28,6 +28,7 @@ from catordog.model.calibrate import Calibration, calibrate_on_logits
 from catordog.model.checkpoint import average_checkpoints
 from catordog.model.classifier import load
 from catordog.photos.datasets import PhotoDataset
+from catordog.photos.photo import Photo
 from catordog.photos.reading import decoded, report_failures
 from catordog.photos.splits import SplitFractions
 from catordog.report.evaluation_csv import evaluation_csv
@@ -296,7 +297,7 @@ def _average(
 
 
 def _write_csv(
-    path: Path, calibration: Calibration, photos: list[Any], source: str, best: Path
+    path: Path, calibration: Calibration, photos: list[Photo], source: str, best: Path
 ) -> None:
     model = calibration.model
     result = Evaluation(
