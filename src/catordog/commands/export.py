@@ -1,4 +1,4 @@
-"""`catordog export`: write a model as one ONNX file."""
+"""`catordog export`: write a model as one ONNX file, or as a web page that runs it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     _Read = Callable[[Split, int], tuple[Any, Any]]
 
-DESCRIPTION = """Write a model as one ONNX file, with its class names, preprocessing and calibration
-inside: for other programs, and for predictions without torch."""
+DESCRIPTION = """Write a model as one file with its class names, preprocessing and calibration
+inside. An .onnx file is for other programs, and for predictions without torch. An .html file is a
+page that predicts photos in a browser: it opens by a double click and needs no server, no network
+and no catordog."""
 
 DRAWN = "drawn:n=400"
 """Synthetic pictures, on whose test split the file is compared with the original without --data."""
@@ -29,15 +31,24 @@ RANGED = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("model", metavar="MODEL", help="a .ckpt that catordog train has written")
     parser.add_argument(
-        "--out", required=True, metavar="F", help="the file to write; it ends in .onnx"
+        "model", metavar="MODEL", nargs="?", default="bundled",
+        help="a .ckpt that catordog train has written; for a page also an .onnx, or bundled, the "
+        "default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", required=True, metavar="F", help="the file to write; it ends in .onnx or .html"
     )
     parser.add_argument("--data", metavar="D", help="compare accuracy on these photos")
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--half", action="store_true", help="half the size: weights in 16 bits")
     smaller.add_argument(
         "--int8", action="store_true", help="a quarter of the size: compute in 8 bits; needs --data"
+    )
+    parser.add_argument(
+        "--runtime",
+        metavar="P",
+        help="for a page: npm's package onnxruntime-web, as a folder or .tgz, instead of a download",
     )
 
 
@@ -48,45 +59,76 @@ def run(args: argparse.Namespace) -> int:
     from catordog.errors import CatordogError
     from catordog.files import check_outputs, write_bytes
     from catordog.model.classifier import load
-    from catordog.model.export import check_suffix, export
-    from catordog.model.export.check import check_deterministic
+    from catordog.model.export import Settings, check_suffix, export
     from catordog.model.formats import FORMATS
     from catordog.terminal import info
 
-    model, out, data = args.model, Path(args.out), args.data
-    check_outputs({"--out": args.out}, [model, data])
-    if args.int8 and data is None:
+    model, out = args.model, Path(args.out)
+    check_outputs({"--out": args.out}, [model, args.data, args.runtime])
+    if args.int8 and args.data is None:
         raise CatordogError("--int8 needs --data: photos set the ranges of 8-bit numbers")
     check_suffix(out)
+    is_page = out.suffix not in FORMATS
+    if args.runtime is not None and not is_page:
+        raise CatordogError("--runtime is for a page: let --out end in .html")
     classifier = load(model)
-    if model == "bundled" or Path(model).suffix == out.suffix:
-        raise CatordogError(f"{model} is an ONNX file already")
-    read = _reader(classifier, data)  # refuses data of other classes before any work
+    runtime = None if args.runtime is None else Path(args.runtime)
+    facts: list[str] = []
+    if model == "bundled" or Path(model).suffix == ".onnx":
+        if not is_page:
+            raise CatordogError(f"{model} is an ONNX file already")
+        if args.data or args.half:
+            option = "--data" if args.data else "--half"
+            raise CatordogError(f"{option}: {model} is an ONNX file, which goes into a page as it is")
+        content = export(classifier, out, Settings(runtime=runtime))
+    else:
+        content, facts = _export_checkpoint(classifier, args)
+        if is_page:
+            from catordog.model.export.check import read_back
+
+            content = export(read_back(content, ".onnx"), out, Settings(runtime=runtime))
+    write_bytes(out, content)
+    first, *others = facts or [""]
+    info(f"{out}: {len(content) / 1e6:.1f} MB{first}")
+    for fact in others:
+        info(fact)
+    print(out)
+    return 0
+
+
+def _export_checkpoint(
+    classifier: Classifier, args: argparse.Namespace
+) -> tuple[bytes, list[str]]:
+    """Export a checkpoint as an ONNX file that gives the same logits.
+
+    Returns:
+        The file, and what is known of it as text: how it compares with the original.
+
+    Raises:
+        CatordogError: it can't be exported.
+    """
+    from pathlib import Path
+
+    from catordog.errors import CatordogError
+    from catordog.model.export import Settings, export
+    from catordog.model.export.check import check_deterministic
+
+    read = _reader(classifier, args.data)  # refuses data of other classes before any work
     precision: Precision = "int8" if args.int8 else "float16" if args.half else "float32"
     try:
         check_deterministic(classifier)
         ranges = read("val", RANGED)[0] if args.int8 else None
-        content = export(classifier, out, precision, ranges)
-        found = (
-            _compare(classifier, content, out.suffix, read, exact=precision == "float32")
-            if out.suffix in FORMATS
-            else None
+        content = export(classifier, Path("model.onnx"), Settings(precision, ranges))
+        n, difference, before, after = _compare(
+            classifier, content, ".onnx", read, exact=precision == "float32"
         )
     except CatordogError as error:
-        raise CatordogError(f"{out} is not written: {error}") from None
-    write_bytes(out, content)
-    size = f"{out}: {len(content) / 1e6:.1f} MB"
-    if found is None:
-        info(size)
-    else:
-        n, difference, before, after = found
-        info(f"{size}; on {n:,} photos its logits are within {difference:.1e} of {model}'s")
-        if data:
-            info(
-                f"accuracy on them: {before:.2%} before, {after:.2%} after ({after - before:+.2%})"
-            )
-    print(out)
-    return 0
+        raise CatordogError(f"{args.out} is not written: {error}") from None
+    facts = [f"; on {n:,} photos its logits are within {difference:.1e} of {args.model}'s"]
+    if args.data:
+        change = f"{before:.2%} before, {after:.2%} after ({after - before:+.2%})"
+        facts.append(f"accuracy on them: {change}")
+    return content, facts
 
 
 def _compare(

@@ -20,7 +20,6 @@ from catordog.terminal import info, progress
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
-MAX_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,13 @@ class Remote:
         url: its address.
         algorithm: of its checksum, as hashlib names it.
         checksum: in hexadecimal.
+        max_bytes: a larger file is refused.
     """
 
     url: str
     algorithm: str
     checksum: str
+    max_bytes: int = 4 * 2**30
 
     @property
     def name(self) -> str:
@@ -180,8 +181,8 @@ def _fetch_rest(remote: Remote, part: Path) -> bool:
             length = answer.headers.get("Content-Length")
             total = there + int(length) if length and length.isdigit() else None
             if total is not None:
-                _check_room(part.parent, total - there, total)
-            return _copy(answer, part, there, total, remote.name)
+                _check_room(part.parent, total - there, total, remote)
+            return _copy(answer, part, there, total, remote)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return True  # nothing is missing, as the checksum will confirm
@@ -194,9 +195,10 @@ def _open(request: urllib.request.Request) -> Any:
     return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # nosec B310
 
 
-def _copy(answer: Any, part: Path, there: int, total: int | None, name: str) -> bool:
+def _copy(answer: Any, part: Path, there: int, total: int | None, remote: Remote) -> bool:
     in_mib = None if total is None else max(1, total // 2**20)
-    with part.open("ab" if there else "wb") as file, progress(f"{name}, MiB", in_mib) as done:
+    title = f"{remote.name}, MiB"
+    with part.open("ab" if there else "wb") as file, progress(title, in_mib) as done:
         while True:
             try:
                 block = answer.read(2**18)
@@ -205,15 +207,19 @@ def _copy(answer: Any, part: Path, there: int, total: int | None, name: str) -> 
             if not block:
                 return total is None or there == total
             there += len(block)
-            if there > MAX_BYTES:
-                raise CatordogError(f"{name} is larger than {MAX_BYTES / 2**30:.0f} GiB: stopped")
+            if there > remote.max_bytes:
+                raise CatordogError(
+                    f"{remote.url} is larger than {remote.max_bytes / 2**20:,.0f} MiB: stopped"
+                )
             file.write(block)
             done(there // 2**20)
 
 
-def _check_room(folder: Path, needed: int, total: int) -> None:
-    if total > MAX_BYTES:
-        raise CatordogError(f"{total / 2**30:.1f} GiB is more than this dataset has: refused")
+def _check_room(folder: Path, needed: int, total: int, remote: Remote) -> None:
+    if total > remote.max_bytes:
+        raise CatordogError(
+            f"{remote.url} has {total / 2**20:,.0f} MiB, more than the published file: refused"
+        )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CatordogError(

@@ -40,6 +40,11 @@ class Graph:
         watch_forks(self)
 
     @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return self._data
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return tuple(self.shapes)

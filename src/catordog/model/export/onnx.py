@@ -19,7 +19,7 @@ from catordog.errors import CatordogError, missing_package
 from catordog.model.backends.onnx import quiet_onnxruntime
 from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
-from catordog.model.export import Precision
+from catordog.model.export import Settings
 from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import KEY, to_json
 
@@ -29,12 +29,11 @@ SMALLEST_HALVED = 256
 Pixels = npt.NDArray[np.uint8]
 
 
-def export(classifier: Classifier, precision: Precision, photos: Pixels | None) -> bytes:
+def export(classifier: Classifier, settings: Settings) -> bytes:
     """The classifier as an ONNX file; see `catordog.model.export.export`."""
-    content = to_onnx(classifier, half=precision == "float16")
-    if precision == "int8":
-        assert photos is not None
-        content = quantise(content, classifier, photos)
+    content = to_onnx(classifier, half=settings.precision == "float16")
+    if settings.precision == "int8":
+        content = quantise(content, classifier, settings.photos)
     return content
 
 
