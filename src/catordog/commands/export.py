@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         metavar="P",
-        help="for a page: npm's package onnxruntime-web, as a folder or .tgz, instead of a download",
+        help="for a page: npm's onnxruntime-web as a folder or .tgz, instead of a download",
     )
 
 
@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
             raise CatordogError(f"{model} is an ONNX file already")
         if args.data or args.half:
             option = "--data" if args.data else "--half"
-            raise CatordogError(f"{option}: {model} is an ONNX file, which goes into a page as it is")
+            raise CatordogError(
+                f"{option}: {model} is an ONNX file, which goes into a page as it is"
+            )
         content = export(classifier, out, Settings(runtime=runtime))
     else:
         content, facts = _export_checkpoint(classifier, args)
@@ -96,9 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_checkpoint(
-    classifier: Classifier, args: argparse.Namespace
-) -> tuple[bytes, list[str]]:
+def _export_checkpoint(classifier: Classifier, args: argparse.Namespace) -> tuple[bytes, list[str]]:
     """Export a checkpoint as an ONNX file that gives the same logits.
 
     Returns:

@@ -63,7 +63,9 @@ def open_runtime(given: Path | None = None) -> Runtime:
         raise CatordogError(f"--runtime {source}: can't be read ({reason})") from None
     for name, digest in _SHA256.items():
         if name not in files:
-            raise CatordogError(f"--runtime {source}: has no {name}; give onnxruntime-web {VERSION}")
+            raise CatordogError(
+                f"--runtime {source}: has no {name}; give onnxruntime-web {VERSION}"
+            )
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise CatordogError(
                 f"--runtime {source}: its {name} is not that of onnxruntime-web {VERSION}"
@@ -76,7 +78,9 @@ def _downloaded() -> Path:
     if not target.exists():
         url = f"{registry()}/onnxruntime-web/-/{target.name}"
         remote = Remote(url, "sha512", _SHA512, _PACKAGE_BYTES)
-        fetch_file(remote, target, f"name it with --runtime, as 'npm pack onnxruntime-web@{VERSION}' does")
+        fetch_file(
+            remote, target, f"name it with --runtime, as 'npm pack onnxruntime-web@{VERSION}' does"
+        )
     return target
 
 
