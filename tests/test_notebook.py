@@ -36,7 +36,9 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     saved = [cell.get("outputs", []) for cell in notebook.cells]
     where = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", coalesce_streams=True, resources=where
+    ).execute()
     for cell, before in zip(notebook.cells, saved, strict=True):
         kinds = [output["output_type"] for output in cell.get("outputs", [])]
         assert kinds == [output["output_type"] for output in before], cell.source
