@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
+from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,12 @@ from catordog.confidence.softmax import format_percent
 from catordog.errors import CatordogError
 from catordog.model.backbone import CONCEPTS, FEATURES
 from catordog.model.backends.onnx import OnnxBackend
+from catordog.model.classifier import Classifier
 from catordog.model.onnx_graph import with_metadata
 from catordog.photos.decode import DEFAULT_RULES
 from catordog.web.runtime import VERSION, open_runtime
 
 if TYPE_CHECKING:
-    from catordog.model.classifier import Classifier
     from catordog.model.export import Settings
 
 _ESCAPE = 0xE000
@@ -94,15 +95,9 @@ def describe(classifier: Classifier) -> tuple[dict[str, bytes], dict[str, Any]]:
         "megapixels": DEFAULT_RULES.max_megapixels,
     }
     if first is not None:
-        small = first.small
-        networks["first"], description["first"] = _stage(small)
-        description["looks"] = [
-            {
-                "size": small.model.preprocess.size,
-                "confidence": first.bounds.confidence,
-                "oodScore": first.bounds.ood_score,
-            }
-        ]
+        assert isinstance(first.small, Classifier)
+        networks["first"], description["first"] = _stage(first.small)
+        description["looks"] = [asdict(bounds) for bounds in first.bounds]
     networks["large"], description["large"] = _stage(classifier)
     if backbone is not None:
         networks["general"] = with_metadata(backbone.trunk, {})

@@ -89,10 +89,10 @@ async function outputOf(photo) {
   const decodedFirst = photo(model.looks[0].size);
   const smaller = Math.min(decodedFirst.width, decodedFirst.height);
   const again = (near) => (smaller >= near ? decodedFirst : photo(near));
-  for (const { size, confidence, oodScore } of model.looks) {
+  for (const { size, confidence, ood_score: mostUnlike } of model.looks) {
     const first = await outputOfStage("first", again, size);
     if (Math.max(...softmax(first.logits, model.first.temperature)) < confidence) continue;
-    if ((first.oodScore ?? Infinity) > oodScore) continue;
+    if ((first.oodScore ?? Infinity) > mostUnlike) continue;
     // The first stage only answers where it sees one class.
     if (model.large.outputs.includes("regions")) first.regions ??= model.classes.map(() => -1);
     return first;
