@@ -15,9 +15,10 @@ from catordog.evaluation.predictions import Predictions
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier
 from catordog.model.first_stage import Output
-from catordog.photos.datasets import PhotoDataset, open_dataset
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.photo import Photo
+from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.splits import Split
 from catordog.terminal import progress
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from catordog.errors import CatordogError
 from catordog.escaping import printable
 from catordog.photos.class_names import check_class_names
-from catordog.photos.datasets import PhotoDataset, open_dataset
+from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.layouts import class_name
 from catordog.photos.listing import is_litter
 from catordog.photos.photo import Photo
+from catordog.photos.photo_dataset import PhotoDataset
 from catordog.terminal import info
 
 

@@ -152,14 +152,26 @@ def read_table(file: Path, option: str) -> Table:
         raise CatordogError(f"{option}: {reason}, but should be a CSV file in UTF-8") from None
 
 
-def paths_in_table(file: Path) -> list[str]:
+def paths_in_table(file: Path, option: str) -> list[str]:
     """The paths in an exclude list: its column `path`, or its only column; each once, in order.
+
+    Args:
+        file: the list.
+        option: names it in errors.
 
     Raises:
         CatordogError: the file can't be read, or has several columns but none of paths.
     """
-    option = f"--exclude {file}"
     table = read_table(file, option)
+    return list(dict.fromkeys(filter(None, table.column(path_column(table, option)))))
+
+
+def path_column(table: Table, option: str) -> int:
+    """The index of the column of paths in a list of photos.
+
+    Raises:
+        CatordogError: the table has several columns but none of paths.
+    """
     found = table.find(("path", *PATH_COLUMNS))
     if not found and table.width > 1:
         found = [index for index in range(table.width)
@@ -169,4 +181,4 @@ def paths_in_table(file: Path) -> list[str]:
             raise CatordogError(
                 f"{option}: it has no column 'path', but {columns}: name the column of paths 'path'"
             )
-    return list(dict.fromkeys(filter(None, table.column(found[0] if found else 0))))
+    return found[0] if found else 0

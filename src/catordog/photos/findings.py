@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from catordog.errors import PhotoError
 from catordog.escaping import printable
-from catordog.photos.datasets import PhotoDataset
 from catordog.photos.near_copies import (
     BLANK_STD,
     THUMBNAIL_SIZE,
@@ -25,6 +24,7 @@ from catordog.photos.near_copies import (
 )
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import NO_LABEL, Photo
+from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.splits import SplitFractions
 from catordog.terminal import progress
 

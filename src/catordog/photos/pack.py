@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from catordog.errors import PhotoError
 from catordog.files import write_bytes, write_text
-from catordog.photos.datasets import PhotoDataset
 from catordog.photos.photo import Photo
+from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.shards import FORMAT, INDEX, ROW
 from catordog.photos.splits import SPLITS, Split, SplitFractions, content_key_of
 

@@ -193,6 +193,10 @@ class Photos(Sequence[Photo]):
         label = None if self.labels[index] == NO_LABEL else self.labels[index]
         return Photo(self.names[index], label, self.own_splits[index], self.source)
 
+    def with_labels(self, labels: Iterable[int]) -> Photos:
+        """The same photos with these labels, `[N]`."""
+        return Photos(self.source, self.names, labels, self.own_splits)
+
 
 def keys_of(photos: Sequence[Photo]) -> list[int | None]:
     """Return the content keys of photos, read in parallel; None for an unreadable one."""
