@@ -17,7 +17,8 @@ from catordog.photos.datasets import open_dataset
 from conftest import jpeg, named, write_folder
 
 KEYS = {"model", "data", "split", "n", "unreadable", "excluded", "accuracy_with_excluded",
-        "accuracy", "accuracy_ci95", "nll", "brier", "ece", "ece_equal_mass", "classwise_ece",
+        "relabelled", "accuracy_as_labelled", "accuracy", "accuracy_ci95", "nll",
+        "brier", "ece", "ece_equal_mass", "classwise_ece",
         "aurc", "auroc", "ci95", "temperature", "coverage_at", "confusion", "uncalibrated",
         "alternatives", "promises", "truth", "damage", "accept", "neither", "also"}  # fmt: skip
 

@@ -225,6 +225,23 @@ def test_excluded_photos_are_not_trained_on_and_accuracy_is_shown_with_and_witho
     assert not same(weights(tmp_path), weights(tmp_path, 1))  # excluded photos are not trained on
 
 
+def test_relabelled_photos_are_trained_with_their_new_labels_and_both_accuracies_are_shown(
+    tmp_path, capsys
+):
+    write_folder(tmp_path / "pets", named(120))
+    (tmp_path / "fix.csv").write_text("path,label\n" + "".join(
+        f"pets/{name}.{i}.jpg,{other}\n" for i in range(59)
+        for name, other in (("cat", "dog"), ("dog", "cat"))
+    ), "utf-8")  # fmt: skip
+    options = ["--data", "pets", *SMALL[2:], "--trainer.max_epochs", "1"]
+    assert run(*options, "--decisions", "fix.csv") == 0
+    output = capsys.readouterr()
+    assert "118 relabelled" in output.err
+    found = re.search(r"photos: ([01]\.\d{4}) with the decisions, ([01]\.\d{4}) with", output.err)
+    assert float(found[1]) + float(found[2]) == pytest.approx(1, abs=0.1)
+    assert "--decisions fix.csv" in output.out
+
+
 def test_the_config_can_be_printed_and_used_again(tmp_path, capsys):
     assert run("--config", "drawn.yaml", "--model.lr", "0.123", "--print_config") == 0
     printed = capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from catordog.commands.options import DATA_HELP, add_decoding, decode_rules
+from catordog.commands.options import DATA_HELP, add_decisions, add_decoding, decode_rules
 
 DESCRIPTION = """Find problems in a photo folder: unreadable files, copies, near copies, one picture
 under several labels; with --model also wrong labels, and photos that show none of the classes."""
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fix-list", metavar="F", help="write photos to leave out, for --exclude, to this CSV file"
     )
+    add_decisions(parser)
     add_decoding(parser)
 
 
@@ -34,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--fix-list": args.fix_list},
-        [args.data, args.model],
+        [args.data, args.model, args.decisions],
     )
-    result = audit(args.data, args.model, rules=decode_rules(args))
+    result = audit(args.data, args.model, decisions=args.decisions, rules=decode_rules(args))
     show(report(result))
     if args.json:
         write_text(Path(args.json), json_text(result.to_dict(), indent=1) + "\n")

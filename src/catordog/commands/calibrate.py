@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         args.split,
         general=args.general,
         exclude=args.exclude,
+        decisions=args.decisions,
         rules=decode_rules(args),
     )
     report_unreadable(result.failures, args.model, args.split)

@@ -31,10 +31,16 @@ def run(args: argparse.Namespace) -> int:
     from catordog.terminal import info, show
 
     check_outputs(
-        {"--html": args.html, "--json": args.json}, [*args.models, args.data, args.exclude]
+        {"--html": args.html, "--json": args.json},
+        [*args.models, args.data, args.exclude, args.decisions],
     )
     result = compare(
-        args.models, args.data, args.split, exclude=args.exclude, rules=decode_rules(args)
+        args.models,
+        args.data,
+        args.split,
+        exclude=args.exclude,
+        decisions=args.decisions,
+        rules=decode_rules(args),
     )
     show(report(result))
     if args.json:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs(
         {"--html": args.html, "--json": args.json, "--csv": args.csv},
-        [args.model, args.data, *args.neither, *args.also, args.exclude],
+        [args.model, args.data, *args.neither, *args.also, args.exclude, args.decisions],
     )
     classifier = load(args.model)
     result = evaluate(
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.split,
         exclude=args.exclude,
+        decisions=args.decisions,
         error_rates=None if args.error_rate is None else (args.error_rate,),
         accept=ACCEPT if args.accept is None else args.accept,
         ood_photos=args.neither,

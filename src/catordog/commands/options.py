@@ -73,10 +73,22 @@ def decode_rules(args: argparse.Namespace) -> DecodeRules:
 
 
 def add_exclude(parser: argparse.ArgumentParser) -> None:
-    """Add `--exclude F`."""
+    """Add `--exclude F` and `--decisions F`."""
     parser.add_argument(
         "--exclude", metavar="F", help="leave out the photos that a CSV file or a plain list names"
     )
+    add_decisions(parser)
+
+
+DECISIONS_HELP = (
+    "relabel and leave out photos, as decided in a review; or relabel those whose label in a fix "
+    "list (CSV) was changed"
+)
+
+
+def add_decisions(parser: argparse.ArgumentParser) -> None:
+    """Add `--decisions F`."""
+    parser.add_argument("--decisions", metavar="F", help=DECISIONS_HELP)
 
 
 def add_held_out(parser: argparse.ArgumentParser) -> None:

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise CatordogError(f"--out {args.out} is --data, too: give another folder")
     if (folder / INDEX).exists():
         raise CatordogError(f"--out {args.out}: it has shards already; give another folder")
-    dataset = open_dataset(args.data, rules=decode_rules(args), exclude=args.exclude)
+    dataset = open_dataset(
+        args.data, rules=decode_rules(args), exclude=args.exclude, decisions=args.decisions
+    )
     info(dataset.summary())
     dataset.splits(SplitFractions())
     total = len(dataset.photos)

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         add_to=args.add_to,
         forget=args.forget,
         exclude=args.exclude,
+        decisions=args.decisions,
         rules=decode_rules(args),
         backbone=args.backbone,
     )

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catordog.commands.options import DATA_HELP
+from catordog.commands.options import DATA_HELP, DECISIONS_HELP
 from catordog.commands.train_result import TrainResult, without_option
 from catordog.training.run_options import RUN_OPTIONS
 
@@ -45,6 +45,7 @@ Row = tuple[str, str | None, str]
 RUN_ROWS: dict[str, Row] = {
     "data.source": ("--data", "D", DATA_HELP),
     "data.exclude": ("--exclude", "F", "a CSV file with a column 'path': photos to leave out"),
+    "data.decisions": ("--decisions", "F", DECISIONS_HELP),
     **{name: (f"--{name}", option.metavar, option.help) for name, option in RUN_OPTIONS.items()},
     "seed_everything": ("--seed_everything", "N", "seed: same seed, same weights (default: 0)"),
     "data.allow_truncated": (
@@ -244,8 +245,8 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
             info(f"TensorBoard: tensorboard --logdir {shown_path(Path(logger.save_dir))}")
     for profile in folder.glob("*profile*"):
         info(f"profile: {shown_path(profile)}")
-    if data.dataset.excluded:
-        _report_excluded(best, data)
+    if data.dataset.excluded or data.dataset.relabelled:
+        _report_decisions(best, data)
     report_failures(fitted.failures, Path(shown_path(folder / "unreadable.txt")))
     return TrainResult(
         fitted.exit_code,
@@ -255,6 +256,7 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
         loss=calibration.nll,
         data=data.source,
         exclude=data.exclude,
+        decisions=data.decisions,
         unreadable=fitted.failures,
         decoding=_decoding(data.rules),
         held_out="test" if data.has_test_photos else "val",
@@ -286,18 +288,35 @@ def _decoding(rules: DecodeRules) -> tuple[str, ...]:
     return (*options, "--max-megapixels", f"{rules.max_megapixels:g}")
 
 
-def _report_excluded(best: Path, data: Any) -> None:
-    """Accuracy on validation photos with and without those that the user has excluded."""
+def _report_decisions(best: Path, data: Any) -> None:
+    """Accuracy on validation photos with and without what the user has decided about them."""
+    from catordog.escaping import printable
     from catordog.evaluation.evaluate import evaluate
     from catordog.model.classifier import load
     from catordog.terminal import info
 
-    found = evaluate(load(best), data.source, "val", exclude=data.exclude, rules=data.rules)
-    accuracy, with_excluded = found.metrics.accuracy, found.accuracy_with_excluded
-    info(
-        f"accuracy on validation photos: {accuracy:.4f} without the excluded ones, "
-        f"{accuracy if with_excluded is None else with_excluded:.4f} with them"
+    found = evaluate(
+        load(best),
+        data.source,
+        "val",
+        exclude=data.exclude,
+        decisions=data.decisions,
+        rules=data.rules,
     )
+    accuracy, with_excluded = found.metrics.accuracy, found.accuracy_with_excluded
+    if data.dataset.excluded:
+        info(
+            f"accuracy on validation photos: {accuracy:.4f} without the excluded ones, "
+            f"{accuracy if with_excluded is None else with_excluded:.4f} with them"
+        )
+    if data.dataset.relabelled:
+        before = found.accuracy_as_labelled
+        before = with_excluded if before is None else before
+        info(
+            f"accuracy on validation photos: {accuracy:.4f} with the decisions, "
+            f"{accuracy if before is None else before:.4f} with the photos and labels of "
+            f"{printable(data.source)}"
+        )
 
 
 def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
@@ -325,6 +344,7 @@ def _print_next_command(result: TrainResult, words: Sequence[str]) -> None:
         command = ["evaluate", shown_path(result.checkpoint), "--data", result.data]
         command += ["--split", str(result.held_out)]
         command += ["--exclude", result.exclude] if result.exclude else []
+        command += ["--decisions", result.decisions] if result.decisions else []
         command += result.decoding
         if result.held_out is None:
             command = ["export", shown_path(result.checkpoint), "--out", f"{name}.onnx"]

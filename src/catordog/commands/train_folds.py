@@ -290,6 +290,7 @@ def _average(
         loss=calibration.nll,
         data=data.source,
         exclude=data.exclude,
+        decisions=data.decisions,
         unreadable=failures,
         held_out="test" if has_test else None,
         folds=len(folds),

@@ -26,7 +26,7 @@ class TrainResult:
         accuracy: on validation photos, 0…1.
         loss: cross-entropy on validation photos after calibration, in nats.
         data: the dataset.
-        exclude: the CSV file of excluded photos.
+        exclude, decisions: the files of excluded photos and of decisions.
         unreadable: one error for each photo that could not be read.
         found: what `find` has measured, as an option such as `--model.lr 0.12`.
         held_out: the split to evaluate the model on: `test`; `val` if there are no test photos;
@@ -44,6 +44,7 @@ class TrainResult:
     loss: float | None = None
     data: str = ""
     exclude: str | None = None
+    decisions: str | None = None
     unreadable: tuple[PhotoError, ...] = ()
     found: str | None = None
     held_out: Literal["test", "val"] | None = "test"

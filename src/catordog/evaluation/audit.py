@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -110,7 +110,12 @@ class Audit:
 
 
 def audit(
-    data: str, model: Model = None, *, rules: DecodeRules = DEFAULT_RULES, name: str | None = None
+    data: str,
+    model: Model = None,
+    *,
+    decisions: str | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
+    name: str | None = None,
 ) -> Audit:
     """Find problems in a dataset.
 
@@ -118,6 +123,8 @@ def audit(
         data: as in `open_dataset`.
         model: checks the labels, and finds photos that show no class: a path, `bundled`, or a
             `Classifier`; None: neither is done.
+        decisions: a file of decisions: labels to replace, photos to leave out. Photos whose label
+            was given or confirmed there are not doubted again.
         rules: which photos are decoded.
         name: what reports call the model; None: its path.
 
@@ -125,7 +132,8 @@ def audit(
         CatordogError: the data or the model can't be opened, or a class has too few photos for its
             labels to be checked.
     """
-    dataset = open_dataset(data, rules=rules, labels="optional")
+    dataset = open_dataset(data, rules=rules, decisions=decisions, labels="optional")
+    dataset = dataset.without_excluded()
     if model is None:
         return Audit(find(dataset))
     classifier = model if isinstance(model, Classifier) else load(model)  # before photos are read
@@ -146,7 +154,9 @@ def check_labels(findings: Findings, classifier: Classifier, model: str) -> Audi
     readable = [index for index, facts in enumerate(findings.facts) if facts]
     indices, features = _features(classifier, findings.photos, readable)
     if len(findings.dataset.classes) < 2:  # no label can be wrong
-        outliers = _outliers(ood_scores(features), indices) if len(indices) > 1 else []
+        outliers = []
+        if len(indices) > 1:
+            outliers = _outliers(ood_scores(features), indices, findings.confirmed)
         return Audit(findings, model, ood=outliers)
     labels = np.array([findings.photos[index].label for index in indices], dtype=np.int64)
     groups = [findings.groups[index] for index in indices]
@@ -161,7 +171,14 @@ def check_labels(findings: Findings, classifier: Classifier, model: str) -> Audi
     info("checking labels")
     ranked, wrong = suspect_labels(cross_validated(features, labels, groups), labels)
     suspects = [replace(suspect, index=indices[suspect.index]) for suspect in ranked]
-    return Audit(findings, model, suspects, wrong, _outliers(ood_scores(features), indices))
+    confirmed = findings.confirmed
+    return Audit(
+        findings,
+        model,
+        [suspect for suspect in suspects if suspect.index not in confirmed],
+        sum(suspect.index not in confirmed for suspect in suspects[:wrong]),
+        _outliers(ood_scores(features), indices, confirmed),
+    )
 
 
 def _features(
@@ -188,10 +205,13 @@ def _features(
     return found, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
 
 
-def _outliers(scores: npt.NDArray[np.float64], indices: Sequence[int]) -> list[tuple[int, float]]:
+def _outliers(
+    scores: npt.NDArray[np.float64], indices: Sequence[int], confirmed: Container[int]
+) -> list[tuple[int, float]]:
     """Photos whose ood score is far above the others', in robust standard deviations."""
     median = float(np.median(scores))
     # The median absolute deviation, scaled so that it estimates a normal standard deviation.
     deviation = 1.4826 * float(np.median(np.abs(scores - median))) or 1e-12
     out = (scores - median) / deviation
-    return [(indices[i], float(out[i])) for i in np.argsort(-out) if out[i] > OOD_DEVIATIONS]
+    far = [(indices[i], float(out[i])) for i in np.argsort(-out) if out[i] > OOD_DEVIATIONS]
+    return [(index, score) for index, score in far if index not in confirmed]

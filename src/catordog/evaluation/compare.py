@@ -143,6 +143,7 @@ def compare(
     split: Split | Literal["all"] = "test",
     *,
     exclude: str | None = None,
+    decisions: str | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> Comparison:
     """Predict the same photos with several models, and test their differences.
@@ -152,6 +153,7 @@ def compare(
         data: as in `open_dataset`.
         split: which photos.
         exclude: a CSV file with a column `path`: photos to leave out.
+        decisions: a file of decisions: labels to replace, photos to leave out.
         rules: which photos are decoded.
 
     Raises:
@@ -167,7 +169,13 @@ def compare(
     names = [model_name(model) for model in models]
     orders = _check_comparable(names, classifiers, split)
     results = [
-        _in_order(evaluate(one, data, split, exclude=exclude, rules=rules, name=name), order, first)
+        _in_order(
+            evaluate(
+                one, data, split, exclude=exclude, decisions=decisions, rules=rules, name=name
+            ),
+            order,
+            first,
+        )
         for name, one, order in zip(names, classifiers, orders, strict=True)
     ]
     predicted = np.stack([result.predicted for result in results])

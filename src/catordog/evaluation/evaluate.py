@@ -20,7 +20,13 @@ from catordog.evaluation.metrics import Metrics, measure
 from catordog.evaluation.ood import OodResult, accept_rate, measure_ood, ood_unavailable
 from catordog.evaluation.predictions import Floats, Predictions
 from catordog.evaluation.robustness import Robustness, robustness
-from catordog.evaluation.sources import SourceResult, measure_source, open_source, predict_split
+from catordog.evaluation.sources import (
+    Source,
+    SourceResult,
+    measure_source,
+    open_source,
+    predict_split,
+)
 from catordog.model.classifier import Classifier, load
 from catordog.model.first_stage import Output
 from catordog.model.own_split import check_own_split
@@ -66,6 +72,9 @@ class Evaluation(Predictions):
             is not calibrated.
         excluded: how many photos the user has excluded.
         accuracy_with_excluded: the accuracy with them; None if there are none.
+        relabelled: how many of the photos the user has relabelled.
+        accuracy_as_labelled: the accuracy with the excluded photos, and with the dataset's own
+            labels; None if no photo was relabelled.
         ood: how well the model rejects photos of no class; None if it was not measured.
         also: how it does on further datasets, in the order that was asked for.
         robustness: how it does on corrupted photos; None if it was not measured.
@@ -82,6 +91,8 @@ class Evaluation(Predictions):
     error_rate_checks: list[ErrorRateCheck] = field(default_factory=list)
     excluded: int = 0
     accuracy_with_excluded: float | None = None
+    relabelled: int = 0
+    accuracy_as_labelled: float | None = None
     ood: OodResult | None = None
     also: tuple[SourceResult, ...] = ()
     robustness: Robustness | None = None
@@ -129,6 +140,8 @@ class Evaluation(Predictions):
             "unreadable": len(self.failures),
             "excluded": self.excluded,
             "accuracy_with_excluded": self.accuracy_with_excluded,
+            "relabelled": self.relabelled,
+            "accuracy_as_labelled": self.accuracy_as_labelled,
             "temperature": self.temperature,
             **self.metrics.to_dict(),
             "uncalibrated": {name: before[name] for name in (*self.metrics.ci95, "ci95")},
@@ -150,6 +163,7 @@ def evaluate(
     split: Split | Literal["all"] = "test",
     *,
     exclude: str | None = None,
+    decisions: str | None = None,
     error_rates: Sequence[float] | None = None,
     accept: float = ACCEPT,
     ood_photos: Sequence[str] = (),
@@ -168,6 +182,7 @@ def evaluate(
         data: as in `open_dataset`.
         split: which photos.
         exclude: a CSV file with a column `path`: photos to leave out.
+        decisions: a file of decisions: labels to replace, photos to leave out.
         error_rates: error budgets to check, each in 0…1 (see `confidence.conformal`); None: 0.01
             and 0.05 if the model is calibrated.
         accept: the true-accept rate at which photos are called `neither`, 0…1 (see `judge`).
@@ -199,7 +214,7 @@ def evaluate(
     if ood_photos and classifier.model.ood is None:
         raise ood_unavailable()
     check_own_split(data, split)
-    source = open_source(classifier, data, rules, exclude)
+    source = open_source(classifier, data, rules, exclude, decisions)
     others = [open_source(classifier, name, rules) for name in also]
     photos, outputs, failures = predict_split(classifier, source.dataset, split)
     labels = np.array(
@@ -208,7 +223,11 @@ def evaluate(
     logits = np.stack([output.logits for output in outputs])
     excluded = np.array([photo.name in source.dataset.excluded for photo in photos])
     if excluded.all():
-        raise CatordogError(f"--exclude {exclude} leaves no {split} photo of {data}")
+        given = {"--exclude": exclude, "--decisions": decisions}
+        options = " and ".join(f"{option} {file}" for option, file in given.items() if file)
+        raise CatordogError(f"{options}: no {split} photo of {data} is left")
+    own_labels = _own_labels(source, photos, labels)
+    relabelled = (own_labels != labels) & ~excluded
     result = Evaluation(
         model=name or model_name(model),
         data=data,
@@ -226,6 +245,10 @@ def evaluate(
         accuracy_with_excluded=(
             float((logits.argmax(axis=1) == labels).mean()) if excluded.any() else None
         ),
+        relabelled=int(relabelled.sum()),
+        accuracy_as_labelled=(
+            float((logits.argmax(axis=1) == own_labels).mean()) if relabelled.any() else None
+        ),
     )
     ood = None
     if ood_photos and result.ood_score is not None:
@@ -238,6 +261,18 @@ def evaluate(
         also=tuple(measure_source(classifier, other, accept) for other in others),
         robustness=robust,
     )
+
+
+def _own_labels(
+    source: Source, photos: Sequence[Photo], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The labels that the dataset itself gives photos, `[N]`."""
+    own = labels.copy()
+    for row, photo in enumerate(photos):
+        label = source.dataset.relabelled.get(photo.name)
+        if label is not None:
+            own[row] = source.indices[label]
+    return own
 
 
 def _ood_scores(

@@ -78,14 +78,18 @@ class Source:
 
 
 def open_source(
-    classifier: Classifier, data: str, rules: DecodeRules, exclude: str | None = None
+    classifier: Classifier,
+    data: str,
+    rules: DecodeRules,
+    exclude: str | None = None,
+    decisions: str | None = None,
 ) -> Source:
     """Open a dataset for a model.
 
     Raises:
         CatordogError: the dataset can't be read, or the model lacks one of its classes.
     """
-    dataset = open_dataset(data, rules=rules, exclude=exclude)
+    dataset = open_dataset(data, rules=rules, exclude=exclude, decisions=decisions)
     return Source(data, dataset, match_classes(dataset.classes, classifier.classes, data))
 
 

@@ -91,6 +91,7 @@ def calibrate(
     *,
     general: bool = False,
     exclude: str | None = None,
+    decisions: str | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> Calibration:
     """Fit a model's confidence to labelled photos that it was not trained on.
@@ -107,6 +108,7 @@ def calibrate(
             the model's own network. It rejects more, above all for networks that were trained from
             scratch, and runs on every photo that is predicted.
         exclude: a CSV file with a column `path`: photos to leave out.
+        decisions: a file of decisions: labels to replace, photos to leave out.
         rules: which photos are decoded.
 
     Raises:
@@ -121,7 +123,7 @@ def calibrate(
         )
     classifier = load(model)
     check_own_split(str(data), split)
-    dataset = open_dataset(str(data), rules=rules, exclude=exclude)
+    dataset = open_dataset(str(data), rules=rules, exclude=exclude, decisions=decisions)
     indices = match_classes(dataset.classes, classifier.classes, str(data))
     photos = dataset.split(split, classifier.model.split_fractions)
     if split in ("train", "all"):

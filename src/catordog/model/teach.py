@@ -103,6 +103,7 @@ def teach(
     add_to: str | PathLike[str] | None = None,
     forget: bool = False,
     exclude: str | None = None,
+    decisions: str | None = None,
     rules: DecodeRules = DEFAULT_RULES,
     backbone: str | PathLike[str] | None = None,
 ) -> Taught:
@@ -115,6 +116,7 @@ def teach(
         forget: leave the features of the photos out of the model file. Then nothing can be added to
             it.
         exclude: a CSV file with a column `path`: photos to leave out.
+        decisions: a file of decisions: labels to replace, also by new ones, photos to leave out.
         rules: which photos are decoded.
         backbone: an ONNX file with the outputs `features` and `concepts`; None: the bundled one.
             With `add_to`, that of the model.
@@ -127,7 +129,9 @@ def teach(
         raise CatordogError("give a folder of photos")
     trunk = Backbone.read(backbone if add_to is None else add_to)
     before, examples = _learnt_before(add_to, trunk)
-    photos = find_photos(data, rules, exclude) if data is not None else TeachingPhotos((), ())
+    photos = (
+        TeachingPhotos((), ()) if data is None else find_photos(data, rules, exclude, decisions)
+    )
     classes, matched = _merged(before, photos.classes)
     records, found, failures = features_of(photos.photos, trunk, rules)
     readable = [photos.photos[index] for index in found]

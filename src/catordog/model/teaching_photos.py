@@ -35,7 +35,10 @@ class TeachingPhotos:
 
 
 def find_photos(
-    data: str | PathLike[str], rules: DecodeRules, exclude: str | None = None
+    data: str | PathLike[str],
+    rules: DecodeRules,
+    exclude: str | None = None,
+    decisions: str | None = None,
 ) -> TeachingPhotos:
     """Find the photos to teach with.
 
@@ -45,17 +48,25 @@ def find_photos(
         data: as `open_dataset` takes it. A folder with photos and no classes is a class.
         rules: which photos are decoded.
         exclude: a CSV file with a column `path`: photos to leave out.
+        decisions: a file of decisions: labels to replace, also by new ones, photos to leave out.
 
     Raises:
         CatordogError: there are no such photos, a class has none, or its name can't be used.
     """
     name = str(data)
-    dataset = open_dataset(name, rules=rules, exclude=exclude, labels="optional")
+    dataset = open_dataset(
+        name, rules=rules, exclude=exclude, decisions=decisions, labels="optional", new_classes=True
+    )
     photos = [photo for photo in dataset.photos if photo.name not in dataset.excluded]
     own_name = _own_name(Path(name).expanduser())
-    if own_name and len(dataset.classes) < 2 and not any("/" in x.name for x in photos):
+    own_labels = {dataset.own_label(index) for index in range(len(dataset.photos))}
+    if own_name and len(own_labels) < 2 and not any("/" in x.name for x in photos):
         check_class_names(f"--data {name}", [own_name])
-        return TeachingPhotos((own_name,), [replace(photo, label=0) for photo in photos], name)
+        named = [_decided(photo, dataset) or own_name for photo in photos]
+        classes = tuple(sorted(set(named)))
+        labels = map(classes.index, named)
+        chosen = [replace(x, label=label) for x, label in zip(photos, labels, strict=True)]
+        return TeachingPhotos(classes, chosen, name)
     if not dataset.classes:
         raise CatordogError(
             f"{name}: {len(photos):,} photos but no classes: put the photos of each class into a "
@@ -67,6 +78,13 @@ def find_photos(
         info(f"{name}: its {len(held_out):,} test photos are left out, for an evaluation")
     _check_classes(name, dataset, photos)
     return TeachingPhotos(dataset.classes, photos, name)
+
+
+def _decided(photo: Photo, dataset: PhotoDataset) -> str | None:
+    """The class that the user has given a photo; None if the user has not relabelled it."""
+    if photo.label is None or photo.name not in dataset.relabelled:
+        return None
+    return dataset.classes[photo.label]
 
 
 def _own_name(path: Path) -> str | None:

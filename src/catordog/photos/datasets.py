@@ -14,6 +14,7 @@ from catordog.photos import shards
 from catordog.photos.archives import is_archive_name
 from catordog.photos.class_names import check_class_names
 from catordog.photos.csv_lists import TABLE_SUFFIXES
+from catordog.photos.decisions import apply, read_decisions
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.exclude import excluded_names
@@ -42,7 +43,9 @@ def open_dataset(
     *,
     rules: DecodeRules = DEFAULT_RULES,
     exclude: str | None = None,
+    decisions: str | None = None,
     labels: Need = "required",
+    new_classes: bool = False,
 ) -> PhotoDataset:
     """Find the labelled photos that `--data` names. Only names and folders are read here.
 
@@ -51,7 +54,10 @@ def open_dataset(
             `drawn:n=8000,seed=0,size=64,morph=0`, and `animals=3` adds rabbits.
         rules: how photos are decoded.
         exclude: a table with a column `path`: photos to leave out; see `exclude`.
+        decisions: a file of decisions about photos, or a table with the columns `path` and `label`:
+            labels to replace, and photos to leave out; see `decisions`.
         labels: if they are optional, photos of one class, or without any labels, are a dataset too.
+        new_classes: decisions may give labels that no photo has.
 
     Raises:
         CatordogError: there is no such dataset, or it has no labelled photos of two classes, or no
@@ -61,10 +67,13 @@ def open_dataset(
     'drawn:n=100: 100 photos (50 cat, 50 dog)'
     """
     dataset = _open(data, rules, labels)
-    if exclude is None:
-        return dataset
-    excluded = excluded_names(dataset.photos, Path(exclude).expanduser(), dataset.name)
-    return replace(dataset, excluded=excluded)
+    if exclude is not None:
+        excluded = excluded_names(dataset.photos, Path(exclude).expanduser(), dataset.name)
+        dataset = replace(dataset, excluded=excluded)
+    if decisions is not None:
+        file = Path(decisions).expanduser()
+        dataset, _ = apply(dataset, read_decisions(file), file, new_classes=new_classes)
+    return dataset
 
 
 def _open(data: str, rules: DecodeRules, need: Need) -> PhotoDataset:

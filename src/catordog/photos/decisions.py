@@ -2,6 +2,8 @@
 
 A line is a decision: `{"time", "path", "action", "label", "was", "queue"}`; see `Decision`. The
 last one about a path counts, so a decision is undone by another, and the file is its own history.
+A table with the columns `path` and `label`, such as the fix list of `audit`, can relabel photos,
+too.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from catordog.errors import CatordogError
-from catordog.escaping import json_text, printable
+from catordog.escaping import json_text, printable, text_cell
 from catordog.photos.class_names import check_class_names
+from catordog.photos.csv_lists import LABEL_COLUMNS, TABLE_SUFFIXES, path_column, read_table
 from catordog.photos.exclude import photos_listed
 from catordog.photos.layouts import class_name
 from catordog.photos.photo import NO_LABEL
@@ -175,16 +178,35 @@ def read_decisions(path: str | os.PathLike[str]) -> dict[str, Decision]:
 
     Args:
         path: a file of decisions. What a crash has left of a line is ignored: at the end of the
-            file, or before the blank line that `DecisionLog` puts after it.
+            file, or before the blank line that `DecisionLog` puts after it. Or a table (`.csv`,
+            `.tsv`, `.txt`) with the columns `path` and `label`: each row with a label relabels a
+            photo, if it has another.
 
     Raises:
         CatordogError: it can't be read, is too large, or has a line that is no decision.
     """
+    file = Path(path)
+    read = _read_table if file.suffix.lower() in TABLE_SUFFIXES else _read
     found: dict[str, Decision] = {}
-    for decision in _read(Path(path)):
+    for decision in read(file):
         found.pop(decision.path, None)
         found[decision.path] = decision
     return found
+
+
+def _read_table(path: Path) -> Iterator[Decision]:
+    option = f"--decisions {path}"
+    table = read_table(path, option)
+    columns = table.find(LABEL_COLUMNS)
+    if not columns:
+        raise CatordogError(
+            f"{option}: it has no column 'label': name the column of the new labels 'label'"
+        )
+    paths, labels = table.column(path_column(table, option)), table.column(columns[0])
+    for listed, cell in zip(paths, labels, strict=True):
+        label = cell[1:] if cell and text_cell(cell[1:]) == cell else cell  # as fix lists have it
+        if listed and label:
+            yield Decision(listed, "relabel", label=label)
 
 
 def _read(path: Path) -> Iterator[Decision]:
@@ -273,8 +295,8 @@ def apply(
             kept.append(name)
         elif decision.action == "relabel":
             label = index_of[class_name(decision.label or "")]
-            if label == old[index]:
-                kept.append(name)
+            if label == old[index]:  # corrected since, or listed with the label that it has
+                kept += [name] if decision.was not in (None, decision.label) else []
             else:
                 relabelled[name] = old[index]
                 labels[index] = label

@@ -88,6 +88,12 @@ class Findings:
     contradictions: list[list[int]]
     groups: list[int]
 
+    @property
+    def confirmed(self) -> frozenset[int]:
+        """The photos whose label a person has given or confirmed: they are doubted no more."""
+        names = self.dataset.confirmed
+        return frozenset(i for i, photo in enumerate(self.photos) if names and photo.name in names)
+
     def path(self, index: int) -> str:
         """The path of a photo."""
         return self.photos[index].path
@@ -173,7 +179,7 @@ def audit(dataset: PhotoDataset) -> Findings:
         photos=photos,
         facts=facts,
         unreadable=unreadable,
-        suspicious=_suspicious(photos, facts),
+        suspicious=_suspicious(dataset, facts),
         exact_copies=sorted(exact, key=len, reverse=True),
         near_copies=[
             group
@@ -231,16 +237,15 @@ def _distance(hashes: Hashes, group: Sequence[int]) -> int:
     )
 
 
-def _suspicious(
-    photos: Sequence[Photo], facts: Sequence[PhotoFacts | None]
-) -> list[tuple[int, str]]:
+def _suspicious(dataset: PhotoDataset, facts: Sequence[PhotoFacts | None]) -> list[tuple[int, str]]:
     found = []
+    names = dataset.photos.names
     for index, one in enumerate(facts):
-        if one is None:
+        if one is None or names[index] in dataset.confirmed:
             continue
         size = f"{one.width} × {one.height} pixels"
         ratio = max(one.width, one.height) / min(one.width, one.height)
-        suffix = PurePath(photos[index].name).suffix.lower()
+        suffix = PurePath(names[index]).suffix.lower()
         if one.thumbnail.std() < BLANK_STD:
             found.append((0, index, "blank: one colour all over"))
         elif min(one.width, one.height) < TINY:

@@ -79,7 +79,7 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
             read.append((photo, photo.key()))
         except PhotoError as error:
             failures.append(error)
-    if (known := _known_rows(file, [key for _, key in read])) is not None:
+    if (known := _known_rows(file, [(key, photo.label) for photo, key in read])) is not None:
         return known, failures
     packed = io.BytesIO()
     rows: list[tuple[int, int, int, int]] = []
@@ -105,12 +105,13 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
     return packed_rows, failures
 
 
-def _known_rows(file: Path, keys: list[int]) -> npt.NDArray[Any] | None:
-    """The index of a shard that is complete and holds exactly the photos with these keys."""
+def _known_rows(file: Path, wanted: list[tuple[int, int | None]]) -> npt.NDArray[Any] | None:
+    """The index of a shard that is complete and holds just photos with these keys and labels."""
     try:
         rows: npt.NDArray[Any] = np.load(file.with_suffix(".npy"), allow_pickle=False)
         end = int(rows["offset"][-1]) + int(rows["size"][-1])
-        if rows.dtype == ROW and rows["key"].tolist() == keys and file.stat().st_size >= end:
+        held = list(zip(rows["key"].tolist(), rows["label"].tolist(), strict=True))
+        if rows.dtype == ROW and held == wanted and file.stat().st_size >= end:
             return rows
     except (OSError, ValueError, KeyError, IndexError):
         pass

@@ -197,6 +197,15 @@ class Photos(Sequence[Photo]):
         """The same photos with these labels, `[N]`."""
         return Photos(self.source, self.names, labels, self.own_splits)
 
+    def subset(self, indices: Sequence[int]) -> Photos:
+        """The photos with these indices."""
+        return Photos(
+            self.source,
+            [self.names[index] for index in indices],
+            [self.labels[index] for index in indices],
+            [self.own_splits[index] for index in indices],
+        )
+
 
 def keys_of(photos: Sequence[Photo]) -> list[int | None]:
     """Return the content keys of photos, read in parallel; None for an unreadable one."""

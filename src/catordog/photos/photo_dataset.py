@@ -165,6 +165,11 @@ class PhotoDataset:
         label = self.photos.labels[index]
         return self.relabelled.get(self.photos.names[index], label) if self.relabelled else label
 
+    def without_excluded(self) -> PhotoDataset:
+        """The dataset without the photos that the user has excluded."""
+        kept = [i for i, name in enumerate(self.photos.names) if name not in self.excluded]
+        return replace(self, photos=self.photos.subset(kept), _splits={}, _one_picture={})
+
     def summary(self) -> str:
         """One line for people: how many photos of which classes."""
         counts = Counter(self.classes[label] for label in self.photos.labels if label >= 0)

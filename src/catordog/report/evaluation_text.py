@@ -57,6 +57,11 @@ def _results(result: Evaluation) -> list[list[str]]:
                 f"with the {result.excluded:,} excluded photo{'s' if result.excluded > 1 else ''}"
             )
             rows.append(["", percent(result.accuracy_with_excluded), words])
+        if metric.name == "accuracy" and result.accuracy_as_labelled is not None:
+            words = f"with the dataset's own labels of the {result.relabelled:,} relabelled photo"
+            words += "s" if result.relabelled > 1 else ""
+            words += ", and the excluded ones" if result.excluded else ""
+            rows.append(["", percent(result.accuracy_as_labelled), words])
     for target, fraction in result.metrics.coverage_at.items():
         words = f"of the photos, the most confident, can be answered at {100 * float(target):g} %"
         rows.append(["coverage", percent(fraction), f"{words} accuracy"])

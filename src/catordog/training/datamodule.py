@@ -63,8 +63,8 @@ class PhotosDataModule(L.LightningDataModule):
             way, confidence assumes equally frequent classes.
         val: fraction of photos for validation.
         test: fraction of photos held out for `catordog evaluate`.
-        exclude: a CSV file with a column `path`: photos to leave out; `--exclude F` is short for
-            `--data.exclude F`.
+        exclude: a CSV file with a column `path`: photos to leave out (`--exclude F`).
+        decisions: a file of decisions: labels to replace, photos to leave out (`--decisions F`).
         allow_truncated: read the intact part of truncated photos (`--allow-truncated`).
         max_megapixels: refuse larger photos before they are decoded (`--max-megapixels N`).
         augment: random augmentation of training photos.
@@ -93,6 +93,7 @@ class PhotosDataModule(L.LightningDataModule):
         val: float = 0.1,
         test: float = 0.2,
         exclude: str | None = None,
+        decisions: str | None = None,
         allow_truncated: bool = False,
         max_megapixels: float = 200,
         augment: Augment = Augment(),  # noqa: B008 - frozen
@@ -123,14 +124,14 @@ class PhotosDataModule(L.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.rules = DecodeRules(allow_truncated, max_megapixels)
-        self.dataset = open_dataset(source, rules=self.rules, exclude=exclude)
+        self.dataset = open_dataset(source, rules=self.rules, exclude=exclude, decisions=decisions)
         if folds is not None and fold is not None:
             self.dataset = self.dataset.with_fold(folds, fold)
             self.split_fractions = SplitFractions(0, 0)  # no photo is held out from all folds
         self.cache = cache if cache is not None else not self.dataset.packed
         self.workers = workers
         self.balance = balance
-        self.exclude = exclude
+        self.exclude, self.decisions = exclude, decisions
         self.failures: list[PhotoError] = []
         self._digest: str | None = None
         self._train: DecodedDataset | StreamedDataset | None = None
