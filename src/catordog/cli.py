@@ -75,7 +75,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _TRAINING_PACKAGES = frozenset(
     {
-        *("cleanlab", "jsonargparse", "lightning", "matplotlib", "scipy", "sklearn"),
+        *("jsonargparse", "lightning", "matplotlib", "scipy", "sklearn"),
         *("tensorboard", "torch", "torchmetrics", "torchvision"),
     }
 )

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from catordog.cli import main
 from catordog.evaluation.audit import audit
 from catordog.photos.datasets import open_dataset
+from catordog.photos.decisions import Decision, DecisionLog
 from conftest import jpeg, picture, save, write_folder
 
 
@@ -50,7 +51,9 @@ def dirty(tmp_path):
 def audited(dirty, tmp_path, capsys):
     files = [tmp_path / name for name in ("a.json", "a.html", "fix.csv")]
     words = ["--json", str(files[0]), "--html", str(files[1]), "--fix-list", str(files[2])]
-    assert main(["audit", "--data", str(dirty), *words]) == 1  # some photos can't be read
+    assert (
+        main(["audit", "--data", str(dirty), "--no-labels", *words]) == 1
+    )  # some photos can't be read
     return json.loads(files[0].read_text("utf-8")), *files[1:], capsys.readouterr()
 
 
@@ -103,7 +106,7 @@ def test_the_text_summarises_the_findings(audited):
     assert re.search(r"contradictions +1 ", out)
     assert re.search(r"unreadable +3 ", out)
     assert "4 groups of copies: a random split" in out
-    assert "--model" in out
+    assert "Labels were not judged (--no-labels)" in out
 
 
 def test_the_page_is_self_contained_and_escapes_names(audited):
@@ -129,20 +132,21 @@ def test_without_the_photos_of_the_fix_list_the_folder_is_clean(audited, dirty, 
     assert "called.jpg" not in left_out  # a wrong name does no harm
     for row in rows:
         Path(row["path"]).unlink()
-    assert main(["audit", "--data", str(dirty)]) == 0
+    assert main(["audit", "--data", str(dirty), "--no-labels"]) == 0
     out = capsys.readouterr().out
     for name in ("contradictions", "unreadable", "near copies", "exact copies"):
         assert re.search(rf"{name} +0 ", out), out
 
 
 def test_python_gets_the_same_findings_as_the_command(audited, dirty):
-    assert json.loads(json.dumps(audit(str(dirty)).to_dict())) == audited[0]
+    assert json.loads(json.dumps(audit(str(dirty), labels=False).to_dict())) == audited[0]
 
 
 def test_a_clean_folder_has_no_findings(tmp_path, capsys):
     write_folder(tmp_path / "clean", {f"{'cd'[i % 2]}/{i}.jpg": photo(i) for i in range(8)})
     page = tmp_path / "a.html"
-    assert main(["audit", "--data", str(tmp_path / "clean"), "--html", str(page)]) == 0
+    words = ["--html", str(page), "--no-labels"]
+    assert main(["audit", "--data", str(tmp_path / "clean"), *words]) == 0
     assert "No problems found" in page.read_text("utf-8")
     assert "of copies" not in capsys.readouterr().out
 
@@ -188,6 +192,59 @@ def mislabelled(tmp_path_factory):
     board = np.indices((96, 96)).sum(0) // 12 % 2 * 255
     (root / "pets/cat/board.png").write_bytes(save(Image.fromarray(board.astype(np.uint8)), "PNG"))
     return root / "pets", planted
+
+
+@pytest.fixture(scope="module")
+def few_mislabelled(tmp_path_factory):
+    """72 synthetic pictures of two classes, 4 of them under the other label; 3 of a third class."""
+    root = tmp_path_factory.mktemp("few") / "pets"
+    planted = {"5.jpg", "22.jpg", "39.jpg", "56.jpg"}
+    for i in range(72):
+        label = ("cat", "dog")[(i % 2) ^ (f"{i}.jpg" in planted)]
+        write_folder(root, {f"{label}/{i}.jpg": jpeg(i, seed=99, size=96)})
+    write_folder(root, {f"rabbit/{i}.jpg": photo(200 + i) for i in range(3)})
+    return root, planted
+
+
+def test_labels_are_judged_without_a_model_and_a_class_of_few_photos_is_named(
+    few_mislabelled, catordog, tmp_path
+):
+    pets, planted = few_mislabelled
+    ended = catordog("audit", "--data", pets, "--json", "a.json", "--html", "a.html", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    facts = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    suspects = [row["path"].rpartition("/")[2] for row in facts["suspect_labels"]]
+    assert planted <= set(suspects[:6])
+    assert facts["model"] == "general backbone"
+    assert facts["classes_unjudged"] == ["rabbit"]
+    assert not any("rabbit" in row["path"] for row in facts["suspect_labels"])
+    assert "fewer than 5 different photos: rabbit" in ended.out
+    assert "suspect labels" in ended.out
+    assert 'id="suspects"' in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_photos_that_a_person_has_confirmed_are_suspected_no_more(few_mislabelled, tmp_path):
+    pets, _ = few_mislabelled
+    before = audit(str(pets))
+    log = DecisionLog(tmp_path / "d.jsonl")
+    for suspect in before.suspects:
+        path = before.findings.path(suspect.index)
+        label = before.findings.label(suspect.index)
+        log.append(Decision(path, "keep", label=label, was=label))
+    after = audit(str(pets), decisions=str(log.path))
+    known = {before.findings.path(suspect.index) for suspect in before.suspects}
+    assert not known & {after.findings.path(suspect.index) for suspect in after.suspects}
+    assert after.wrong == 0
+
+
+@pytest.mark.parametrize("folders", [{"cat": 4, "dog": 4}, {"cat": 4, "dog": 30}])
+def test_sets_that_are_too_small_are_audited_without_judging_labels(folders, tmp_path):
+    files = {f"{name}/{i}.jpg": photo(100 * len(name) + i)
+             for name, count in folders.items() for i in range(count)}  # fmt: skip
+    pets = write_folder(tmp_path / "pets", files)
+    result = audit(str(pets))
+    assert result.suspects == []
+    assert result.unjudged == tuple(name for name, count in folders.items() if count < 5)
 
 
 @pytest.mark.slow

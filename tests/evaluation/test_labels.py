@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cleanlab.filter import find_label_issues
 
 from catordog.evaluation import labels
 from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
@@ -31,6 +32,23 @@ def test_planted_wrong_labels_come_first_with_the_right_suggestion(features):
     assert sum(suspect.suggested == truth[suspect.index] for suspect in first) >= 0.9 * len(wrong)
     assert [s.score for s in suspects] == sorted((s.score for s in suspects), reverse=True)
     assert 0.7 * len(wrong) <= estimate <= 1.5 * len(wrong)
+
+
+def test_the_estimate_is_that_of_cleanlab(features):
+    points, labels, *_ = features
+    confidences = cross_validated(points, labels, range(1200))
+    theirs = find_label_issues(labels, confidences, filter_by="confident_learning", n_jobs=1)
+    assert suspect_labels(confidences, labels)[1] == theirs.sum()
+
+
+def test_a_rare_class_is_not_given_up():
+    """Of the rare class, the best possible classifier recognises 93 %."""
+    random = np.random.default_rng(2)
+    labels = np.array([0] * 1000 + [1] * 40)
+    points = (3 * np.eye(2, 16)[labels] + random.normal(size=(1040, 16))).astype(np.float32)
+    right = cross_validated(points, labels, range(1040)).argmax(axis=1) == labels
+    assert right[labels == 1].mean() >= 0.7
+    assert right[labels == 0].mean() >= 0.98
 
 
 def test_copies_are_never_predicted_from_each_other():

@@ -7,9 +7,11 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
+from catordog.model.backbone import Backbone
 from catordog.model.backends.onnx import Graph
-from catordog.model.onnx_graph import LinearLayer, cut, metadata_of, with_metadata
+from catordog.model.onnx_graph import LinearLayer, cut, metadata_of, with_input_size, with_metadata
 from catordog.model.protobuf import BYTES, FIXED32, FIXED64, VARINT, parse, serialise
 from model.tiny_backbone import CONCEPTS, FEATURES, SIZE, backbone_bytes
 
@@ -40,6 +42,31 @@ def test_the_appended_layer_computes_the_logits_and_the_old_ones_are_gone(layer,
     assert (concepts == before[1]).all()
     expected = np.concatenate([features, concepts], axis=1) @ layer.weight + layer.bias
     assert np.allclose(logits, expected, atol=1e-4)
+
+
+def test_a_network_that_averages_over_all_positions_takes_another_size():
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["photos"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+    ]
+    photos = helper.make_tensor_value_info("photos", TensorProto.FLOAT, ["n", 3, 32, 32])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph(nodes, "g", [photos], [features])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    smaller = with_input_size(model, 16)
+    onnx.checker.check_model(onnx.load_from_string(smaller), full_check=True)
+    pixels = np.random.default_rng(4).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    assert Graph(smaller).input_shape == ["n", 3, 16, 16]
+    (found,) = Graph(smaller).run(pixels, ["features"])
+    assert np.allclose(found, pixels.mean(axis=(2, 3)), atol=1e-6)
+
+
+def test_the_bundled_backbone_takes_smaller_photos():
+    backbone = Backbone.read(size=64)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert backbone.preprocess.size == 64
+    assert backbone.concepts(backbone.features(pixels)).shape == (2, 1000)
 
 
 def test_a_part_can_start_from_a_value_in_the_middle():

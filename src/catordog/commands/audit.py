@@ -7,13 +7,21 @@ import argparse
 from catordog.commands.options import DATA_HELP, add_decisions, add_decoding, decode_rules
 
 DESCRIPTION = """Find problems in a photo folder: unreadable files, copies, near copies, one picture
-under several labels; with --model also wrong labels, and photos that show none of the classes."""
+under several labels, labels that are probably wrong, and photos that show none of the classes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
-    parser.add_argument("--model", metavar="M", help="a model whose features check the labels")
+    judge = parser.add_mutually_exclusive_group()
+    judge.add_argument(
+        "--model",
+        metavar="M",
+        help="a model whose features judge the labels (default: the bundled general backbone)",
+    )
+    judge.add_argument(
+        "--no-labels", action="store_true", help="judge no labels, which takes the most time"
+    )
     parser.add_argument("--html", metavar="F", help="write a page with thumbnails to this file")
     parser.add_argument("--json", metavar="F", help="write the findings to this file")
     parser.add_argument(
@@ -37,7 +45,13 @@ def run(args: argparse.Namespace) -> int:
         {"--html": args.html, "--json": args.json, "--fix-list": args.fix_list},
         [args.data, args.model, args.decisions],
     )
-    result = audit(args.data, args.model, decisions=args.decisions, rules=decode_rules(args))
+    result = audit(
+        args.data,
+        args.model,
+        labels=not args.no_labels,
+        decisions=args.decisions,
+        rules=decode_rules(args),
+    )
     show(report(result))
     if args.json:
         write_text(Path(args.json), json_text(result.to_dict(), indent=1) + "\n")

@@ -210,31 +210,14 @@ def fit_general_ood(
     Returns:
         None if there are fewer than `LEAST_PHOTOS` different photos.
     """
-    n = len(features)
-    group = np.arange(n) if groups is None else groups
+    group = np.arange(len(features)) if groups is None else groups
     if len(set(group.tolist())) < LEAST_PHOTOS:
         return None
     shown = softmax(concepts)
-    total = shown.sum(axis=0)
-    sums: dict[int, Any] = {}
-    if len(set(group.tolist())) < n:
-        for number, row in zip(group.tolist(), shown, strict=True):
-            sums[number] = sums.get(number, 0) + row
-    evidence = np.empty(n)
-    for index, row in enumerate(shown):
-        others = total - sums.get(int(group[index]), row)
-        evidence[index] = _log_evidence(row[None], _concept_weights(others))[0]
-    weights = np.rint(_concept_weights(total) * 65535) / 65535  # as in a model file
+    weights = np.rint(_concept_weights(shown.sum(axis=0)) * 65535) / 65535  # as in a model file
+    evidence = _own_evidence(shown, group)
     part = Part.of(evidence)
-    rows = _joined(features, concepts)
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_NEIGHBOURS])
-    step = _step(rows[chosen])
-    neighbours = (np.rint(rows[chosen] / step) * step).astype(np.float32)
-    nearest = np.empty(n)
-    for start in range(0, n, 1000):
-        similar = rows[start : start + 1000] @ neighbours.T
-        own = group[None, chosen] == group[start : start + 1000, None]
-        nearest[start : start + 1000] = np.where(own, -1, similar).max(axis=1)
+    neighbours, nearest = _own_neighbours(features, concepts, group, seed)
     detector = GeneralOodDetector(
         weights=weights.astype(np.float32),
         concepts=part,
@@ -248,6 +231,59 @@ def fit_general_ood(
     if bank:
         distance = distance + _NEIGHBOUR_WEIGHT * detector.neighbours.distance(nearest)
     return _with_distances(detector, distance)
+
+
+def own_distances(
+    features: Floats, concepts: Floats, groups: npt.NDArray[np.integer[Any]], seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """How unlike the others each photo of a set is, `[N]`: the sum of both parts, in spreads.
+
+    Args:
+        features: of the general backbone, `[N, D]`.
+        concepts: raw, `[N, K]`.
+        groups: `[N]`, at least two; copies share a number.
+        seed: chooses the neighbours, where there are more than `MOST_NEIGHBOURS`.
+    """
+    evidence = _own_evidence(softmax(concepts), groups)
+    _, nearest = _own_neighbours(features, concepts, groups, seed)
+    return Part.of(evidence).distance(evidence) + _NEIGHBOUR_WEIGHT * Part.of(nearest).distance(
+        nearest
+    )
+
+
+def _own_evidence(shown: Floats, group: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+    """The concept part of each photo, `[N]`, without itself and its copies."""
+    n = len(shown)
+    total = shown.sum(axis=0)
+    sums: dict[int, Any] = {}
+    if len(set(group.tolist())) < n:
+        for number, row in zip(group.tolist(), shown, strict=True):
+            sums[number] = sums.get(number, 0) + row
+    evidence = np.empty(n)
+    for index, row in enumerate(shown):
+        others = total - sums.get(int(group[index]), row)
+        evidence[index] = _log_evidence(row[None], _concept_weights(others))[0]
+    return evidence
+
+
+def _own_neighbours(
+    features: Floats, concepts: Floats, group: npt.NDArray[np.integer[Any]], seed: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """The neighbours as in a model file, `[M, D + K]`, and how near each photo is to them, `[N]`.
+
+    That is its similarity to the nearest one that is no copy of it.
+    """
+    n = len(features)
+    rows = _joined(features, concepts)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_NEIGHBOURS])
+    step = _step(rows[chosen])
+    neighbours = (np.rint(rows[chosen] / step) * step).astype(np.float32)
+    nearest = np.empty(n)
+    for start in range(0, n, 1000):
+        similar = rows[start : start + 1000] @ neighbours.T
+        own = group[None, chosen] == group[start : start + 1000, None]
+        nearest[start : start + 1000] = np.where(own, -1, similar).max(axis=1)
+    return neighbours, nearest
 
 
 def _with_distances(

@@ -2,23 +2,39 @@
 
 A network that was trained on a wrong label has memorised it and can't find it. So a linear
 classifier on the network's features predicts each photo without having been fitted on it
-(cross-validation; copies stay in one fold), and confident learning finds the labels that disagree
-(Northcutt et al. 2021; the cleanlab library).
+(cross-validation; copies stay in one fold), and confident learning (Northcutt et al. 2021) finds
+the labels that disagree. Both need numpy only, as an installation without `train` has no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-FOLDS = 5
+from catordog.confidence.softmax import softmax
+from catordog.confidence.temperature import fit_temperature
+from catordog.model.linear_head import deal_folds
+from catordog.model.logistic_regression import Span
+
+Floats = npt.NDArray[np.floating[Any]]
+
 NEIGHBOURS = 10
 MOST_NEIGHBOURS = 20_000
-_INVERSE_PENALTY = 16.0
-"""Of the linear classifier, with respect to the mean loss over photos."""
+
+_FOLDS, _FEW = 5, 5_000
+"""Folds; with fewer photos than `_FEW` twice as many, as each photo teaches more."""
+
+_PENALTY = 0.5
+"""Of the weights, with respect to the mean square of a direction of the rows. On 20,000 cats and
+dogs, 0.05 to 2 differ little."""
+
+_SHARPNESS = 5.0
+"""Of scores that are near 1 for the right class and near 0 for others: with it, their temperature
+is about 1, where the prior of `fit_temperature` expects it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +53,60 @@ class Suspect:
 
 
 def cross_validated(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    groups: Sequence[int],
-    seed: int = 0,
+    rows: Floats, labels: npt.NDArray[np.int64], groups: Sequence[int], seed: int = 0
 ) -> npt.NDArray[np.float64]:
     """Confidences `[N, C]` of a linear classifier that was not fitted on the photo it predicts.
 
+    It is fitted by least squares to 1 for the right class and 0 for the others, with a penalty
+    (ridge regression). That has a closed form, whose largest part the folds share: 20,000 photos
+    take seconds. It orders labels by doubt as well as logistic regression does, and a wrong label
+    pulls it less.
+
     Args:
-        features: `[N, D]`.
+        rows: features `[N, D]`, of similar scales.
         labels: `[N]`, each of the C classes in at least two groups.
         groups: for each photo the number of its group of copies.
         seed: of the folds.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    features = _signed_sqrt(features)
-    classes = int(labels.max()) + 1
-    confidences = np.full((len(labels), classes), 1 / classes)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for train, held_out in folds.split(features, labels, groups):
-        linear = make_pipeline(
-            StandardScaler(), LogisticRegression(C=_INVERSE_PENALTY / len(train), max_iter=500)
-        )
-        linear.fit(features[train], labels[train])
-        confidences[np.ix_(held_out, linear.classes_)] = linear.predict_proba(features[held_out])
-    return confidences
+    generator = np.random.default_rng(seed)
+    most = _FOLDS if len(labels) >= _FEW else 2 * _FOLDS
+    fold = deal_folds(labels, np.asarray(groups, np.int64), most, generator)
+    if len(rows) < rows.shape[1]:
+        x = np.asarray(Span.of(rows).coordinates, np.float32)
+    else:
+        x = np.asarray(rows - rows.mean(axis=0), np.float32)
+    width = x.shape[1]
+    x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+    counts = np.bincount(labels)
+    targets = np.eye(len(counts), dtype=np.float32)[labels]
+    # Equal weights of classes, as least squares would give up a rare one; its rarity counts below.
+    weights = (len(labels) / (len(counts) * counts))[labels].astype(np.float32)[:, None]
+    parts = {}
+    for number in np.unique(fold).tolist():
+        own = fold == number
+        weighted = (x[own] * weights[own]).T
+        parts[number] = weighted @ x[own], weighted @ targets[own]
+    square = np.zeros((width + 1, width + 1))
+    product = np.zeros((width + 1, len(counts)))
+    for own_square, own_product in parts.values():
+        square += own_square
+        product += own_product
+    penalty = np.full(width + 1, _PENALTY * np.trace(square[:width, :width]) / width)
+    penalty[width] = 0
+    scores = np.zeros((len(labels), len(counts)))
+    for number, (own_square, own_product) in parts.items():
+        if number < 0:  # always learnt from
+            continue
+        fitted = np.linalg.solve(square - own_square + np.diag(penalty), product - own_product)
+        scores[fold == number] = x[fold == number] @ fitted
+    scores *= _SHARPNESS
+    tested = fold >= 0
+    result = np.full(scores.shape, 1 / len(counts))
+    if tested.any():
+        temperature = fit_temperature(scores[tested], labels[tested])
+        prior = np.log(counts / len(labels))
+        result[tested] = softmax(scores[tested] / temperature + prior)
+    return result
 
 
 def suspect_labels(
@@ -81,22 +122,29 @@ def suspect_labels(
         these photos, the highest score first, and an estimate of how many labels are wrong, by
         confident learning: that many of the first are probably wrong; the rest are worth a look.
     """
-    from cleanlab.filter import find_label_issues
+    own = confidences[np.arange(len(labels)), labels]
+    suggested = confidences.argmax(axis=1)
+    scores = confidences.max(axis=1) - own
+    found = [
+        Suspect(index, int(suggested[index]), float(scores[index]))
+        for index in np.argsort(-scores, kind="stable").tolist()
+        if suggested[index] != labels[index] and scores[index] > 0
+    ]
+    return found, _wrong(confidences, labels)
 
-    disagree = find_label_issues(
-        labels,
-        confidences,
-        filter_by="predicted_neq_given",
-        return_indices_ranked_by="normalized_margin",
-        n_jobs=1,
-    )
-    wrong = find_label_issues(labels, confidences, n_jobs=1)
-    found = []
-    for index in disagree.tolist():
-        suggested = int(confidences[index].argmax())
-        score = float(confidences[index, suggested] - confidences[index, labels[index]])
-        found.append(Suspect(index, suggested, score))
-    return found, int(wrong.sum())
+
+def _wrong(confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> int:
+    """An estimate of how many labels are wrong (the off-diagonal of the confident joint).
+
+    A photo counts as one of another class if the confidence in that class is at least as high as it
+    is on average for the photos with that label.
+    """
+    classes = range(confidences.shape[1])
+    usual = np.array([confidences[labels == label, label].mean() for label in classes])
+    likely = np.where(confidences >= usual, confidences, -1)
+    best = likely.argmax(axis=1)
+    counted = (likely.max(axis=1) >= 0) & (best != labels)
+    return int((counted & (confidences.argmax(axis=1) != labels)).sum())
 
 
 def ood_scores(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float64]:
@@ -109,7 +157,7 @@ def ood_scores(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    unit = normalize(_signed_sqrt(features))
+    unit = normalize(signed_sqrt(features))
     sample = unit
     if len(unit) > MOST_NEIGHBOURS:
         sample = np.random.default_rng(seed).choice(unit, MOST_NEIGHBOURS, replace=False)
@@ -120,6 +168,6 @@ def ood_scores(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[
     return np.asarray((distance[:, 1:] ** 2 / 2).mean(axis=1), dtype=np.float64)
 
 
-def _signed_sqrt(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def signed_sqrt(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Signed square roots, so that a few large features don't dominate (Perronnin et al. 2010)."""
     return np.sign(features) * np.sqrt(np.abs(features))

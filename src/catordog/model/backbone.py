@@ -19,7 +19,7 @@ from catordog.model.backends import BATCH
 from catordog.model.backends.onnx import Graph
 from catordog.model.bundled import BUNDLED
 from catordog.model.linear_head import LinearHead
-from catordog.model.onnx_graph import LinearLayer, cut
+from catordog.model.onnx_graph import LinearLayer, cut, with_input_size
 from catordog.photos.preprocess import Preprocess
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -48,11 +48,13 @@ class Backbone:
     _concepts: Graph | None = field(default=None, repr=False)
 
     @classmethod
-    def read(cls, path: str | PathLike[str] | None = None) -> Backbone:
+    def read(cls, path: str | PathLike[str] | None = None, size: int | None = None) -> Backbone:
         """Read a backbone.
 
         Args:
             path: an ONNX file; None: the bundled one.
+            size: of its input, in pixels, for a network that takes any; a smaller one is faster.
+                None: as in the file.
 
         Raises:
             CatordogError: there is no such file, or it has no general features.
@@ -65,13 +67,16 @@ class Backbone:
             if not {FEATURES, CONCEPTS} <= set(shapes):
                 raise CatordogError("it has no outputs 'features' and 'concepts'")
             width, count = (int(shapes[name][1]) for name in (FEATURES, CONCEPTS))
-            size = int(graph.input_shape[2])
             trunk = cut(data, {FEATURES: width, CONCEPTS: count})
+            if size is not None:
+                trunk = with_input_size(trunk, size)
+                graph = Graph(trunk)
+            side = int(graph.input_shape[2])
         except OSError as error:
             raise CatordogError(f"backbone {file}: {error.strerror or error}") from None
         except (CatordogError, ValueError, TypeError, IndexError) as error:
             raise CatordogError(f"{file} is no general backbone: {error}") from None
-        return cls(trunk, Preprocess(size, "squash", MEAN, STD), width, count, graph)
+        return cls(trunk, Preprocess(side, "squash", MEAN, STD), width, count, graph)
 
     @classmethod
     def known_as(cls, digest: str) -> Backbone:
@@ -118,3 +123,12 @@ class Backbone:
         layer = LinearLayer((FEATURES, CONCEPTS), "logits", head.weight, head.bias)
         outputs = {"logits": len(head.bias), FEATURES: self.width, CONCEPTS: self.concept_count}
         return cut(self.trunk, outputs, append=layer)
+
+
+def rows_of(
+    features: npt.NDArray[np.float32], concepts: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Features and centred concepts, scaled to the same mean length, `[N, D + K]`."""
+    centred = concepts - concepts.mean(axis=1, keepdims=True)
+    parts = (part / (np.sqrt((part**2).sum(axis=1).mean()) or 1) for part in (features, centred))
+    return np.concatenate([*parts], axis=1, dtype=np.float32)

@@ -29,8 +29,8 @@ from catordog.photos.photo import Photo, keys_of
 from catordog.photos.reading import decoded
 from catordog.terminal import progress
 
-MOST_CACHED = 20_000
-"""Photos in a file: 54 MB for 1,280 features. The newest are kept."""
+MOST_CACHED = 60_000
+"""Photos in a file: 160 MB for 1,280 features. The newest are kept."""
 
 Records = npt.NDArray[np.void]
 """Photos as rows of `record_type`."""

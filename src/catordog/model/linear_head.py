@@ -149,7 +149,7 @@ def learn(
     group = np.arange(len(labels)) if groups is None else np.asarray(groups)
     generator = np.random.default_rng(seed)
     size = span.coordinates.shape[1] * classes
-    folds = _folds(labels, group, MOST_FOLDS if size <= _MANY else 3, generator)
+    folds = deal_folds(labels, group, MOST_FOLDS if size <= _MANY else 3, generator)
     tested = np.flatnonzero(folds >= 0)
     strengths: Sequence[float] = STRENGTHS if size <= 3 * _MANY else STRENGTHS[1:4:2]
     strengths = strengths if size <= _VERY_MANY else (DEFAULT_STRENGTH,)
@@ -219,13 +219,13 @@ def _unscaled(weight: Floats, bias: Floats, width: int, scales: tuple[float, flo
     return LinearHead(np.concatenate([on_features, on_concepts]), bias)
 
 
-def _folds(
+def deal_folds(
     labels: Labels,
     groups: npt.NDArray[np.integer[Any]],
     most: int,
     generator: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
-    """The fold of each photo, `[N]`; −1 for photos that always stay in training.
+    """The fold of each photo, at most `most` of them, `[N]`; −1: always stays in training.
 
     Groups are dealt to the folds, class by class. A class of one group is never left out: a layer
     that has not seen it can't be asked about it.

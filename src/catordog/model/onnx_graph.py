@@ -123,6 +123,34 @@ def cut(
     )
 
 
+def with_input_size(model: bytes, size: int) -> bytes:
+    """The ONNX model with an input of another size, `[N, 3, size, size]`.
+
+    Only the declared shape changes, so the network itself must take any size, as one that averages
+    over all positions does.
+
+    Raises:
+        ValueError: the bytes are not an ONNX model.
+    """
+    fields = parse(model)
+    side = message(_DIM, [integer(_DIM_VALUE, size)])
+    graph: list[Field] = []
+    for field in _graph(fields):
+        if field[0] != _INPUT:
+            graph.append(field)
+            continue
+        info = parse(bytes_of([field], _INPUT)[0])
+        tensor = parse(bytes_of(parse(bytes_of(info, _INFO_TYPE)[0]), _TENSOR_TYPE)[0])
+        sides = bytes_of(parse(bytes_of(tensor, _SHAPE)[0]), _DIM)
+        shape = message(_SHAPE, [*(packed(_DIM, bytes(x)) for x in sides[:2]), side, side])
+        new = [*(x for x in tensor if x[0] != _SHAPE), shape]
+        kept = [x for x in info if x[0] != _INFO_TYPE]
+        kept.append(message(_INFO_TYPE, [message(_TENSOR_TYPE, new)]))
+        graph.append(message(_INPUT, kept))
+    new_graph = message(_GRAPH, graph)
+    return serialise(new_graph if field[0] == _GRAPH else field for field in fields)
+
+
 def metadata_of(model: bytes) -> dict[str, str]:
     """The metadata of an ONNX model.
 

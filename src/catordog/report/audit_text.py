@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from catordog.escaping import path_cell, printable, text_cell
 from catordog.evaluation.audit import Audit
+from catordog.evaluation.judging import LEAST_PHOTOS
 from catordog.photos.findings import Findings
 from catordog.photos.splits import SplitFractions
 from catordog.report.shown import SHOWN_IN_TEXT
@@ -55,10 +56,13 @@ def report(result: Audit) -> str:
             shown = [f"  {line}" for line in section.lines[:SHOWN_IN_TEXT]]
             parts.append("\n".join([section.name, *shown, *more]))
     if result.model is None:
-        what = (
-            "wrong labels and photos of no class" if len(found.dataset.classes) > 1 else "outliers"
+        parts.append("Labels were not judged (--no-labels)")
+    elif result.unjudged:
+        names = ", ".join(map(printable, result.unjudged))
+        parts.append(
+            f"Labels that were not judged, since their class has fewer than {LEAST_PHOTOS} "
+            f"different photos: {names}"
         )
-        parts.append(f"To find {what}, give a model: --model best.ckpt")
     return "\n\n".join(parts)
 
 
