@@ -42,6 +42,9 @@ _NEIGHBOUR_WEIGHT = 0.6
 """Of the neighbour part, relative to the concept part. Measured on four tasks: 0.3 to 1 differ
 little."""
 
+_NEIGHBOURS_AT_HAND, _NEAREST = 1_000, 5
+"""For photos of the set itself, which `own_distances` compares."""
+
 _TAIL, _TAIL_PHOTOS = 0.35, 100
 """From at most 100 photos, the tail of the distances is taken to fall 1.35 times as fast as
 measured; from more photos, less. From few photos it is uncertain, and a longer tail would accept
@@ -217,7 +220,7 @@ def fit_general_ood(
     weights = np.rint(_concept_weights(shown.sum(axis=0)) * 65535) / 65535  # as in a model file
     evidence = _own_evidence(shown, group)
     part = Part.of(evidence)
-    neighbours, nearest = _own_neighbours(features, concepts, group, seed)
+    neighbours, nearest = _own_neighbours(features, concepts, group, seed, MOST_NEIGHBOURS)
     detector = GeneralOodDetector(
         weights=weights.astype(np.float32),
         concepts=part,
@@ -238,14 +241,17 @@ def own_distances(
 ) -> npt.NDArray[np.float64]:
     """How unlike the others each photo of a set is, `[N]`: the sum of both parts, in spreads.
 
+    Since no model file has to hold them, neighbours are more than in a detector, and the nearest
+    five count: a photo that shows no class may have one like it in the set.
+
     Args:
         features: of the general backbone, `[N, D]`.
         concepts: raw, `[N, K]`.
         groups: `[N]`, at least two; copies share a number.
-        seed: chooses the neighbours, where there are more than `MOST_NEIGHBOURS`.
+        seed: chooses the neighbours, where there are more than 1,000.
     """
     evidence = _own_evidence(softmax(concepts), groups)
-    _, nearest = _own_neighbours(features, concepts, groups, seed)
+    _, nearest = _own_neighbours(features, concepts, groups, seed, _NEIGHBOURS_AT_HAND, _NEAREST)
     return Part.of(evidence).distance(evidence) + _NEIGHBOUR_WEIGHT * Part.of(nearest).distance(
         nearest
     )
@@ -267,23 +273,32 @@ def _own_evidence(shown: Floats, group: npt.NDArray[np.integer[Any]]) -> npt.NDA
 
 
 def _own_neighbours(
-    features: Floats, concepts: Floats, group: npt.NDArray[np.integer[Any]], seed: int
+    features: Floats,
+    concepts: Floats,
+    group: npt.NDArray[np.integer[Any]],
+    seed: int,
+    most: int,
+    nearest: int = 1,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """The neighbours as in a model file, `[M, D + K]`, and how near each photo is to them, `[N]`.
 
-    That is its similarity to the nearest one that is no copy of it.
+    That is its mean similarity to the nearest ones that are no copies of it.
     """
     n = len(features)
     rows = _joined(features, concepts)
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_NEIGHBOURS])
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:most])
     step = _step(rows[chosen])
     neighbours = (np.rint(rows[chosen] / step) * step).astype(np.float32)
-    nearest = np.empty(n)
+    nearness = np.empty(n)
+    nearest = min(nearest, len(chosen))
     for start in range(0, n, 1000):
         similar = rows[start : start + 1000] @ neighbours.T
         own = group[None, chosen] == group[start : start + 1000, None]
-        nearest[start : start + 1000] = np.where(own, -1, similar).max(axis=1)
-    return neighbours, nearest
+        others = np.where(own, -1, similar)
+        nearness[start : start + 1000] = np.partition(others, -nearest, axis=1)[:, -nearest:].mean(
+            axis=1
+        )
+    return neighbours, nearness
 
 
 def _with_distances(

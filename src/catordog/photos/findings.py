@@ -91,8 +91,8 @@ class Findings:
     @property
     def confirmed(self) -> frozenset[int]:
         """The photos whose label a person has given or confirmed: they are doubted no more."""
-        names = self.dataset.confirmed
-        return frozenset(i for i, photo in enumerate(self.photos) if names and photo.name in names)
+        confirmed, names = self.dataset.confirmed, self.dataset.photos.names
+        return frozenset(i for i, name in enumerate(names) if name in confirmed)
 
     def path(self, index: int) -> str:
         """The path of a photo."""
