@@ -27,8 +27,8 @@ from catordog.model.backends import BATCH
 from catordog.model.calibrate import Calibration, calibrate_on_logits
 from catordog.model.checkpoint import average_checkpoints
 from catordog.model.classifier import load
-from catordog.photos.datasets import PhotoDataset
 from catordog.photos.photo import Photo
+from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.reading import decoded, report_failures
 from catordog.photos.splits import SplitFractions
 from catordog.report.evaluation_csv import evaluation_csv
