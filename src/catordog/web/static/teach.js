@@ -6,6 +6,7 @@ import { formatPercent } from "/softmax.js";
 const MAX_REQUESTS = 3;
 const TESTED_AGAIN = 6; // photos that each new model predicts again
 const SETTLE = 300; // milliseconds without a change, before it learns
+const NO_PHOTOS = "It learns as soon as there are photos.";
 const get = (id) => document.getElementById(id);
 const classes = []; // { group, card, photos: [{ id, item, url }] }
 const tested = []; // { file, card }, the newest first
@@ -193,7 +194,7 @@ async function learn() {
     changed = false;
     const used = classes.filter((owner) => owner.photos.some((photo) => photo.id));
     if (!used.length) {
-      show(null, "No model yet", "It learns as soon as two classes have photos.");
+      show(null, NO_PHOTOS);
       continue;
     }
     const names = used.map((owner) => [owner.group, owner.card.querySelector(".name").value.trim()]);
@@ -201,15 +202,14 @@ async function learn() {
       const body = JSON.stringify({ classes: Object.fromEntries(names) });
       report(await (await ask("/teach/learn", { method: "POST", body })).json());
     } catch (error) {
-      show(null, error.message, "");
+      show(null, error.message);
     }
   }
   learning = false;
 }
 
-function show(found, title, details) {
+function show(found, details, title = "No model yet") {
   get("accuracy").textContent = title;
-  get("accuracy").classList.toggle("wrong", !found && title !== "No model yet");
   get("details").textContent = details;
   get("test").hidden = get("take").hidden = !found;
   if (!found) get("hardest").hidden = true;
@@ -220,9 +220,9 @@ const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
 function report(found) {
   const names = Object.keys(found.classes);
   if (names.length === 1) {
-    show(found, `${names[0]}, or neither`, "One class: it tells its photos from everything else.");
+    show(found, "One class: it tells its photos from everything else.", `${names[0]}, or neither`);
   } else if (found.accuracy === null) {
-    show(found, "Accuracy unknown yet", "It takes two different photos of each class.");
+    show(found, "It takes two different photos of each class.", "Accuracy unknown yet");
   } else {
     const [low, high] = found.interval.map(percent);
     const helps = found.twice !== null && found.twice - found.accuracy >= 0.003;
@@ -230,8 +230,8 @@ function report(found) {
     const few = Math.min(...Object.values(found.classes)) < 5 ? " Few photos: a rough figure." : "";
     show(
       found,
-      `${percent(found.accuracy)} right`,
       `On photos that it has not seen, by cross-validation; 95 % interval ${low} to ${high}.${more}${few}`,
+      `${percent(found.accuracy)} right`,
     );
   }
   tested.slice(0, TESTED_AGAIN).forEach(predict);
@@ -312,7 +312,7 @@ async function download() {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   } catch (error) {
-    show(null, error.message, "");
+    show(null, error.message);
   }
 }
 
@@ -320,7 +320,7 @@ async function start() {
   try {
     session = await (await ask("/teach/session", { method: "POST" })).json();
   } catch (error) {
-    show(null, error.message, "");
+    show(null, error.message);
     return;
   }
   next();
