@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,9 @@ def open_onnx(path: Path) -> tuple[OnnxBackend, ModelInfo]:
 
     try:
         backend = OnnxBackend(path.read_bytes())  # from bytes, a session opens no other file
-        if KEY not in backend.metadata:
-            raise CatordogError(
-                "not written by 'catordog export' (it has no class names and no preprocessing)"
-            )
-        model = ModelInfo.from_dict(json.loads(backend.metadata[KEY]))
-    except (CatordogError, ValueError, RecursionError) as error:
+    except CatordogError as error:
         raise CatordogError(f"model {path}: {error}") from None
+    model = description(backend.metadata, path)
     size = model.preprocess.size
     varying = [size if isinstance(length, str) else length for length in backend.input_shape]
     fits = varying[1:] == [3, size, size]
@@ -58,6 +55,26 @@ def open_onnx(path: Path) -> tuple[OnnxBackend, ModelInfo]:
     if not fits:
         raise CatordogError(f"model {path}: its network is not the one that it describes")
     return backend, model
+
+
+def description(metadata: Mapping[str, str], path: Path) -> ModelInfo:
+    """The description of a model in the metadata of its ONNX file.
+
+    Args:
+        metadata: of the file, text by key.
+        path: of the file, for the error message.
+
+    Raises:
+        CatordogError: it has none, or an unusable one.
+    """
+    try:
+        if KEY not in metadata:
+            raise CatordogError(
+                "not written by 'catordog export' (it has no class names and no preprocessing)"
+            )
+        return ModelInfo.from_dict(json.loads(metadata[KEY]))
+    except (CatordogError, ValueError, RecursionError) as error:
+        raise CatordogError(f"model {path}: {error}") from None
 
 
 def open_bundled(path: Path) -> tuple[DeferredBackend, ModelInfo]:

@@ -21,7 +21,8 @@ from catordog.model.backbone import Backbone
 from catordog.model.classifier import Classifier
 from catordog.model.feature_cache import features_of, record_type
 from catordog.model.linear_head import Learned
-from catordog.model.onnx_file import open_onnx
+from catordog.model.onnx_file import description
+from catordog.model.onnx_graph import metadata_of
 from catordog.model.photo_forms import PhotoLike
 from catordog.model.taught_file import EXAMPLES_KEY, Examples
 from catordog.model.taught_layer import NETWORK, learn_layer
@@ -168,10 +169,12 @@ def _learnt_before(
     """The classes of a taught model, and the photos that it has learnt from."""
     if path is None:
         return (), Examples(np.zeros(0, record_type(trunk.width)), np.zeros(0, np.int64))
-    backend, model = open_onnx(Path(path))
+    # `Backbone.read` has found it to be sound.
+    metadata = metadata_of(Path(path).read_bytes())
+    model = description(metadata, Path(path))
     if model.network != NETWORK:
         raise CatordogError(f"--add-to {path}: not a model of 'catordog teach'")
-    text = backend.metadata.get(EXAMPLES_KEY)
+    text = metadata.get(EXAMPLES_KEY)
     if text is None:
         raise CatordogError(
             f"--add-to {path}: it was written with --forget, without the features of its photos: "
