@@ -327,8 +327,15 @@ class TestErrors:
         file.write_text("fund=false\nregistry=https://npm.example/own/\n")
         assert registry({"NPM_CONFIG_USERCONFIG": str(file)}) == "https://npm.example/own"
         assert registry({"NPM_CONFIG_REGISTRY": "https://a.example/"}) == "https://a.example"
-        own = {"NPM_CONFIG_USERCONFIG": str(tmp_path / "none")}
-        assert registry(own) == "https://registry.npmjs.org"
+
+    def test_npm_knows_its_own_registry_and_without_npm_the_error_says_what_to_do(self, tmp_path):
+        own = {"NPM_CONFIG_USERCONFIG": str(tmp_path / "none"), "PATH": str(tmp_path)}
+        with pytest.raises(CatordogError, match="NPM_CONFIG_REGISTRY"):
+            registry(own)
+        npm = tmp_path / "npm"
+        npm.write_text("#!/bin/sh\necho https://npm.example/\n")
+        npm.chmod(0o755)
+        assert registry(own) == "https://npm.example"
 
 
 def run_node(module: str, program: str, given: object) -> list:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +16,6 @@ from catordog.photos.data_folder import data_folder
 from catordog.photos.downloads import Remote, fetch_file
 
 VERSION = "1.30.0"
-
-REGISTRY = "https://registry.npmjs.org"
-"""The default of npm."""
 
 _SHA512 = (
     "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
@@ -89,6 +88,9 @@ def registry(environment: Mapping[str, str] = os.environ) -> str:
 
     Args:
         environment: variables, such as `NPM_CONFIG_REGISTRY`.
+
+    Raises:
+        CatordogError: no variable and no `.npmrc` names one, and npm is not installed.
     """
     for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
         if environment.get(name):
@@ -102,7 +104,16 @@ def registry(environment: Mapping[str, str] = os.environ) -> str:
         key, _, value = line.partition("=")
         if key.strip() == "registry" and value.strip():
             return value.strip().strip("\"'").rstrip("/")
-    return REGISTRY
+    npm = shutil.which("npm", path=environment.get("PATH"))
+    if npm is not None:  # it knows its own default
+        command = [npm, "config", "get", "registry"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if answer.stdout.startswith("http"):
+            return answer.stdout.strip().rstrip("/")
+    raise CatordogError(
+        "no npm registry is known here: set NPM_CONFIG_REGISTRY to its address, or run "
+        f"'npm pack onnxruntime-web@{VERSION}' elsewhere and name its file with --runtime"
+    )
 
 
 def _of_folder(folder: Path) -> dict[str, bytes]:
