@@ -121,7 +121,9 @@ def report(name: str, rows: Floats, truth: Labels, args: argparse.Namespace) -> 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     result.add_argument("--data", nargs="+", required=True, metavar="D")
     result.add_argument("--target", nargs="+", type=float, default=[0.95, 0.98])
     result.add_argument("--seeds", type=int, default=5)

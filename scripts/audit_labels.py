@@ -23,7 +23,9 @@ from catordog.terminal import table
 
 def main() -> None:
     """Print a row for each draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, metavar="D", help="any form of --data")
     parser.add_argument("--photos", type=int, default=2000, help="taken at random (default: 2000)")
     parser.add_argument("--planted", type=int, default=20, help="wrong labels (default: 20)")
