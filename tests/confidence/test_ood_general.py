@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood
+from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood, own_distances
 from catordog.errors import CatordogError
 
 
@@ -56,6 +56,19 @@ def test_copies_are_no_neighbours_of_one_another():
     aware = fit_general_ood(*doubled, groups).scores(*new)
     unaware = fit_general_ood(*doubled).scores(*new)
     assert (aware <= 0.95).mean() > (unaware <= 0.95).mean()
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_photos_in_the_set_that_show_something_else_are_the_farthest_and_so_are_their_copies(
+    copies,
+):
+    own, others = photos(100, 0), photos(4, 2, shown=(7, 8, 9))
+    features, concepts = (
+        np.concatenate([a, *[b] * copies]) for a, b in zip(own, others, strict=True)
+    )
+    groups = np.concatenate([np.arange(100), *[np.arange(100, 104)] * copies])
+    distances = own_distances(features, concepts, groups)
+    assert distances[100:].min() > distances[:100].max()
 
 
 def test_two_photos_are_too_few():

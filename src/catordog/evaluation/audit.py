@@ -120,8 +120,8 @@ def audit(
         name: what reports call the model; None: its path.
 
     Raises:
-        CatordogError: the data or the model can't be opened, or a class has too few photos for its
-            labels to be checked.
+        CatordogError: the data or the model can't be opened, or a class has too few photos for the
+            model to judge its labels.
     """
     dataset = open_dataset(data, rules=rules, decisions=decisions, labels="optional")
     dataset = dataset.without_excluded()

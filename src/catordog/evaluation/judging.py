@@ -6,7 +6,7 @@ a photo takes half the time.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -27,7 +27,7 @@ from catordog.model.classifier import Classifier
 from catordog.model.feature_cache import features_of
 from catordog.photos.decode import DecodeRules
 from catordog.photos.findings import Findings
-from catordog.photos.photo import Photo
+from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.reading import decoded
 from catordog.terminal import info, progress
 
@@ -44,9 +44,10 @@ OOD_DEVIATIONS = 5.0
 """A photo counts as out-of-distribution if its cosine distance from its neighbours in a model's
 features is this many robust standard deviations above the median."""
 
-GENERAL_DEVIATIONS = 2.3
-"""Likewise of the distance by the general backbone, whose tail is short. One in 250 photos of
-*Dogs vs. Cats* is beyond it, and most of these show no pet, or a drawing of one."""
+GENERAL_DEVIATIONS = 2.7
+"""Likewise of the distance by the general backbone, whose tail is short, in deviations that the
+upper tenth gives. One in 250 photos of *Dogs vs. Cats* is beyond it, and most of these show no pet,
+or a drawing of one; of sets without such photos, up to one in 50."""
 
 LEAST_FOR_OOD = 20
 """Different photos, of which one can be said to be unlike the others by the general backbone."""
@@ -82,8 +83,9 @@ def judge_by_backbone(findings: Findings, rules: DecodeRules) -> Judgement:
     readable = [index for index, facts in enumerate(findings.facts) if facts]
     few = _small_classes(findings, readable)
     names = tuple(findings.dataset.classes[label] for label in few)
-    judged = [i for i in readable if findings.photos[i].label not in {*few, None}]
-    classes = {findings.photos[index].label for index in judged}
+    labels, skipped = findings.dataset.photos.labels, {NO_LABEL, *few}
+    judged = {index for index in readable if labels[index] not in skipped}
+    classes = {labels[index] for index in judged}
     groups = len({findings.groups[index] for index in readable})
     if len(classes) < 2 and groups < LEAST_FOR_OOD:
         return Judgement(unjudged=names)
@@ -94,18 +96,18 @@ def judge_by_backbone(findings: Findings, rules: DecodeRules) -> Judgement:
     features = records["features"].astype(np.float32)
     concepts = backbone.concepts(features)
     ood = []
-    if groups >= LEAST_FOR_OOD:
-        own = np.array([findings.groups[index] for index in indices])
+    own = np.array([findings.groups[index] for index in indices])
+    if len(np.unique(own)) >= LEAST_FOR_OOD:
         distances = own_distances(features, concepts, own)
-        ood = _outliers(distances, indices, findings.confirmed, GENERAL_DEVIATIONS)
+        ood = _outliers(
+            distances, indices, findings.confirmed, GENERAL_DEVIATIONS, _upper_deviation
+        )
     result = Judgement(ood=ood, unjudged=names)
-    known = set(judged)
-    rows = [row for row, index in enumerate(indices) if index in known]
     if len(classes) < 2:
         return result
-    suspects, wrong = _suspects(
-        findings, [indices[row] for row in rows], rows_of(features[rows], concepts[rows])
-    )
+    chosen = [row for row, index in enumerate(indices) if index in judged]
+    rows = rows_of(features[chosen], concepts[chosen])
+    suspects, wrong = _suspects(findings, [indices[row] for row in chosen], rows)
     return replace(result, suspects=suspects, wrong=wrong)
 
 
@@ -119,7 +121,9 @@ def judge_by_model(findings: Findings, classifier: Classifier) -> Judgement:
     indices, features = _features(classifier, findings.photos, readable)
     ood = []
     if len(indices) > 1:
-        ood = _outliers(ood_scores(features), indices, findings.confirmed, OOD_DEVIATIONS)
+        ood = _outliers(
+            ood_scores(features), indices, findings.confirmed, OOD_DEVIATIONS, _median_deviation
+        )
     if len(findings.dataset.classes) < 2:  # no label can be wrong
         return Judgement(ood=ood)
     if few := _small_classes(findings, indices):
@@ -142,8 +146,8 @@ def _small_classes(findings: Findings, indices: Sequence[int]) -> list[int]:
         label: set() for label in range(len(findings.dataset.classes))
     }
     for index in indices:
-        label = findings.photos[index].label
-        if label is not None:
+        label = findings.dataset.photos.labels[index]
+        if label != NO_LABEL:
             different[label].add(findings.groups[index])
     return [label for label, groups in different.items() if len(groups) < LEAST_PHOTOS]
 
@@ -202,11 +206,20 @@ def _outliers(
     indices: Sequence[int],
     confirmed: Container[int],
     deviations: float,
+    deviation_of: Callable[[npt.NDArray[np.float64]], float],
 ) -> list[tuple[int, float]]:
     """Photos whose ood score is far above the others', in robust standard deviations."""
-    median = float(np.median(scores))
-    # The median absolute deviation, scaled so that it estimates a normal standard deviation.
-    deviation = 1.4826 * float(np.median(np.abs(scores - median))) or 1e-12
-    out = (scores - median) / deviation
+    above = scores - np.median(scores)
+    out = above / (deviation_of(above) or 1e-12)
     far = [(indices[i], float(out[i])) for i in np.argsort(-out) if out[i] > deviations]
     return [(index, score) for index, score in far if index not in confirmed]
+
+
+def _median_deviation(above: npt.NDArray[np.float64]) -> float:
+    """The median absolute deviation, scaled so that it estimates a normal standard deviation."""
+    return 1.4826 * float(np.median(np.abs(above)))
+
+
+def _upper_deviation(above: npt.NDArray[np.float64]) -> float:
+    """The standard deviation of a normal distribution with the same upper tenth."""
+    return float(np.quantile(above, 0.9)) / 1.2816
