@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple
 from itertools import islice
@@ -31,6 +31,9 @@ from catordog.terminal import progress
 
 MOST_CACHED = 60_000
 """Photos in a file: 160 MB for 1,280 features. The newest are kept."""
+
+SAVE_EVERY = 4_000
+"""New photos between two writes of the file: under a minute's work is lost when a run is killed."""
 
 Records = npt.NDArray[np.void]
 """Photos as rows of `record_type`."""
@@ -73,7 +76,12 @@ def features_of(
             failures.append(_error(photo))
         elif key not in row_of:
             new.setdefault(key, photo)
-    added, errors = _compute(new, backbone, kind)
+
+    def save_so_far(parts: list[Records]) -> None:
+        so_far = np.concatenate([cached, *parts])
+        _save(file, so_far, np.arange(len(cached), len(so_far)))
+
+    added, errors = _compute(new, backbone, kind, save_so_far)
     failures += errors
     everything = np.concatenate([cached, added])
     row_of.update({key: len(cached) + row for row, key in enumerate(added["key"].tolist())})
@@ -85,7 +93,10 @@ def features_of(
 
 
 def _compute(
-    photos: dict[int, Photo], backbone: Backbone, kind: np.dtype[np.void]
+    photos: dict[int, Photo],
+    backbone: Backbone,
+    kind: np.dtype[np.void],
+    save: Callable[[list[Records]], None],
 ) -> tuple[Records, list[PhotoError]]:
     parts = [np.zeros(0, kind)]
     failures: list[PhotoError] = []
@@ -99,6 +110,8 @@ def _compute(
                 parts.append(records_of([key for key, _ in read], [x for _, x in read], backbone))
             done += len(batch)
             report(done)
+            if done // SAVE_EVERY > (done - len(batch)) // SAVE_EVERY:
+                save(parts)
     return np.concatenate(parts), failures
 
 
