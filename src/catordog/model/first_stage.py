@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -183,7 +184,8 @@ class FirstStage:
                     results[row] = output
                     del unsure[row]
             rows = tuple(unsure)
-            again = in_parallel(lambda row, to=following: _again(prepared[row], to), rows)
+            read = partial(_again, preprocess=following)
+            again = in_parallel(read, [prepared[row] for row in rows])
             for row, pixels in zip(rows, again, strict=True):
                 if isinstance(pixels, PhotoError):
                     results[row] = pixels
