@@ -15,17 +15,14 @@ let model = null;
 let waiting = null; // a promise: what was asked for before
 let photos = 0; // that were asked for
 const stages = {};
-const arrived = {}; // functions that hand over a part of the page, or promises of it
+const arrived = {}; // parts of the page, by name: a promise of each, and what resolves it
 
 function part(name) {
-  arrived[name] ??= Promise.withResolvers?.() ?? resolvers();
+  if (!arrived[name]) {
+    arrived[name] = {};
+    arrived[name].promise = new Promise((resolve) => Object.assign(arrived[name], { resolve }));
+  }
   return arrived[name];
-}
-
-function resolvers() {
-  const made = {};
-  made.promise = new Promise((resolve) => Object.assign(made, { resolve }));
-  return made;
 }
 
 async function unpacked(name) {
