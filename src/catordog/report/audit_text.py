@@ -85,8 +85,9 @@ def _sections(result: Audit) -> list[_Section]:
     of_the_model = [
         _Section(
             "suspect labels",
-            f"worth a look, above all the first {result.wrong:,} (the model agrees with "
-            f"{100 * result.agreement:.1f} % of the labels)",
+            "worth a look"
+            + (f", above all the first {result.wrong:,}" if result.wrong else "")
+            + f" (the model agrees with {100 * result.agreement:.1f} % of the labels)",
             [
                 f"{found.name(suspect.index)}: labelled {found.label(suspect.index)}, looks "
                 f"like {classes[suspect.suggested]} ({suspect.score:.3f})"
