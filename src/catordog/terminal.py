@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -135,6 +136,25 @@ def _escaped(letter: str) -> str:
 codecs.register_error(PLAIN, _plain)
 
 
+_observer: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar(
+    "observer", default=None
+)
+
+
+@contextmanager
+def progress_to(observer: Callable[[str, int, int | None], None]) -> Iterator[None]:
+    """Hand the progress of this thread's work to a function, instead of showing it.
+
+    Args:
+        observer: takes the work, the number of items done, and their total if it is known.
+    """
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show the progress of long work: a bar on a terminal, a line every ten seconds elsewhere.
@@ -146,6 +166,10 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     Yields:
         A function that takes the number of items done so far.
     """
+    if observer := _observer.get():
+        observer(what, 0, total)
+        yield lambda done: observer(what, done, total)
+        return
     if not _silent and sys.stderr is not None and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import (

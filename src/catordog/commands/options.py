@@ -100,3 +100,20 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
         choices=["train", "val", "test", "all"],
         help="the part of the data (default: test, the held-out photos)",
     )
+
+
+def add_port(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add `--port N`."""
+    parser.add_argument(
+        "--port", type=_port, default=default, metavar="N", help=f"default: {default}; 0: any"
+    )
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
+    return port

@@ -65,8 +65,8 @@ def heat(photo: Image.Image, values: Floats, preprocess: Preprocess) -> Image.Im
     return Image.fromarray(np.rint(base + (colour - base) * strength).astype(np.uint8))
 
 
-def heat_of(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
-    """A heat map of the evidence for one class on a small copy of a photo.
+def heat_of(classifier: Classifier, photo: Photo, label: int, size: int = 320) -> Image.Image:
+    """A heat map of the evidence for one class on a copy of a photo, `size` pixels at most.
 
     Raises:
         PhotoError: the photo can't be read.
@@ -74,7 +74,7 @@ def heat_of(classifier: Classifier, photo: Photo, label: int) -> Image.Image:
     preprocess = classifier.model.preprocess
     image = photo.image(near=preprocess.size)
     values = explain(classifier, image).maps[classifier.classes[label]]
-    image.thumbnail((320, 320))
+    image.thumbnail((size, size))
     return heat(image, values / (float(np.abs(values).max()) or 1.0), preprocess)
 
 

@@ -8,18 +8,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from catordog import __version__
@@ -34,31 +31,28 @@ from catordog.report.explanation import heat
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits, Rate
+from catordog.web.responses import (
+    add_error_handlers,
+    add_fixed,
+    add_headers,
+    add_static,
+    problem,
+)
 from catordog.web.teaching import TEACHING_ROUTES, Teaching
 from catordog.web.uploads import Upload, read_uploads
 
 Pixels = npt.NDArray[np.uint8]
 
 _STATIC = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/cards.js": ("cards.js", "text/javascript; charset=utf-8"),
-    "/softmax.js": ("softmax.js", "text/javascript; charset=utf-8"),
-    "/verdict.js": ("verdict.js", "text/javascript; charset=utf-8"),
-    "/app.css": ("app.css", "text/css; charset=utf-8"),
-    "/teach": ("teach.html", "text/html; charset=utf-8"),
-    "/teach.js": ("teach.js", "text/javascript; charset=utf-8"),
-    "/teach.css": ("teach.css", "text/css; charset=utf-8"),
-}
-
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
+    "/": "index.html",
+    "/app.js": "app.js",
+    "/cards.js": "cards.js",
+    "/softmax.js": "softmax.js",
+    "/verdict.js": "verdict.js",
+    "/app.css": "app.css",
+    "/teach": "teach.html",
+    "/teach.js": "teach.js",
+    "/teach.css": "teach.css",
 }
 
 _PHOTOS = {
@@ -134,15 +128,14 @@ class Service:
         """Apply rate limit, timeout, headers and metrics to a request."""
         start = time.perf_counter()
         if not self._rate.allows(request.client.host if request.client else ""):
-            response: Response = _problem(429, "too many requests: try again in a second")
+            response: Response = problem(429, "too many requests: try again in a second")
         else:
             try:
                 async with asyncio.timeout(self.limits.seconds):
                     response = await proceed(request)
             except TimeoutError:
-                response = _problem(408, f"the request took over {self.limits.seconds:g} seconds")
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
+                response = problem(408, f"the request took over {self.limits.seconds:g} seconds")
+        add_headers(response)
         route = request.url.path if request.url.path in _ROUTES else "other"
         self.metrics.requests.labels(route, response.status_code).inc()
         self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
@@ -251,9 +244,7 @@ def create_app(
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.middleware("http")(service.around)
-    # Starlette's own class, of which FastAPI's is one: it also has unknown paths and methods.
-    app.exception_handler(StarletteHTTPException)(_http_error)
-    app.exception_handler(RequestValidationError)(_invalid)
+    add_error_handlers(app)
     app.exception_handler(BusyError)(_busy)
     app.post("/predict", openapi_extra=_PHOTOS)(service.predict)
     png: dict[int | str, Any] = {200: {"content": {"image/png": {}}}}
@@ -265,12 +256,9 @@ def create_app(
     service.teaching.add_routes(app, _PHOTOS)
     app.head("/healthz", include_in_schema=False)(service.health)
     app.head("/metrics", include_in_schema=False)(service.read_metrics)
-    for path, (name, kind) in _STATIC.items():
-        content = (files("catordog.web") / "static" / name).read_bytes()
-        app.api_route(path, methods=_READ, include_in_schema=False)(_fixed(content, kind))
-    api = _api_page(app.openapi()).encode()
-    page = _fixed(api, "text/html; charset=utf-8")
-    app.api_route("/docs", methods=_READ, include_in_schema=False)(page)
+    for path, name in _STATIC.items():
+        add_static(app, path, name)
+    add_fixed(app, "/docs", _api_page(app.openapi()).encode(), "text/html; charset=utf-8")
     return app
 
 
@@ -280,42 +268,8 @@ _ROUTES = {
 }  # fmt: skip
 
 
-_READ = ["GET", "HEAD"]  # servers send no body after HEAD
-
-
-def _fixed(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
-    async def serve() -> Response:
-        return Response(content, media_type=kind)
-
-    return serve
-
-
-def _problem(code: int, reason: str) -> JSONResponse:
-    headers = {"Retry-After": "1"} if code in {429, 503} else {}
-    if code == 413:
-        headers = {"Connection": "close"}  # the rest of the body is not read
-    return JSONResponse({"error": reason}, code, headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, StarletteHTTPException)
-    reason, headers = str(error.detail), dict(error.headers or {})
-    if error.status_code == 405:
-        # Starlette joins a set, whose order changes from process to process.
-        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "another method").split(", ")))
-        reason = f"{request.method} is not allowed here: use {headers['Allow']}"
-    response = _problem(error.status_code, reason)
-    response.headers.update(headers)
-    return response
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return _problem(422, "; ".join(str(each.get("msg")) for each in error.errors()))
-
-
 async def _busy(_: Request, __: Exception) -> Response:
-    return _problem(503, "too many photos are queued: try again in a second")
+    return problem(503, "too many photos are queued: try again in a second")
 
 
 def _api_page(schema: dict[str, Any]) -> str:
