@@ -30,6 +30,7 @@ COMMANDS = {
     "calibrate": "fit a model's confidence to labelled photos",
     "explain": "show which parts of a photo decide its class",
     "audit": "find problems in a photo folder",
+    "review": "see doubtful photos and fix their labels in the browser",
     "export": "write a model as one ONNX file, or as a web page",
     "serve": "serve a web page and an HTTP API",
     "shard": "pack photos for training on many machines",

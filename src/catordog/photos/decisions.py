@@ -164,6 +164,30 @@ class DecisionLog:
             return []
         return [each for each in _read(self.path) if path is None or each.path == path]
 
+    def since(self, offset: int) -> tuple[list[Decision], int]:
+        """The decisions from this byte of the file on, and where the next one will start.
+
+        Args:
+            offset: 0, or what the last call has returned. If the file is shorter, it was replaced.
+
+        Raises:
+            CatordogError: as `read_decisions`.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(MOST_BYTES)
+        except FileNotFoundError:
+            return [], 0
+        except OSError as error:
+            raise CatordogError(
+                f"can't read {printable(self.path)}: {error.strerror or error}"
+            ) from None
+        complete = data[: data.rfind(b"\n") + 1]
+        # At the start also a last line that only lacks its end; later it may still be written.
+        shown = complete if offset else data
+        return list(_parsed(shown, printable(self.path))), offset + len(complete)
+
     def decisions(self) -> dict[str, Decision]:
         """The last decision about each path, as `read_decisions`; none if there is no file yet."""
         return read_decisions(self.path) if self.path.exists() else {}
@@ -218,9 +242,14 @@ def _read(path: Path) -> Iterator[Decision]:
                 f"{name} has {size / 2**20:,.0f} MiB, and a file of decisions at most "
                 f"{MOST_BYTES // 2**20}: is it the right file?"
             )
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        data = path.read_bytes()
     except OSError as error:
         raise CatordogError(f"can't read {name}: {error.strerror or error}") from None
+    yield from _parsed(data, name)
+
+
+def _parsed(data: bytes, name: str) -> Iterator[Decision]:
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -1,0 +1,147 @@
+"""`catordog review`: see doubtful photos in the browser, and fix their labels by keyboard."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from catordog.commands.options import (
+    ANY_MODEL_HELP,
+    DATA_HELP,
+    add_decoding,
+    add_port,
+    decode_rules,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from catordog.model.classifier import Classifier
+    from catordog.photos.photo_dataset import PhotoDataset
+
+DESCRIPTION = """See doubtful photos in the browser, the worst first, and fix their labels by
+keyboard. Decisions are stored in a file; photos and folders are never changed. With --apply, copy
+the photos into a new folder tree as decided."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help=f"predicts the photos, and its features check the labels: {ANY_MODEL_HELP} "
+        "(default: the bundled model, if it knows the classes)",
+    )
+    parser.add_argument(
+        "--decisions",
+        metavar="F",
+        help="the file of decisions, JSON Lines, to start or to continue (default: "
+        "NAME-decisions.jsonl beside the data)",
+    )
+    add_port(parser, 7861)
+    parser.add_argument(
+        "--apply",
+        action="store_true",
+        help="open no page, but copy the photos as decided into the new folder --out",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="with --apply: a new folder, with a sub-folder per class"
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="with --apply: make links instead of copies"
+    )
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C, or apply the decisions.
+
+    Returns:
+        0, or 1 if a photo could not be read when decisions were applied.
+    """
+    from catordog.errors import CatordogError
+
+    if args.apply and not args.out:
+        raise CatordogError("--apply needs --out DIR: a new folder for the photos")
+    if not args.apply and (args.out or args.link):
+        option = "--out" if args.out else "--link"
+        raise CatordogError(f"{option} needs --apply: 'catordog review' itself copies no photo")
+    return _apply(args) if args.apply else _serve(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    import os
+    import secrets
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the network needs the cores
+    from catordog.errors import missing_package
+
+    try:
+        from catordog.web.listening import LOCAL_NAMES, listen, serve_until_interrupted
+        from catordog.web.review import create_review_app
+        from catordog.web.review_session import ReviewSession
+        from catordog.web.review_work import ReviewWork
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "serve") from None
+    from catordog.photos.datasets import open_dataset
+    from catordog.terminal import info
+
+    dataset = open_dataset(args.data, rules=decode_rules(args), labels="optional")
+    classifier = _classifier(args.model, dataset)
+    file = _decisions_file(args)
+    _check_appendable(file)
+    session = ReviewSession(dataset, file)
+    name = None if classifier is None else args.model or "bundled"
+    work = ReviewWork(session, classifier, classifier, name or "")
+    listener, address = listen("127.0.0.1", args.port)
+    token = secrets.token_urlsafe(24)
+    app = create_review_app(work, token, address, LOCAL_NAMES, name)
+    info(dataset.summary())
+    info(f"decisions: {file}")
+    info(f"{address}/{token}/  (Ctrl-C stops)")
+    serve_until_interrupted(app, listener)
+    return 0
+
+
+def _classifier(model: str | None, dataset: PhotoDataset) -> Classifier | None:
+    """The model of `--model`; by default the bundled one, if it knows the classes."""
+    from catordog.errors import CatordogError
+    from catordog.model.class_matching import match_classes
+    from catordog.model.classifier import load
+
+    classifier = load(model)
+    try:
+        match_classes(dataset.classes, classifier.classes, dataset.name)
+    except CatordogError:
+        return None if model is None else classifier
+    return classifier
+
+
+def _decisions_file(args: argparse.Namespace) -> Path:
+    """The file of `--decisions`; by default beside the data."""
+    from pathlib import Path
+
+    if args.decisions:
+        return Path(args.decisions)
+    data = Path(args.data)
+    if not data.exists():  # a name, such as drawn:n=100
+        return Path(f"{args.data.partition(':')[0]}-decisions.jsonl")
+    data = data.absolute()
+    name = data.name if data.is_dir() else data.name.partition(".")[0] or data.name
+    return data.with_name(f"{name}-decisions.jsonl")
+
+
+def _check_appendable(file: Path) -> None:
+    """Refuse a file that decisions can't be added to, before anyone makes one."""
+    from catordog.errors import CatordogError
+    from catordog.files import check_outputs
+
+    try:
+        check_outputs({"--decisions": file})
+    except CatordogError as error:
+        raise CatordogError(f"{error}: say with --decisions F where to store decisions") from None
+
+
+def _apply(args: argparse.Namespace) -> int:
+    return 0
