@@ -144,4 +144,32 @@ def _check_appendable(file: Path) -> None:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    return 0
+    from pathlib import Path
+
+    from catordog.commands.unreadable import print_unreadable
+    from catordog.errors import CatordogError
+    from catordog.files import check_folder
+    from catordog.photos.datasets import open_dataset
+    from catordog.photos.decisions import apply, read_decisions
+    from catordog.report.labelled_folders import check_new_folder, write_labelled_folders
+    from catordog.terminal import info, show
+
+    file, out = _decisions_file(args), Path(args.out)
+    if not file.is_file():
+        raise CatordogError(f"--decisions {file}: no such file; 'catordog review' makes one")
+    check_folder("--out", out)
+    check_new_folder(out, args.data)
+    dataset = open_dataset(args.data, rules=decode_rules(args), labels="optional")
+    dataset, summary = apply(dataset, read_decisions(file), file, new_classes=True)
+    result = write_labelled_folders(dataset, out, link=args.link)
+    counts = ", ".join(f"{number:,} {name}" for name, number in result.counts.items())
+    show(
+        f"{out}: {sum(result.counts.values()):,} photos ({counts}); "
+        f"{len(summary.relabelled):,} relabelled, {len(summary.left_out):,} left out"
+    )
+    if result.same:
+        info(f"{result.same:,} photos with the name and the bytes of another were put there once")
+    if result.unlabelled:
+        info(f"{result.unlabelled:,} photos have no label and were left out")
+    print_unreadable(result.failures)
+    return 1 if result.failures else 0

@@ -39,6 +39,7 @@ class LabelsLeft:
         left: the estimated number of wrong labels among those not judged; None: too few judged.
         low, high: the 95 % interval of `left`.
         enough: whether judging more would find or tell little.
+        missing: how many more photos of the random sample an estimate needs.
     """
 
     found: int
@@ -48,6 +49,7 @@ class LabelsLeft:
     low: float | None = None
     high: float | None = None
     enough: bool = False
+    missing: int = 0
 
 
 def labels_left(
@@ -85,7 +87,7 @@ def labels_left(
         strata.append((sum(tail), len(tail), suspects_left))
     found = sum(judged.values())
     if len(sample) < LEAST_SAMPLE and strata[0][2]:
-        return LabelsLeft(found, len(judged), sampled)
+        return LabelsLeft(found, len(judged), sampled, missing=LEAST_SAMPLE - len(sample))
     dry = not suspects_left or sum(tail) < DRY * len(tail)
     return LabelsLeft(
         found,

@@ -40,10 +40,8 @@ MOST_BYTES = 4 * 2**20
 MOST_CHOICES = 20_000
 """In a request."""
 
-_STATIC = {
-    "/": "review.html", "/review.js": "review.js", "/review.css": "review.css",
-    "/softmax.js": "softmax.js", "/app.css": "app.css",
-}  # fmt: skip
+_STATIC = ("app.css", "softmax.js", "review.css", "review.js", "review_api.js", "review_grid.js",
+           "review_large.js", "review_moves.js", "review_state.js", "review_view.js")  # fmt: skip
 
 _KEEP = {"Cache-Control": "private, max-age=3600"}
 """Photos don't change during a review, and the browser may keep them for a while."""
@@ -55,12 +53,12 @@ class _Choice(BaseModel):
     id: int
     action: Literal["keep", "relabel", "leave_out", "skip", "clear"]
     label: str | None = Field(None, max_length=200)
+    queue: str | None = Field(None, max_length=200)
 
 
 class _Choices(BaseModel):
-    """Decisions in a request, and the queue that showed the photos."""
+    """Decisions in a request."""
 
-    queue: str | None = Field(None, max_length=200)
     choices: list[_Choice] = Field(min_length=1, max_length=MOST_CHOICES)
 
 
@@ -162,8 +160,8 @@ class _Api:
         choices = []
         for each in asked.choices:
             self._check(each.id)
-            choices.append(Choice(each.id, each.action, self._label(each)))
-        changed = self.session.decide(choices, asked.queue)
+            choices.append(Choice(each.id, each.action, self._label(each), each.queue))
+        changed = self.session.decide(choices)
         return {"changes": {index: self.session.decision(index) for index in changed}}
 
     def _label(self, asked: _Choice) -> str | None:
@@ -226,8 +224,9 @@ def create_review_app(
     }.items():  # fmt: skip
         app.api_route(path, methods=READ, response_model=None)(work_of)
     app.post("/decisions", response_model=None)(api.decide)
-    for path, name in _STATIC.items():
-        add_static(app, path, name)
+    add_static(app, "/", "review.html")
+    for name in _STATIC:
+        add_static(app, f"/{name}", name)
     return app
 
 

@@ -29,11 +29,13 @@ class Choice:
         index: of the photo.
         action: see `Decision`.
         label: name of the new class, to relabel.
+        queue: the one that showed the photo.
     """
 
     index: int
     action: Action
     label: str | None = None
+    queue: str | None = None
 
 
 class ReviewSession:
@@ -94,12 +96,11 @@ class ReviewSession:
         with self._lock:
             return self._queues[name]
 
-    def decide(self, choices: Iterable[Choice], queue: str | None) -> list[int]:
+    def decide(self, choices: Iterable[Choice]) -> list[int]:
         """Store decisions. They are safe on the disk when this returns.
 
         Args:
             choices: of the person.
-            queue: the one that showed the photos.
 
         Returns:
             The indices of the photos.
@@ -107,20 +108,20 @@ class ReviewSession:
         Raises:
             CatordogError: they can't be written.
         """
-        made = [self._decision(choice, queue) for choice in choices]
+        made = [self._decision(choice) for choice in choices]
         with self._lock:
             self._log.append(*made)
             self.refresh()
         return [self._index_of[decision.path] for decision in made]
 
-    def _decision(self, choice: Choice, queue: str | None) -> Decision:
+    def _decision(self, choice: Choice) -> Decision:
         was, action, label = self.label(choice.index), choice.action, choice.label
         if action == "relabel" and label == was:
             action = "keep"
         if action == "keep":
             label = was
         path = encodable(self.dataset.photos.names[choice.index])
-        return Decision(path, action, label, was, queue)
+        return Decision(path, action, label, was, choice.queue)
 
     def refresh(self) -> int:
         """Read what was decided since the last call, in this process or another.

@@ -1,0 +1,164 @@
+// What the keys and buttons of the review page do: decide, and move on.
+
+import { loadMore, showCurrent, showViews, startQueue, unmark } from "./review_grid.js";
+import { showLarge, showWords } from "./review_large.js";
+import { current, decide, decideAll, decisionOf, open, place, send, state, store, toast } from "./review_state.js";
+import { button, byId, element } from "./review_view.js";
+
+const MOST_CLASS_KEYS = 9;
+
+export const classesWithKeys = () => state.classes.slice(0, MOST_CLASS_KEYS);
+
+// What a key or a button decides about: the marked photos, or the current one.
+function chosen() {
+  if (state.marked.size) {
+    return state.places.flat().filter((item) => state.marked.has(item.id));
+  }
+  return current() ? [current()] : [];
+}
+
+export async function act(action, label = null) {
+  const items = chosen();
+  if (!items.length || !(await decide(items, action, label))) return;
+  unmark();
+  await advance();
+}
+
+export const relabel = (number) => {
+  const label = state.classes[number];
+  if (label) act("relabel", label);
+};
+
+// Enter in the large view: keep this one; of copies, leave out the others.
+export async function keepThis() {
+  const kept = current();
+  if (!kept) return;
+  const choices = place().map((item) => ({
+    id: item.id, action: item === kept ? "keep" : "leave_out", label: null, queue: state.queue,
+  }));
+  if (await decideAll(choices)) await advance();
+}
+
+export async function skip() {
+  if (state.marked.size || !state.large) return act("skip");
+  const left = place().filter((item) => !decisionOf(item));
+  if (await decide(left.length ? left : place(), "skip")) await advance();
+}
+
+export async function keepAll() {
+  if (await decide(place(), "keep")) await advance();
+}
+
+export const undo = () => revert(state.done, state.undone, "before", "undone");
+export const redo = () => revert(state.undone, state.done, "after", "redone");
+
+async function revert(from, to, side, words) {
+  const last = from.at(-1);
+  if (!last) {
+    toast(`nothing can be ${words}`);
+    return;
+  }
+  if (!(await send(last[side]))) return;
+  from.pop();
+  to.push(last);
+  store();
+  const { id } = last[side][0];
+  const at = state.places.findIndex((each) => each.some((item) => item.id === id));
+  if (at >= 0) move(at, state.places[at].findIndex((item) => item.id === id));
+  toast(`${words}: ${last[side].length === 1 ? "1 photo" : `${last[side].length} photos`}`);
+}
+
+export async function advance() {
+  if (open(place())) {
+    const after = place().findIndex((item, index) => index > state.item && !decisionOf(item));
+    return move(state.at, after >= 0 ? after : place().findIndex((item) => !decisionOf(item)));
+  }
+  let next = state.at + 1;
+  while (true) {
+    while (next < state.places.length && !open(state.places[next])) next += 1;
+    if (next < state.places.length) return move(next);
+    if (!(await loadMore())) break;
+  }
+  toast("the end of this queue");
+  if (state.large) showGrid();
+  else move(state.at, state.item);
+}
+
+export async function step(by) {
+  const items = place();
+  if (state.large && items.length > 1 && items[state.item + by]) return move(state.at, state.item + by);
+  if (!state.large && items[state.item + by]) return move(state.at, state.item + by);
+  const next = state.at + by;
+  if (next >= state.places.length) await loadMore();
+  if (state.places[next]) move(next, by < 0 ? state.places[next].length - 1 : 0);
+}
+
+export function move(at, item = 0) {
+  const moved = state.at !== at;
+  state.at = at;
+  state.item = item;
+  if (!state.large) return showCurrent();
+  if (!moved && byId("stage").hasChildNodes()) return showWords();
+  showLarge();
+  showActions();
+  if (state.at > state.places.length - 20) loadMore();
+}
+
+export async function openQueue(name, label = state.label) {
+  startQueue(name, label);
+  await loadMore();
+  move(Math.max(0, state.places.findIndex(open)));
+}
+
+export function openLarge(at, item) {
+  if (!state.places[at]) return;
+  unmark();
+  state.large = true;
+  state.at = -1;
+  showViews();
+  move(at, item);
+}
+
+export function showGrid() {
+  state.large = false;
+  byId("stage").replaceChildren();
+  showViews();
+  showCurrent();
+}
+
+function showActions() {
+  const many = place().length > 1;
+  const made = [actionButton(many ? "keep only this" : "keep", "Enter", "keep", keepThis)];
+  if (many) made.push(actionButton("keep all", "a", "", keepAll));
+  state.classes.slice(0, MOST_CLASS_KEYS).forEach((name, number) => {
+    const one = actionButton(name, String(number + 1), "relabel", () => relabel(number));
+    one.dataset.class = name;
+    made.push(one);
+  });
+  if (state.classes.length > MOST_CLASS_KEYS) made.push(furtherClasses());
+  made.push(
+    actionButton("leave out", "x", "leave_out", () => act("leave_out")),
+    actionButton("skip", "s", "skip", skip),
+    element("span", "spacer"),
+    actionButton("undo", "u", "", undo),
+    actionButton("‹", "←", "", () => step(-1)),
+    actionButton("›", "→", "", () => step(1)),
+    actionButton("grid", "g", "", showGrid),
+  );
+  byId("actions").replaceChildren(...made);
+}
+
+export function actionButton(text, key, name, work) {
+  const made = button(text, key, name);
+  made.addEventListener("click", work);
+  return made;
+}
+
+function furtherClasses() {
+  const made = element("select");
+  made.setAttribute("aria-label", "another class");
+  made.append(new Option("another class …", ""));
+  state.classes.slice(MOST_CLASS_KEYS).forEach((name) => made.append(new Option(name, name)));
+  made.addEventListener("change", () => made.value && act("relabel", made.value));
+  return made;
+}
