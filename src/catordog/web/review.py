@@ -20,7 +20,6 @@ from catordog import __version__
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.evaluation.review import Item
-from catordog.photos.class_names import check_class_names
 from catordog.photos.layouts import class_name
 from catordog.photos.preprocess import thumbnail
 from catordog.report.explanation import heat_of
@@ -169,8 +168,7 @@ class _Api:
             return None
         label = class_name(asked.label or "")
         if label not in self.session.classes:
-            check_class_names("the request", [label])
-            raise HTTPException(422, f"no class of the dataset: {label!r}")
+            raise HTTPException(422, f"no class of the dataset: {printable(label)!r}")
         return label
 
     def _check(self, index: int) -> None:

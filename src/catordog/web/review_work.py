@@ -210,6 +210,8 @@ class ReviewWork:
         except _Stopped:
             raise
         except Exception as error:
+            if self._stopping.is_set():  # executors take no more work
+                raise _Stopped from error
             reason = str(error) if isinstance(error, CatordogError) else f"{what}: {error!r}"
             info(reason)
             before = self._progress
