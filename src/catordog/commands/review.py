@@ -136,7 +136,13 @@ def _check_appendable(file: Path) -> None:
     """Refuse a file that decisions can't be added to, before anyone makes one."""
     from catordog.errors import CatordogError
     from catordog.files import check_outputs
+    from catordog.photos.csv_lists import TABLE_SUFFIXES
 
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        raise CatordogError(
+            f"--decisions {file}: a review stores JSON Lines, and can't continue a table: give a "
+            "file such as decisions.jsonl"
+        )
     try:
         check_outputs({"--decisions": file})
     except CatordogError as error:

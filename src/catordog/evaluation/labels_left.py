@@ -1,9 +1,9 @@
 """Estimate how many wrong labels are left in a dataset that is being reviewed.
 
-The labels that nobody has judged yet are of two kinds. Suspects below the rank that the review has
-reached: the last judged ranks tell how often such a label is wrong, and lower ranks are wrong less
-often. All others: a random sample tells it. Each fraction has Wilson's interval, and the
-intervals of the two numbers are added by MOVER (Zou and Donner 2008, "Construction of confidence
+A random sample of the labels that nobody has judged tells how many of them are wrong, with Wilson's
+interval. The suspects that were judged from the top of their ranking lower its upper end: lower
+ranks are wrong no more often than the last judged ones. That bound adds a bound for the other
+suspects and one for all other photos by MOVER (Zou and Donner 2008, "Construction of confidence
 limits about effect measures").
 """
 
@@ -68,45 +68,34 @@ def labels_left(
             copies or unreadable files that are left out. They interrupt no sample.
     """
     rank = {index: number for number, index in enumerate(suspects)}
-    ranks = sorted(rank[index] for index in judged if index in rank)
-    tail = [judged[suspects[number]] for number in ranks[-TAIL:]]
-    separate = len(tail) >= LEAST_TAIL
-    sample: list[bool] = []
-    sampled = 0
-    for index in order:
-        if index in judged:
-            sampled += 1
-            if not (separate and index in rank):
-                sample.append(judged[index])
-        elif index not in passed:
-            break
-    open_ = [index for index in order if index not in judged and index not in passed]
-    suspects_left = sum(index in rank for index in open_) if separate else 0
-    strata = [(sum(sample), len(sample), len(open_) - suspects_left)]
-    if suspects_left:
-        strata.append((sum(tail), len(tail), suspects_left))
+    seen = judged.keys() | set(passed)
+    reached = next((n for n, index in enumerate(suspects) if index not in seen), len(suspects))
+    tail = [judged[index] for index in suspects[:reached] if index in judged][-TAIL:]
+    first_gap = next((n for n, index in enumerate(order) if index not in seen), len(order))
+    prefix = [index for index in order[:first_gap] if index in judged]
+    # Those above the reached rank are judged to the last, and say nothing about what is left.
+    sample = [index for index in prefix if rank.get(index, reached) >= reached]
+    left = [index for index in order if index not in seen]
     found = sum(judged.values())
-    if len(sample) < LEAST_SAMPLE and strata[0][2]:
-        return LabelsLeft(found, len(judged), sampled, missing=LEAST_SAMPLE - len(sample))
-    dry = not suspects_left or sum(tail) < DRY * len(tail)
+    if len(sample) < LEAST_SAMPLE and left:
+        missing = LEAST_SAMPLE - len(sample)
+        return LabelsLeft(found, len(judged), len(prefix), missing=missing)
+    estimate, low, high = _scaled([judged[index] for index in sample], len(left))
+    others = [judged[index] for index in sample if index not in rank]
+    if len(tail) >= LEAST_TAIL and others:
+        suspects_left = sum(index in rank for index in left)
+        parts = (_scaled(tail, suspects_left), _scaled(others, len(left) - suspects_left))
+        high = min(high, sum(x for x, _, _ in parts) + math.hypot(*(h - x for x, _, h in parts)))
+    dry = reached == len(suspects) or (len(tail) >= LEAST_TAIL and sum(tail) < DRY * len(tail))
+    enough = not left or (len(prefix) >= ENOUGH_SAMPLE and dry)
     return LabelsLeft(
-        found,
-        len(judged),
-        sampled,
-        *_sum(strata),
-        enough=not open_ or (sampled >= ENOUGH_SAMPLE and dry and (separate or not suspects)),
+        found, len(judged), len(prefix), min(estimate, high), min(low, high), high, enough
     )
 
 
-def _sum(strata: Sequence[tuple[int, int, int]]) -> tuple[float, float, float]:
-    """The number of wrong labels in strata `(wrong, sample size, photos)`, and its interval."""
-    total = below = above = 0.0
-    for wrong, size, photos in strata:
-        if not photos:
-            continue
-        estimate = photos * wrong / size
-        low, high = (photos * end for end in wilson(wrong, size))
-        total += estimate
-        below += (estimate - low) ** 2
-        above += (high - estimate) ** 2
-    return total, max(0.0, total - math.sqrt(below)), total + math.sqrt(above)
+def _scaled(wrong: Sequence[bool], photos: int) -> tuple[float, float, float]:
+    """The number of wrong labels among photos, and its interval, from a sample of them."""
+    if not photos:
+        return 0.0, 0.0, 0.0
+    low, high = wilson(sum(wrong), len(wrong))
+    return photos * sum(wrong) / len(wrong), photos * low, photos * high

@@ -1,0 +1,129 @@
+"""`catordog review --apply`: decisions become a new folder tree, and nothing else changes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from catordog.cli import main
+from catordog.photos.decisions import Decision, DecisionLog
+from conftest import jpeg, named, write_folder
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Six cats and six dogs, with two different photos of the same name below `cat`."""
+    files = {f"{name[:3]}/{name}": data for name, data in named(12).items()}
+    files["cat/deep/cat.1.jpg"] = jpeg(70)
+    return write_folder(tmp_path / "pets", files)
+
+
+@pytest.fixture
+def decisions(tmp_path: Path) -> Path:
+    log = DecisionLog(tmp_path / "pets-decisions.jsonl")
+    log.append(
+        Decision("cat/cat.0.jpg", "relabel", "dog", "cat"),
+        Decision("dog/dog.0.jpg", "leave_out", None, "dog"),
+        Decision("dog/dog.1.jpg", "leave_out", None, "dog"),
+        Decision("dog/dog.1.jpg", "clear", None, "dog"),
+        Decision("cat/cat.1.jpg", "keep", "cat", "cat"),
+        Decision("cat/cat.2.jpg", "skip", None, "cat"),
+    )
+    return log.path
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def test_every_photo_is_in_the_folder_of_its_class_and_the_data_stay(
+    pets, decisions, tmp_path, capsys
+):
+    before, out = tree(pets), tmp_path / "clean"
+    assert main(["review", "--apply", "--data", str(pets), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "12 photos (6 cat, 6 dog); 1 relabelled, 1 left out" in shown
+    assert tree(pets) == before
+    after = tree(out)
+    assert after["dog/cat.0.jpg"] == before["cat/cat.0.jpg"]
+    assert "dog/dog.0.jpg" not in after
+    assert after["dog/dog.1.jpg"] == before["dog/dog.1.jpg"]
+    same_name = {after["cat/cat.1.jpg"], after["cat/cat.1 (2).jpg"]}
+    assert same_name == {before["cat/cat.1.jpg"], before["cat/deep/cat.1.jpg"]}
+    assert len(after) == 12
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_an_archive_is_applied_as_a_folder_is(pets, decisions, tmp_path, form):
+    archive = shutil.make_archive(str(tmp_path / "packed"), form, pets)
+    words = ["review", "--apply", "--decisions", str(decisions), "--link"]
+    assert main([*words, "--data", archive, "--out", str(tmp_path / "one")]) == 0
+    assert main([*words, "--data", str(pets), "--out", str(tmp_path / "two")]) == 0
+    one, two = tree(tmp_path / "one"), tree(tmp_path / "two")
+    assert sorted(one.values()) == sorted(two.values())
+    assert set(one) == set(two)
+
+
+def test_links_share_the_file(pets, decisions, tmp_path):
+    out = tmp_path / "clean"
+    words = ["--data", str(pets), "--decisions", str(decisions), "--out", str(out), "--link"]
+    assert main(["review", "--apply", *words]) == 0
+    assert (out / "dog/cat.0.jpg").samefile(pets / "cat/cat.0.jpg")
+
+
+def test_the_splits_of_a_dataset_stay(tmp_path):
+    files = {f"{split}/{name[:3]}/{name}": data for split in ("train", "test")
+             for name, data in named(4).items()}  # fmt: skip
+    pets = write_folder(tmp_path / "pets", files)
+    DecisionLog(tmp_path / "d.jsonl").append(
+        Decision("test/cat/cat.0.jpg", "relabel", "dog", "cat")
+    )
+    words = ["--data", str(pets), "--decisions", str(tmp_path / "d.jsonl")]
+    assert main(["review", "--apply", *words, "--out", str(tmp_path / "clean")]) == 0
+    assert "test/dog/cat.0.jpg" in tree(tmp_path / "clean")
+    assert "train/cat/cat.0.jpg" in tree(tmp_path / "clean")
+
+
+def test_a_photo_that_is_gone_is_named_and_the_others_are_copied(
+    pets, decisions, tmp_path, capsys
+):
+    (pets / "cat/cat.3.jpg").unlink()
+    (pets / "cat/cat.3.jpg").symlink_to("nowhere.jpg")
+    words = ["--data", str(pets), "--decisions", str(decisions), "--out", str(tmp_path / "clean")]
+    assert main(["review", "--apply", *words]) == 1
+    err = capsys.readouterr().err
+    assert "cat.3.jpg" in err
+    assert "1 photo could not be read" in err
+    assert len(tree(tmp_path / "clean")) == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--apply"], "--apply needs --out DIR"),
+        (["--out", "x"], "--out needs --apply"),
+        (["--link"], "--link needs --apply"),
+        (["--apply", "--out", "{pets}"], "exists and is not empty: give a new folder"),
+        (["--apply", "--out", "{pets}/new"], "is within --data"),
+        (["--apply", "--out", "new", "--decisions", "none.jsonl"], "no such file"),
+        (["--decisions", "{pets}"], "say with --decisions F where to store decisions"),
+        (["--decisions", "fixes.csv"], "a review stores JSON Lines, and can't continue a table"),
+        (["--port", "99999"], "is not a port"),
+        (["--decisions", "{elsewhere}"], "none of its 1 paths is in"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_a_line_before_any_work(
+    pets, decisions, tmp_path, capsys, words, message
+):
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    DecisionLog(elsewhere).append(Decision("birds/1.jpg", "keep"))
+    before = tree(tmp_path)
+    given = [word.format(pets=pets, elsewhere=elsewhere) for word in words]
+    assert main(["review", "--data", str(pets), *given]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert tree(tmp_path) == before
