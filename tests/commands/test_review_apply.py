@@ -87,9 +87,7 @@ def test_the_splits_of_a_dataset_stay(tmp_path):
     assert "train/cat/cat.0.jpg" in tree(tmp_path / "clean")
 
 
-def test_a_photo_that_is_gone_is_named_and_the_others_are_copied(
-    pets, decisions, tmp_path, capsys
-):
+def test_a_photo_that_is_gone_is_named_and_the_others_are_copied(pets, decisions, tmp_path, capsys):
     (pets / "cat/cat.3.jpg").unlink()
     (pets / "cat/cat.3.jpg").symlink_to("nowhere.jpg")
     words = ["--data", str(pets), "--decisions", str(decisions), "--out", str(tmp_path / "clean")]

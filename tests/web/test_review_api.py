@@ -209,7 +209,9 @@ class TestDecisions:
             ReviewSession(open_dataset(str(pets)), file)
         assert "\n" not in str(error.value)
 
-    def test_a_file_that_can_not_be_written_is_an_error_and_no_decision(self, client, session, file):
+    def test_a_file_that_can_not_be_written_is_an_error_and_no_decision(
+        self, client, session, file
+    ):
         file.mkdir()
         answer = send(client, {"id": 0, "action": "keep"})
         assert answer.status_code == 500

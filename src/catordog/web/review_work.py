@@ -34,6 +34,10 @@ AHEAD = 200
 """Photos at the start of each queue whose thumbnails are made before they are asked for."""
 
 
+_SECONDS_TO_STOP = 2
+"""A batch in the network can't be interrupted, and may take longer."""
+
+
 class _Stopped(Exception):  # noqa: N818 - no error
     """The review has ended."""
 
@@ -139,6 +143,11 @@ class ReviewWork:
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
 
     @property
+    def running(self) -> bool:
+        """Whether the thread still works, also after `stop`."""
+        return self._thread.is_alive()
+
+    @property
     def progress(self) -> Progress:
         """How far the work is."""
         return self._progress
@@ -152,6 +161,8 @@ class ReviewWork:
         """Stop as soon as possible."""
         self._stopping.set()
         self.thumbnails.stop()
+        if self.running:
+            self._thread.join(_SECONDS_TO_STOP)
 
     def prediction(self, index: int) -> Prediction | None:
         """The prediction for a photo, made now if need be; None: there is no model.
