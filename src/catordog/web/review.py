@@ -215,12 +215,13 @@ def create_review_app(
     add_error_handlers(app)
     app.exception_handler(PhotoError)(_photo_error)
     app.exception_handler(CatordogError)(_error)
-    for path, work_of in {
+    reads: dict[str, Callable[..., Any]] = {
         "/state": api.state, "/queues/{name}": api.queue, "/find": api.find,
         "/photos/{index}": api.photo, "/photos/{index}/thumbnail": api.thumbnail,
         "/photos/{index}/large": api.large, "/photos/{index}/explanation": api.explanation,
-    }.items():  # fmt: skip
-        app.api_route(path, methods=READ, response_model=None)(work_of)
+    }  # fmt: skip
+    for path, answer in reads.items():
+        app.api_route(path, methods=READ, response_model=None)(answer)
     app.post("/decisions", response_model=None)(api.decide)
     add_static(app, "/", "review.html")
     for name in _STATIC:

@@ -66,7 +66,9 @@ class ReviewSession:
         self._decisions: dict[int, Decision] = {}
         self._changed: list[int] = []  # indices of photos, in the order of the decisions
         self._offset = 0
-        self._estimate: tuple[tuple[int, int], LabelsLeft] | None = None
+        self._counts: list[dict[str, Any]] = []
+        self._estimate = LabelsLeft(0, 0, 0)
+        self._computed: tuple[int, int] | None = None  # for which state the two were computed
         self._additions = 0  # of queues
         self.refresh()
 
@@ -197,17 +199,31 @@ class ReviewSession:
     def counts(self) -> list[dict[str, Any]]:
         """Each queue that has photos: name, title, hint, and how many are judged of how many."""
         with self._lock:
-            return [
-                {
-                    "name": kind.name,
-                    "title": kind.title,
-                    "hint": kind.hint,
-                    "count": len(items),
-                    "judged": sum(item.index in self._decisions for item in items),
-                }
-                for kind in QUEUES.values()
-                if (items := self._queues.get(kind.name))
-            ]
+            self._compute()
+            return self._counts
+
+    def estimate(self) -> LabelsLeft:
+        """How many wrong labels are left."""
+        with self._lock:
+            self._compute()
+            return self._estimate
+
+    def _compute(self) -> None:
+        state = (self.refresh(), self._additions)
+        if self._computed == state:
+            return
+        self._counts = [
+            {
+                "name": kind.name,
+                "title": kind.title,
+                "hint": kind.hint,
+                "count": len(items),
+                "judged": sum(item.index in self._decisions for item in items),
+            }
+            for kind in QUEUES.values()
+            if (items := self._queues.get(kind.name))
+        ]
+        self._estimate, self._computed = self._labels_left(), state
 
     def places(self, name: str, label: str | None) -> list[list[Item]]:
         """A queue as the page shows it: the photos that are judged together, place by place.
@@ -238,14 +254,6 @@ class ReviewSession:
                 if len(found) == PAGE:
                     break
         return found
-
-    def estimate(self) -> LabelsLeft:
-        """How many wrong labels are left."""
-        with self._lock:
-            key = (self.refresh(), self._additions)
-            if self._estimate is None or self._estimate[0] != key:
-                self._estimate = (key, self._labels_left())
-            return self._estimate[1]
 
     def _labels_left(self) -> LabelsLeft:
         judged: dict[int, bool] = {}
