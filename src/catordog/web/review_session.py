@@ -64,8 +64,9 @@ class ReviewSession:
         self._index_of = {encodable(name): index for index, name in names}
         self._unreadable: frozenset[int] = frozenset()
         self._decisions: dict[int, Decision] = {}
+        self._history: dict[int, list[Decision]] = {}
         self._changed: list[int] = []  # indices of photos, in the order of the decisions
-        self._offset = 0
+        self._offset = self._size = 0  # how much of the file is read, and how large it was
         self._counts: list[dict[str, Any]] = []
         self._estimate = LabelsLeft(0, 0, 0)
         self._computed: tuple[int, int] | None = None  # for which state the two were computed
@@ -142,8 +143,10 @@ class ReviewSession:
             if size < self._offset:  # someone has replaced the file
                 self._changed += self._decisions
                 self._decisions.clear()
-                self._offset = 0
-            if size > self._offset:
+                self._history.clear()
+                self._offset = self._size = 0
+            if size > self._offset and size != self._size:  # what a crash leaves is read once
+                self._size = size
                 found, self._offset = self._log.since(self._offset)
                 self._take(found)
             return len(self._changed)
@@ -156,6 +159,7 @@ class ReviewSession:
             index = self._index_of.get(decision.path, -1)
             if index < 0:
                 continue
+            self._history.setdefault(index, []).append(decision)
             self._decisions.pop(index, None)
             if decision.action != "clear":
                 self._decisions[index] = decision
@@ -194,7 +198,7 @@ class ReviewSession:
     def history(self, index: int) -> list[Decision]:
         """All decisions about a photo, the first one first."""
         with self._lock:
-            return [x for x in self._log.history() if self._index_of.get(x.path) == index]
+            return list(self._history.get(index, ()))
 
     def counts(self) -> list[dict[str, Any]]:
         """Each queue that has photos: name, title, hint, and how many are judged of how many."""
