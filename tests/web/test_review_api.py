@@ -45,9 +45,7 @@ def session(pets: Path, file: Path) -> ReviewSession:
 
 @pytest.fixture
 def client(session: ReviewSession) -> Iterator[TestClient]:
-    app = create_review_app(
-        ReviewWork(session, None, None, ""), TOKEN, ADDRESS, ["127.0.0.1", "localhost"]
-    )
+    app = create_review_app(ReviewWork(session), TOKEN, ADDRESS, ["127.0.0.1", "localhost"])
     with TestClient(app, base_url=f"{ADDRESS}/{TOKEN}/") as client:
         yield client
 
@@ -284,7 +282,7 @@ def test_synthetic_pictures_and_photos_in_archives_are_shown(tmp_path, pets):
     archive = shutil.make_archive(str(tmp_path / "pets"), "zip", pets)
     for data in ("drawn:n=6", archive):
         session = ReviewSession(open_dataset(data), tmp_path / f"{len(data)}.jsonl")
-        work = ReviewWork(session, None, None, "")
+        work = ReviewWork(session)
         assert work.thumbnails.get(0).startswith(b"\xff\xd8")
         session.decide([Choice(0, "leave_out")])
         again = ReviewSession(open_dataset(data), session.file)
@@ -293,7 +291,7 @@ def test_synthetic_pictures_and_photos_in_archives_are_shown(tmp_path, pets):
 
 
 def test_thumbnails_take_bounded_memory(session, monkeypatch):
-    made = ReviewWork(session, None, None, "").thumbnails
+    made = ReviewWork(session).thumbnails
     size = len(made.get(0))
     monkeypatch.setattr("catordog.web.review_work.MOST_THUMBNAIL_BYTES", 3 * size)
     for index in range(10):

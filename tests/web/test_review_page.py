@@ -274,7 +274,7 @@ from catordog.web.review_work import ReviewWork
 session = ReviewSession(open_dataset("drawn:n=400,size=16"), Path(sys.argv[1]))
 listener, address = listen("127.0.0.1", 0)
 print(address, flush=True)
-app = create_review_app(ReviewWork(session, None, None, ""), "token", address, LOCAL_NAMES)
+app = create_review_app(ReviewWork(session), "token", address, LOCAL_NAMES)
 serve_until_interrupted(app, listener)
 """
 

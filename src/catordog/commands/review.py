@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        help=f"predicts the photos, and its features check the labels: {ANY_MODEL_HELP} "
-        "(default: the bundled model, if it knows the classes)",
+        help=f"predicts the photos, and its features judge the labels: {ANY_MODEL_HELP} (default: "
+        "the bundled model predicts, if it knows the classes; the general backbone judges)",
     )
     parser.add_argument(
         "--decisions",
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     import os
     import secrets
+    from functools import partial
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the network needs the cores
     from catordog.errors import missing_package
@@ -84,16 +85,23 @@ def _serve(args: argparse.Namespace) -> int:
         from catordog.web.review_work import ReviewWork
     except ModuleNotFoundError as error:
         raise missing_package(error, "serve") from None
+    from catordog.evaluation.judging import judge_by_backbone, judge_by_model
+    from catordog.evaluation.neighbours import neighbours_by_backbone
     from catordog.photos.datasets import open_dataset
     from catordog.terminal import info
 
-    dataset = open_dataset(args.data, rules=decode_rules(args), labels="optional")
+    rules = decode_rules(args)
+    dataset = open_dataset(args.data, rules=rules, labels="optional")
     classifier = _classifier(args.model, dataset)
     file = _decisions_file(args)
     _check_appendable(file)
     session = ReviewSession(dataset, file)
+    if args.model is None:
+        judge = partial(judge_by_backbone, rules=rules)
+        work = ReviewWork(session, classifier, judge, partial(neighbours_by_backbone, rules=rules))
+    else:
+        work = ReviewWork(session, classifier, partial(judge_by_model, classifier=classifier))
     name = None if classifier is None else args.model or "bundled"
-    work = ReviewWork(session, classifier, classifier, name or "")
     listener, address = listen("127.0.0.1", args.port)
     token = secrets.token_urlsafe(24)
     app = create_review_app(work, token, address, LOCAL_NAMES, name)

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from catordog.evaluation.judging import SIZE
+from catordog.model.backbone import Backbone
+from catordog.model.feature_cache import MOST_CACHED, features_of
+from catordog.photos.decode import DecodeRules
+from catordog.photos.findings import Findings
+
 _AT_ONCE = 4096
 """Photos whose features are widened to 32 bits at a time."""
 
@@ -53,3 +59,18 @@ class Neighbours:
         best = np.argpartition(-similar, count - 1)[:count]
         ranked = best[np.argsort(-similar[best], kind="stable")]
         return [(int(self._indices[i]), float(similar[i])) for i in ranked]
+
+
+def neighbours_by_backbone(findings: Findings, rules: DecodeRules) -> Neighbours:
+    """Neighbours by the general backbone, from the features that judging the labels has cached.
+
+    Args:
+        findings: of the photos; if they are more than the cache holds, none has neighbours.
+        rules: that the photos are decoded by.
+    """
+    readable = [index for index, facts in enumerate(findings.facts) if facts]
+    if not 1 < len(readable) <= MOST_CACHED:
+        return Neighbours([], np.zeros((0, 1), np.float32))
+    photos = [findings.photos[index] for index in readable]
+    records, found, _ = features_of(photos, Backbone.read(size=SIZE), rules)
+    return Neighbours([readable[row] for row in found], records["features"])

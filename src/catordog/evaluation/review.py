@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from catordog.confidence.verdict import NEITHER, Prediction
-from catordog.evaluation.audit import Audit
+from catordog.evaluation.judging import Judgement
 from catordog.photos.findings import Findings
 from catordog.photos.photo import NO_LABEL, Photos
 
@@ -142,16 +142,15 @@ def _grouped(groups: Iterable[Sequence[int]], reason: str) -> list[Item]:
     ]
 
 
-def queues_of_audit(audit: Audit) -> dict[str, list[Item]]:
+def queues_of_judgement(found: Judgement, classes: Sequence[str]) -> dict[str, list[Item]]:
     """The queues that need features of the photos: suspect labels, and `neither`."""
-    classes = audit.findings.dataset.classes
     return {
         "suspects": [
             Item(x.index, f"{classes[x.suggested]}? score {x.score:.3f}", classes[x.suggested])
-            for x in audit.suspects
+            for x in found.suspects
         ],
         "neither": [
-            Item(index, f"unlike the others, score {score:.1f}") for index, score in audit.ood
+            Item(index, f"unlike the others, score {score:.1f}") for index, score in found.ood
         ],
     }
 

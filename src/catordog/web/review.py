@@ -33,6 +33,9 @@ LARGE = 1600
 EXPLAINED = 900
 """Pixels of the longer side of a heat map."""
 
+NEAREST = 6
+"""Photos that are shown beside a photo, because they look most like it."""
+
 MOST_BYTES = 4 * 2**20
 """Of a request."""
 
@@ -125,6 +128,12 @@ class _Api:
         else:
             if prediction is not None:
                 row["prediction"] = {**prediction.to_dict(), "words": prediction.in_words()}
+        neighbours = self.work.neighbours
+        near = neighbours.of(index, NEAREST) if neighbours else []
+        row["nearest"] = [
+            {"id": other, "label": self.session.label(other), "name": self.session.name(other)}
+            for other, _ in near
+        ]
         history = self.session.history(index)
         row["history"] = [
             {"time": x.time, "action": x.action, "label": x.label} for x in history[-20:]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
-from catordog.evaluation.audit import check_labels
+from catordog.evaluation.judging import Judgement
+from catordog.evaluation.neighbours import Neighbours
 from catordog.evaluation.review import (
     Item,
     least_sure,
-    queues_of_audit,
     queues_of_findings,
+    queues_of_judgement,
     with_rejected,
 )
 from catordog.model.classifier import Classifier
+from catordog.photos.findings import Findings
 from catordog.photos.findings import audit as find
 from catordog.photos.preprocess import thumbnail
 from catordog.terminal import info, progress_to
@@ -119,25 +121,27 @@ class ReviewWork:
     Args:
         session: gets the queues.
         classifier: predicts the photos; None: no model knows their classes.
-        features: its features check the labels; None: they are not checked.
-        model: its name.
+        judge: judges the labels; None: nothing does.
+        compare: finds the photos that look most alike; None: nothing does.
 
     Attributes:
         thumbnails: of the photos.
         predictions: so far, by the index of the photo.
+        neighbours: of the photos; None: they are not known yet.
     """
 
     def __init__(
         self,
         session: ReviewSession,
-        classifier: Classifier | None,
-        features: Classifier | None,
-        model: str,
+        classifier: Classifier | None = None,
+        judge: Callable[[Findings], Judgement] | None = None,
+        compare: Callable[[Findings], Neighbours] | None = None,
     ) -> None:
         self.session, self.classifier = session, classifier
         self.thumbnails = Thumbnails(session)
         self.predictions: dict[int, Prediction] = {}
-        self._features, self._model = features, model
+        self.neighbours: Neighbours | None = None
+        self._judge, self._compare = judge, compare
         self._progress = Progress()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
@@ -187,12 +191,14 @@ class ReviewWork:
         self._progress = Progress("", notes=self._progress.notes)
 
     def _find(self) -> None:
+        dataset = self.session.dataset
         with self._noted("the audit"):
-            findings = find(self.session.dataset)
+            findings = find(dataset)
             self._add(queues_of_findings(findings))
-            if self._features is not None:
-                audit = check_labels(findings, self._features, self._model)
-                self._add(queues_of_audit(audit))
+            if self._judge is not None:
+                self._add(queues_of_judgement(self._judge(findings), dataset.classes))
+            if self._compare is not None:
+                self.neighbours = self._compare(findings)
         if self.classifier is not None:
             with self._noted("predicting"):
                 self._predict(self.classifier)

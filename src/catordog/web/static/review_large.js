@@ -2,7 +2,7 @@
 
 import { get, photoUrl } from "./review_api.js";
 import { current, decisionOf, place, state, toast } from "./review_state.js";
-import { byId, element, figure, historyWords, labelWords, showModel } from "./review_view.js";
+import { byId, element, figure, historyWords, labelWords, showModel, showNearest } from "./review_view.js";
 
 export function showLarge() {
   const items = place();
@@ -38,6 +38,7 @@ export function showWords() {
 async function showDetails(item) {
   if (byId("model").dataset.id !== String(item.id)) {
     byId("model").replaceChildren();
+    byId("nearest").replaceChildren();
     byId("history").textContent = "";
     byId("legend").hidden = true;
   }
@@ -46,6 +47,7 @@ async function showDetails(item) {
     const found = await get(`photos/${item.id}`);
     if (current() !== item) return;
     showModel(byId("model"), found.prediction, explain);
+    showNearest(byId("nearest"), found.nearest);
     byId("history").textContent = historyWords(found.history);
     if (found.error) byId("reason").textContent = `can't be read: ${found.error}`;
     item.prediction = found.prediction;

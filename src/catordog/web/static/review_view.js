@@ -140,6 +140,24 @@ export function showModel(into, prediction, explain) {
   into.append(line);
 }
 
+// The photos that look most like a photo, with their labels.
+export function showNearest(into, nearest) {
+  into.replaceChildren();
+  if (!nearest.length) return;
+  into.append(element("p", "small", "Most alike:"));
+  const row = element("div", "row");
+  for (const { id, label, name } of nearest) {
+    const made = element("figure");
+    const image = element("img");
+    image.alt = name;
+    image.title = name;
+    image.src = photoUrl(id, "thumbnail");
+    made.append(image, element("figcaption", "small", label ?? ""));
+    row.append(made);
+  }
+  into.append(row);
+}
+
 export function historyWords(history) {
   if (history.length < 2) return "";
   const words = history.map(({ time, action, label }) => {
