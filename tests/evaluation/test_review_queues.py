@@ -7,10 +7,13 @@ import pytest
 
 from catordog.confidence.verdict import judge
 from catordog.evaluation.labels_left import labels_left
+from catordog.evaluation.neighbours import Neighbours
 from catordog.evaluation.review import (
     Item,
     first_queues,
     least_sure,
+    most_doubtful,
+    places_of,
     queues_of_findings,
     with_rejected,
 )
@@ -65,6 +68,19 @@ def test_the_least_sure_come_first_and_photos_of_neither_class_have_their_own_qu
     assert [item.index for item in with_rejected([Item(9)], predictions)] == [9]
 
 
+def test_the_most_doubtful_photos_come_in_turn_and_once_and_groups_stay_together():
+    queues = {
+        "suspects": [Item(1, suggested="cat"), Item(2), Item(5)],
+        "contradictions": [Item(3, group=0), Item(4, group=0), Item(5, group=1), Item(6, group=1)],
+        "neither": [Item(2), Item(7)],
+        "copies": [Item(8, group=0), Item(9, group=0)],
+    }
+    found = most_doubtful(queues)
+    assert [item.index for item in found] == [1, 3, 4, 2, 5, 6, 7]
+    assert [len(place) for place in places_of(found)] == [1, 2, 1, 2, 1]
+    assert most_doubtful({}) == []
+
+
 class TestLabelsLeft:
     def test_a_few_judged_photos_give_no_estimate(self):
         found = labels_left(range(1000), [], dict.fromkeys(range(12), False))
@@ -114,3 +130,16 @@ class TestLabelsLeft:
             left = int(wrong.sum()) - found.found
             inside += found.low <= left <= found.high
         assert inside >= 0.93 * 200
+
+
+def test_neighbours_are_the_photos_with_the_most_similar_features():
+    generator = np.random.default_rng(3)
+    features = generator.standard_normal((5000, 16)).astype(np.float32)
+    features[4321] = 3 * features[10]  # the same direction
+    found = Neighbours(list(range(100, 5100)), features)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    best = [row + 100 for row in np.argsort(-(unit @ unit[10])).tolist() if row != 10][:4]
+    nearest = [index for index, _ in found.of(110, 4)]
+    assert nearest[0] == 4421
+    assert set(nearest) == set(best)
+    assert found.of(3, 3) == []

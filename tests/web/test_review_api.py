@@ -221,7 +221,8 @@ class TestQueues:
     def test_the_audit_fills_the_queues_in_the_background(self, client, session):
         state = finished(client)
         assert {each["name"]: each["count"] for each in state["queues"]} == {
-            "contradictions": 2, "unreadable": 1, "copies": 2, "random": 27, "all": 27,
+            "doubtful": 3, "contradictions": 2, "unreadable": 1, "copies": 2, "random": 27,
+            "all": 27,
         }  # fmt: skip
         copies = client.get("queues/copies").json()["places"]
         assert [[each["name"] for each in place] for place in copies] == [

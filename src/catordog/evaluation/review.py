@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain, groupby, zip_longest
 
 from catordog.confidence.verdict import NEITHER, Prediction
 from catordog.evaluation.judging import Judgement
@@ -52,6 +53,12 @@ class QueueKind:
 QUEUES = {
     kind.name: kind
     for kind in (
+        QueueKind(
+            "doubtful",
+            "Most doubtful",
+            "Suspect labels, contradictions, photos of neither class and bad files in turn, the "
+            "worst first.",
+        ),
         QueueKind(
             "suspects",
             "Suspect labels",
@@ -146,13 +153,41 @@ def queues_of_judgement(found: Judgement, classes: Sequence[str]) -> dict[str, l
     """The queues that need features of the photos: suspect labels, and `neither`."""
     return {
         "suspects": [
-            Item(x.index, f"{classes[x.suggested]}? score {x.score:.3f}", classes[x.suggested])
+            Item(x.index, f"suspect label, score {x.score:.3f}", classes[x.suggested])
             for x in found.suspects
         ],
         "neither": [
             Item(index, f"unlike the others, score {score:.1f}") for index, score in found.ood
         ],
     }
+
+
+_DOUBTFUL = ("suspects", "contradictions", "neither", "unreadable", "suspicious")
+
+
+def most_doubtful(queues: Mapping[str, Sequence[Item]]) -> list[Item]:
+    """The queue of photos that are worth a look for any reason, each once.
+
+    Args:
+        queues: those of the findings and of the judgement, as far as they are known; their photos
+            are taken in turn. A photo of a contradiction is shown with it only.
+    """
+    grouped = {item.index for item in queues.get("contradictions", ())}
+    seen: set[int] = set()
+    result: list[Item] = []
+    kinds = [places_of(queues.get(name, ())) for name in _DOUBTFUL]
+    for place in chain.from_iterable(zip_longest(*kinds, fillvalue=())):
+        for item in place:
+            if item.index not in seen and (item.group is not None or item.index not in grouped):
+                seen.add(item.index)
+                result.append(item)
+    return result
+
+
+def places_of(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """The items of a queue, those of one group together."""
+    groups = groupby(enumerate(items), lambda x: -1 - x[0] if x[1].group is None else x[1].group)
+    return [[item for _, item in group] for _, group in groups]
 
 
 def least_sure(predictions: Mapping[int, Prediction]) -> list[Item]:

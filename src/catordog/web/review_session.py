@@ -11,7 +11,7 @@ from typing import Any
 from catordog.errors import CatordogError
 from catordog.escaping import encodable, printable
 from catordog.evaluation.labels_left import LabelsLeft, labels_left
-from catordog.evaluation.review import QUEUES, Item, first_queues
+from catordog.evaluation.review import QUEUES, Item, first_queues, most_doubtful, places_of
 from catordog.photos.decisions import Action, Decision, DecisionLog
 from catordog.photos.exclude import photos_listed
 from catordog.photos.photo import NO_LABEL
@@ -58,7 +58,7 @@ class ReviewSession:
         self._log = DecisionLog(file)
         self._lock = threading.RLock()
         self._queues: dict[str, list[Item]] = dict(first_queues(dataset.photos))
-        self._places: dict[str, list[list[Item]]] = {}
+        self._places: dict[str, list[Sequence[Item]]] = {}
         # Names, and not paths, so that the file stays right where the folder is moved with it.
         names = enumerate(dataset.photos.names)
         self._index_of = {encodable(name): index for index, name in names}
@@ -86,6 +86,7 @@ class ReviewSession:
         """Add queues, or replace them."""
         with self._lock:
             self._queues.update({name: list(items) for name, items in queues.items()})
+            self._queues["doubtful"] = most_doubtful(self._queues)
             self._places.clear()
             self._unreadable = frozenset(x.index for x in self._queues.get("unreadable", ()))
             self._additions += 1
@@ -229,7 +230,7 @@ class ReviewSession:
         ]
         self._estimate, self._computed = self._labels_left(), state
 
-    def places(self, name: str, label: str | None) -> list[list[Item]]:
+    def places(self, name: str, label: str | None) -> list[Sequence[Item]]:
         """A queue as the page shows it: the photos that are judged together, place by place.
 
         Args:
@@ -241,7 +242,7 @@ class ReviewSession:
         """
         with self._lock:
             if name not in self._places:
-                self._places[name] = _places(self._queues[name])
+                self._places[name] = places_of(self._queues[name])
             found = self._places[name]
         if label is None:
             return found
@@ -272,13 +273,3 @@ class ReviewSession:
         order = [item.index for item in self._queues["random"]]
         suspects = [item.index for item in self._queues.get("suspects", ())]
         return labels_left(order, suspects, judged, passed)
-
-
-def _places(items: Sequence[Item]) -> list[list[Item]]:
-    places: list[list[Item]] = []
-    for item in items:
-        if item.group is not None and places and places[-1][0].group == item.group:
-            places[-1].append(item)
-        else:
-            places.append([item])
-    return places

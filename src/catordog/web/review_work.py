@@ -242,7 +242,7 @@ class ReviewWork:
 
     def _add(self, queues: Mapping[str, Sequence[Item]]) -> None:
         self.session.add_queues(queues)
-        for name in queues:
+        for name in ("doubtful", *queues):
             self._prepare_thumbnails(name)
 
     def _prepare_thumbnails(self, name: str) -> None:

@@ -99,8 +99,8 @@ export function move(at, item = 0) {
   state.item = item;
   if (!state.large) return showCurrent();
   if (!moved && byId("stage").hasChildNodes()) return showWords();
-  showLarge();
   showActions();
+  showLarge();
   if (state.at > state.places.length - 20) loadMore();
 }
 
@@ -140,7 +140,6 @@ function showActions() {
     actionButton("leave out", "x", "leave_out", () => act("leave_out")),
     actionButton("skip", "s", "skip", skip),
     element("span", "spacer"),
-    actionButton("undo", "u", "", undo),
     actionButton("‹", "←", "", () => step(-1)),
     actionButton("›", "→", "", () => step(1)),
     actionButton("grid", "g", "", showGrid),
