@@ -96,7 +96,7 @@ def _serve(args: argparse.Namespace) -> int:
     file = _decisions_file(args)
     _check_appendable(file)
     session = ReviewSession(dataset, file)
-    if args.model is None:
+    if args.model is None or classifier is None:
         judge = partial(judge_by_backbone, rules=rules)
         work = ReviewWork(session, classifier, judge, partial(neighbours_by_backbone, rules=rules))
     else:
