@@ -14,9 +14,12 @@ from catordog.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from catordog.evaluation.asking import Asking
     from catordog.model.classifier import Classifier
+    from catordog.photos.decode import DecodeRules
     from catordog.photos.photo_dataset import PhotoDataset
 
 DESCRIPTION = """See doubtful photos in the browser, the worst first, and fix their labels by
@@ -38,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="the file of decisions, JSON Lines, to start or to continue (default: "
         "NAME-decisions.jsonl beside the data)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        metavar="DIR",
+        help="instead of a review, ask for labels of these photos, the most useful ones first; "
+        "--data has a few labelled ones of each class",
     )
     add_port(parser, 7861)
     parser.add_argument(
@@ -92,11 +101,16 @@ def _serve(args: argparse.Namespace) -> int:
 
     rules = decode_rules(args)
     dataset = open_dataset(args.data, rules=rules, labels="optional")
+    ask = None
+    if args.unlabelled:
+        ask, dataset = _unlabelled(args.unlabelled, dataset, rules)
     classifier = _classifier(args.model, dataset)
     file = _decisions_file(args)
     _check_appendable(file)
     session = ReviewSession(dataset, file)
-    if args.model is None or classifier is None:
+    if ask is not None:
+        work = ReviewWork(session, classifier, ask=ask)
+    elif args.model is None or classifier is None:
         judge = partial(judge_by_backbone, rules=rules)
         work = ReviewWork(session, classifier, judge, partial(neighbours_by_backbone, rules=rules))
     else:
@@ -113,6 +127,28 @@ def _serve(args: argparse.Namespace) -> int:
         # ONNX Runtime aborts a process that ends while it runs. All decisions are on the disk.
         os._exit(0)
     return 0
+
+
+def _unlabelled(
+    folder: str, dataset: PhotoDataset, rules: DecodeRules
+) -> tuple[Callable[[], Asking], PhotoDataset]:
+    """What asks for labels, and the photos of `--unlabelled` as a dataset without labels."""
+    from functools import partial
+
+    from catordog.errors import CatordogError
+    from catordog.evaluation.asking import Asking
+    from catordog.photos.datasets import open_dataset
+    from catordog.photos.photo import NO_LABEL, Photos
+    from catordog.photos.photo_dataset import PhotoDataset
+
+    if len(dataset.classes) < 2:
+        raise CatordogError(
+            f"--data {dataset.name} has {len(dataset.classes)} classes: --unlabelled needs a few "
+            "labelled photos of two classes or more to start with"
+        )
+    photos = open_dataset(folder, rules=rules, labels="optional").photos
+    nothing = Photos(photos.source, photos.names, [NO_LABEL] * len(photos), [None] * len(photos))
+    return partial(Asking, dataset, nothing, rules), PhotoDataset(folder, dataset.classes, nothing)
 
 
 def _classifier(model: str | None, dataset: PhotoDataset) -> Classifier | None:
@@ -135,7 +171,7 @@ def _decisions_file(args: argparse.Namespace) -> Path:
 
     if args.decisions:
         return Path(args.decisions)
-    data = Path(args.data)
+    data = Path(args.unlabelled or args.data)
     if not data.exists():  # a name, such as drawn:n=100
         return Path(f"{args.data.partition(':')[0]}-decisions.jsonl")
     data = data.absolute()

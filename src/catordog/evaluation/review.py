@@ -54,6 +54,11 @@ QUEUES = {
     kind.name: kind
     for kind in (
         QueueKind(
+            "next",
+            "Ask me next",
+            "The photos whose labels teach the most. After each dozen, the next ones follow.",
+        ),
+        QueueKind(
             "doubtful",
             "Most doubtful",
             "Suspect labels, contradictions, photos of neither class and bad files in turn, the "

@@ -20,6 +20,7 @@ from catordog import __version__
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.evaluation.review import Item
+from catordog.model.active_learning import pays
 from catordog.photos.layouts import class_name
 from catordog.photos.preprocess import thumbnail
 from catordog.report.explanation import heat_of
@@ -86,7 +87,7 @@ class _Api:
     def state(self, since: int = 0) -> dict[str, Any]:
         """Everything that changes: decisions since a version, queues, progress, the estimate."""
         version, changed = self.session.changes(since)
-        model = self.work.classifier
+        model, estimate = self.work.classifier, self.session.estimate()
         return {
             "data": printable(self.session.dataset.name),
             "photos": len(self.session.dataset.photos),
@@ -98,7 +99,9 @@ class _Api:
             "changes": {index: self.session.decision(index) for index in changed},
             "queues": self.session.counts(),
             "progress": asdict(self.work.progress),
-            "estimate": asdict(self.session.estimate()),
+            "estimate": asdict(estimate) if estimate else None,
+            "rounds": [asdict(each) for each in self.work.rounds],
+            "pays": pays(self.work.rounds),
         }
 
     def queue(

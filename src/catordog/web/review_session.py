@@ -68,7 +68,7 @@ class ReviewSession:
         self._changed: list[int] = []  # indices of photos, in the order of the decisions
         self._offset = self._size = 0  # how much of the file is read, and how large it was
         self._counts: list[dict[str, Any]] = []
-        self._estimate = LabelsLeft(0, 0, 0)
+        self._estimate: LabelsLeft | None = None
         self._computed: tuple[int, int] | None = None  # for which state the two were computed
         self._additions = 0  # of queues
         self.refresh()
@@ -196,6 +196,14 @@ class ReviewSession:
             return None
         return {"action": found.action, "label": found.label, "queue": found.queue}
 
+    def labels(self) -> dict[int, int | None]:
+        """By index, the label that each decided photo was given; None: it was given none."""
+        with self._lock:
+            number = {name: label for label, name in enumerate(self.classes)}
+            return {
+                index: number.get(found.label or "") for index, found in self._decisions.items()
+            }
+
     def history(self, index: int) -> list[Decision]:
         """All decisions about a photo, the first one first."""
         with self._lock:
@@ -207,8 +215,8 @@ class ReviewSession:
             self._compute()
             return self._counts
 
-    def estimate(self) -> LabelsLeft:
-        """How many wrong labels are left."""
+    def estimate(self) -> LabelsLeft | None:
+        """How many wrong labels are left; None: no photo has a label."""
         with self._lock:
             self._compute()
             return self._estimate
@@ -260,7 +268,9 @@ class ReviewSession:
                     break
         return found
 
-    def _labels_left(self) -> LabelsLeft:
+    def _labels_left(self) -> LabelsLeft | None:
+        if not self._queues["random"]:
+            return None
         judged: dict[int, bool] = {}
         passed = set(self._unreadable)
         for index, decision in self._decisions.items():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from catordog.confidence.verdict import Prediction
 from catordog.errors import CatordogError, PhotoError
+from catordog.evaluation.asking import Asking
 from catordog.evaluation.judging import Judgement
 from catordog.evaluation.neighbours import Neighbours
 from catordog.evaluation.review import (
@@ -20,6 +21,7 @@ from catordog.evaluation.review import (
     queues_of_judgement,
     with_rejected,
 )
+from catordog.model.active_learning import Round
 from catordog.model.classifier import Classifier
 from catordog.photos.findings import Findings
 from catordog.photos.findings import audit as find
@@ -35,6 +37,9 @@ MOST_THUMBNAIL_BYTES = 128 * 2**20
 AHEAD = 200
 """Photos at the start of each queue whose thumbnails are made before they are asked for."""
 
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+"""At the decisions, while the page asks for labels: another process may make them, too."""
 
 _SECONDS_TO_STOP = 2
 """A batch in the network can't be interrupted, and may take longer."""
@@ -123,11 +128,13 @@ class ReviewWork:
         classifier: predicts the photos; None: no model knows their classes.
         judge: judges the labels; None: nothing does.
         compare: finds the photos that look most alike; None: nothing does.
+        ask: instead of all these, ask for the labels of unlabelled photos; None: there are none.
 
     Attributes:
         thumbnails: of the photos.
         predictions: so far, by the index of the photo.
         neighbours: of the photos; None: they are not known yet.
+        rounds: what the labels have taught so far, where labels are asked for.
     """
 
     def __init__(
@@ -136,12 +143,14 @@ class ReviewWork:
         classifier: Classifier | None = None,
         judge: Callable[[Findings], Judgement] | None = None,
         compare: Callable[[Findings], Neighbours] | None = None,
+        ask: Callable[[], Asking] | None = None,
     ) -> None:
         self.session, self.classifier = session, classifier
         self.thumbnails = Thumbnails(session)
         self.predictions: dict[int, Prediction] = {}
         self.neighbours: Neighbours | None = None
-        self._judge, self._compare = judge, compare
+        self.rounds: list[Round] = []
+        self._judge, self._compare, self._ask = judge, compare, ask
         self._progress = Progress()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
@@ -185,7 +194,11 @@ class ReviewWork:
     def _run(self) -> None:
         try:
             with progress_to(self._observe):
-                self._find()
+                if self._ask is None:
+                    self._find()
+                else:
+                    with self._noted("asking"):
+                        self._ask_for_labels(self._ask())
         except _Stopped:
             return
         self._progress = Progress("", notes=self._progress.notes)
@@ -202,6 +215,23 @@ class ReviewWork:
         if self.classifier is not None:
             with self._noted("predicting"):
                 self._predict(self.classifier)
+
+    def _ask_for_labels(self, asking: Asking) -> None:
+        shown: list[Item] = []
+        while True:
+            self._observe("teaching", 0, None)
+            asked = asking.next(self.session.labels())
+            self.rounds.append(asked.round)
+            classes = self.session.classes
+            shown += [Item(index, suggested=classes[label]) for index, label in asked.proposed]
+            self._add({"next": shown})
+            if not asked.proposed:
+                return
+            self._progress = Progress("", notes=self._progress.notes)
+            while any(self.session.decision(index) is None for index, _ in asked.proposed):
+                if self._stopping.wait(_SECONDS_BETWEEN_LOOKS):
+                    raise _Stopped
+                self.session.refresh()
 
     def _predict(self, classifier: Classifier) -> None:
         photos = self.session.dataset.photos

@@ -8,7 +8,7 @@ import {
   relabel, showGrid, skip, step, undo,
 } from "./review_moves.js";
 import { current, decide, decideAll, decisionOf, fail, place, state, take, toast } from "./review_state.js";
-import { byId, progressWords, queueButton, showEstimate, showKeys } from "./review_view.js";
+import { byId, progressWords, queueButton, showEstimate, showKeys, showRounds } from "./review_view.js";
 
 const POLL_MS = 2000;
 
@@ -211,6 +211,7 @@ async function poll() {
   byId("progress").textContent = progressWords(found.progress);
   byId("queues").replaceChildren(...found.queues.map((each) => queueButton(each, state.queue)));
   showEstimate(byId("estimate"), found.estimate);
+  showRounds(byId("estimate"), found.rounds, found.pays);
   if (state.queue && !state.large && state.queue !== "found" && countOf(state.queue) !== state.counted) {
     openQueue(state.queue);
   }

@@ -36,9 +36,10 @@ export function progressWords({ what, done, total, notes }) {
   return [step, ...notes].filter(Boolean).join(" · ");
 }
 
-export function showEstimate(into, { found, judged, missing, left, low, high, enough }) {
+export function showEstimate(into, estimate) {
   into.replaceChildren();
-  if (!judged) return;
+  if (!estimate?.judged) return;
+  const { found, judged, missing, left, low, high, enough } = estimate;
   into.append(element("p", "", `${count(judged)} labels judged, ${count(found)} of them wrong.`));
   if (left === null) {
     into.append(element("p", "", `Judge ${missing} more of “Random” to learn how many are left.`));
@@ -52,6 +53,45 @@ export function showEstimate(into, { found, judged, missing, left, low, high, en
   );
   into.append(line);
   if (enough) into.append(element("p", "keep", "Enough judged: more would find little."));
+}
+
+// What the labels have taught so far: accuracy after each round, and whether more of them pay.
+export function showRounds(into, rounds, pays) {
+  if (!rounds.length) return;
+  const { labels, accuracy, interval } = rounds.at(-1);
+  const percent = (x) => `${(100 * x).toFixed(1)} %`;
+  const words = accuracy === null ? "too few to test" : `${percent(accuracy)} accuracy`;
+  const line = element("p", "", `${count(labels)} labels: `);
+  line.append(element("b", "", words));
+  if (accuracy !== null) line.append(` (95 % interval ${percent(interval[0])} to ${percent(interval[1])})`);
+  line.title = "by cross-validation; the proposed photos are the hard ones, so all photos do better";
+  into.append(line);
+  const known = rounds.filter((each) => each.accuracy !== null);
+  if (known.length > 1) into.append(curve(known));
+  if (!pays) into.append(element("p", "keep", "More labels change little: you can stop here."));
+}
+
+function curve(rounds) {
+  const make = (kind, values) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", kind);
+    for (const [name, value] of Object.entries(values)) made.setAttribute(name, value);
+    return made;
+  };
+  const svg = make("svg", { viewBox: "0 0 200 80", class: "curve", role: "img" });
+  svg.setAttribute("aria-label", "accuracy against the number of labels");
+  const low = Math.min(...rounds.map((each) => each.accuracy));
+  const points = rounds.map(({ accuracy }, index) => {
+    const x = 5 + (190 * index) / (rounds.length - 1);
+    return `${x.toFixed(1)},${(70 - (60 * (accuracy - low)) / (1 - low || 1)).toFixed(1)}`;
+  });
+  svg.append(make("line", { x1: 5, x2: 195, y1: 10, y2: 10 }), make("line", { x1: 5, x2: 195, y1: 70, y2: 70 }));
+  svg.append(make("polyline", { points: points.join(" ") }));
+  for (const [y, value] of [[8, 1], [78, low]]) {
+    const label = make("text", { x: 5, y });
+    label.textContent = `${(100 * value).toFixed(0)} %`;
+    svg.append(label);
+  }
+  return svg;
 }
 
 const WORDS = { keep: "kept", leave_out: "left out", skip: "skipped" };
