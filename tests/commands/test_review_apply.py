@@ -109,6 +109,7 @@ def test_a_photo_that_is_gone_is_named_and_the_others_are_copied(pets, decisions
         (["--apply", "--out", "new", "--decisions", "none.jsonl"], "no such file"),
         (["--decisions", "{pets}"], "say with --decisions F where to store decisions"),
         (["--decisions", "fixes.csv"], "a review stores JSON Lines, and can't continue a table"),
+        (["--apply", "--out", "new", "--unlabelled", "more"], "--apply --data more applies the"),
         (["--port", "99999"], "is not a port"),
         (["--decisions", "{elsewhere}"], "none of its 1 paths is in"),
     ],

@@ -76,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.apply and (args.out or args.link):
         option = "--out" if args.out else "--link"
         raise CatordogError(f"{option} needs --apply: 'catordog review' itself copies no photo")
+    if args.apply and args.unlabelled:
+        raise CatordogError(
+            f"--apply with --unlabelled: --apply --data {args.unlabelled} applies the labels"
+        )
     return _apply(args) if args.apply else _serve(args)
 
 
