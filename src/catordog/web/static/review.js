@@ -83,7 +83,7 @@ const actions = {
 
 const KEYS = [
   [["k"], "keep the photo and its label"],
-  [["Enter"], "the same; of copies, keep this one and leave out the others; in the grid, open the photo"],
+  [["Enter"], "the same; of copies, keep this one and leave out the others; without a label, take the suggested one; in the grid, open the photo"],
   [["1", "…", "9"], "relabel: the classes, in their order"],
   [["t"], "relabel as suggested"],
   [["x"], "leave out"],
@@ -191,7 +191,7 @@ function listen() {
   });
   new IntersectionObserver(([entry]) => {
     if (entry.isIntersecting && state.places.length) loadMore();
-  }, { rootMargin: "800px" }).observe(byId("end"));
+  }, { rootMargin: "800px", scrollMargin: "800px" }).observe(byId("end"));
   showKeys(byId("keys"), KEYS);
 }
 

@@ -29,10 +29,14 @@ export const relabel = (number) => {
   if (label) act("relabel", label);
 };
 
+// A photo without a label has nothing to keep: the suggested class is confirmed instead.
+const toConfirm = (item) => item.label === null && item.suggested;
+
 // Enter in the large view: keep this one; of copies, leave out the others.
 export async function keepThis() {
   const kept = current();
   if (!kept) return;
+  if (toConfirm(kept)) return act("relabel", kept.suggested);
   const choices = place().map((item) => ({
     id: item.id, action: item === kept ? "keep" : "leave_out", label: null, queue: state.queue,
   }));
@@ -128,7 +132,8 @@ export function showGrid() {
 
 function showActions() {
   const many = place().length > 1;
-  const made = [actionButton(many ? "keep only this" : "keep", "Enter", "keep", keepThis)];
+  const keep = toConfirm(current()) ? "as suggested" : many ? "keep only this" : "keep";
+  const made = [actionButton(keep, "Enter", "keep", keepThis)];
   if (many) made.push(actionButton("keep all", "a", "", keepAll));
   state.classes.slice(0, MOST_CLASS_KEYS).forEach((name, number) => {
     const one = actionButton(name, String(number + 1), "relabel", () => relabel(number));

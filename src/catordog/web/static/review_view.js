@@ -79,10 +79,10 @@ function curve(rounds) {
   };
   const svg = make("svg", { viewBox: "0 0 200 80", class: "curve", role: "img" });
   svg.setAttribute("aria-label", "accuracy against the number of labels");
-  const low = Math.min(...rounds.map((each) => each.accuracy));
+  const low = Math.min(0.9, ...rounds.map((each) => each.accuracy));
   const points = rounds.map(({ accuracy }, index) => {
     const x = 5 + (190 * index) / (rounds.length - 1);
-    return `${x.toFixed(1)},${(70 - (60 * (accuracy - low)) / (1 - low || 1)).toFixed(1)}`;
+    return `${x.toFixed(1)},${(70 - (60 * (accuracy - low)) / (1 - low)).toFixed(1)}`;
   });
   svg.append(make("line", { x1: 5, x2: 195, y1: 10, y2: 10 }), make("line", { x1: 5, x2: 195, y1: 70, y2: 70 }));
   svg.append(make("polyline", { points: points.join(" ") }));
@@ -101,7 +101,8 @@ export function labelWords(item, decision) {
   const made = element("span");
   const label = item.label ?? "no label";
   if (decision?.action === "relabel") {
-    made.append(element("span", "old", label), " → ", element("b", "relabel", decision.label));
+    if (item.label) made.append(element("span", "old", label), " → ");
+    made.append(element("b", "relabel", decision.label));
   } else if (decision?.action === "leave_out") {
     made.append(element("span", "old", label), " ", element("b", "leave_out", WORDS.leave_out));
   } else if (decision) {
