@@ -53,18 +53,28 @@ export async function keepAll() {
   if (await decide(place(), "keep")) await advance();
 }
 
-export const undo = () => revert(state.done, state.undone, "before", "undone");
-export const redo = () => revert(state.undone, state.done, "after", "redone");
+export const undo = () => revert("done", "undone", "before", "undone");
+export const redo = () => revert("undone", "done", "after", "redone");
 
-async function revert(from, to, side, words) {
-  const last = from.at(-1);
+// Undo and redo wait for what is under way, and for one another: they are about photos that were
+// seen before, so none of them is dropped.
+let reverting = Promise.resolve();
+
+function revert(...words) {
+  reverting = reverting.then(() => revertNow(...words));
+  return reverting;
+}
+
+async function revertNow(from, to, side, words) {
+  while (state.busy) await state.deciding;
+  const last = state[from].at(-1);
   if (!last) {
     toast(`nothing can be ${words}`);
     return;
   }
   if (!(await send(last[side]))) return;
-  from.pop();
-  to.push(last);
+  state[from].pop();
+  state[to].push(last);
   store();
   const { id } = last[side][0];
   const at = state.places.findIndex((each) => each.some((item) => item.id === id));

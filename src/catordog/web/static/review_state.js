@@ -9,7 +9,7 @@ export const state = {
   decisions: new Map(), // by the id of a photo
   queue: "", label: "", places: [], total: 0, counted: 0,
   at: 0, item: 0, large: false, selecting: false, marked: new Set(),
-  busy: false, loading: null,
+  busy: false, deciding: null, loading: null,
   done: stored("done"), undone: stored("undone"),
 };
 
@@ -57,11 +57,10 @@ export function take(changes) {
   if (ids.size) document.dispatchEvent(new CustomEvent("decided", { detail: ids }));
 }
 
-// Store decisions; while it is under way, no other is taken.
+// Store decisions. While this is under way, no other is taken: nobody has seen its photo.
 export async function send(choices) {
-  if (state.busy || !choices.length) return false; // nothing is decided about an unseen photo
+  if (state.busy || !choices.length) return false;
   state.busy = true;
-  document.body.classList.add("busy");
   try {
     take((await post("decisions", { choices })).changes);
     fail("");
@@ -71,7 +70,6 @@ export async function send(choices) {
     return false;
   } finally {
     state.busy = false;
-    document.body.classList.remove("busy");
   }
 }
 
@@ -90,6 +88,12 @@ export async function decide(items, action, label = null) {
 
 // Decide, and remember it for undo. `after` has a choice for each photo.
 export async function decideAll(after) {
+  if (state.busy) return false;
+  state.deciding = decideNow(after);
+  return state.deciding;
+}
+
+async function decideNow(after) {
   const before = after.map(({ id }) => asChoice(id));
   if (!(await send(after))) return false;
   state.done.push({ before, after });
