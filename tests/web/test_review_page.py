@@ -169,7 +169,8 @@ def test_all_of_these_asks_first_and_is_one_step_to_undo(page, review):
     open_queue(page, "all")
     page.locator("#filter").select_option("dog")
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.cell')].every(x => x.item.label === 'dog')"
+        "() => document.querySelector('.cell.current') && "
+        "[...document.querySelectorAll('.cell')].every(x => x.item.label === 'dog')"
     )
     before = len(review.actions())
     page.keyboard.press("A")

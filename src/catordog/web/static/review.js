@@ -212,7 +212,8 @@ async function poll() {
   byId("queues").replaceChildren(...found.queues.map((each) => queueButton(each, state.queue)));
   showEstimate(byId("estimate"), found.estimate);
   showRounds(byId("estimate"), found.rounds, found.pays);
-  if (state.queue && !state.large && state.queue !== "found" && countOf(state.queue) !== state.counted) {
+  const idle = !state.large && !state.marked.size && !document.querySelector("dialog[open]");
+  if (idle && state.queue && state.queue !== "found" && countOf(state.queue) !== state.counted) {
     openQueue(state.queue);
   }
 }
