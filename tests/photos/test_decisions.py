@@ -243,3 +243,17 @@ def test_no_decisions_change_nothing(pets, log):
     decided, summary = apply(open_dataset(str(pets)), log.decisions(), Path("none"))
     assert labels_of(decided) == labels_of(open_dataset(str(pets)))
     assert summary == DecisionSummary()
+
+
+def test_a_reader_that_follows_the_file_sees_each_decision_once(log):
+    assert log.since(0) == ([], 0)
+    log.append(relabel("a.jpg"), relabel("b.jpg"))
+    found, offset = log.since(0)
+    assert [each.path for each in found] == ["a.jpg", "b.jpg"]
+    with log.path.open("ab") as file:
+        file.write(b'{"time": "2026')  # a crash
+    assert log.since(offset) == ([], offset)
+    log.append(relabel("c.jpg"))
+    found, offset = log.since(offset)
+    assert [each.path for each in found] == ["c.jpg"]
+    assert offset == log.path.stat().st_size
