@@ -9,6 +9,9 @@ const MOST_CLASS_KEYS = 9;
 
 export const classesWithKeys = () => state.classes.slice(0, MOST_CLASS_KEYS);
 
+// A photo without a label has nothing to keep: the suggested class is confirmed instead.
+const toConfirm = (item) => item.label === null && item.suggested;
+
 // What a key or a button decides about: the marked photos, or the current one.
 function chosen() {
   if (state.marked.size) {
@@ -19,6 +22,9 @@ function chosen() {
 
 export async function act(action, label = null) {
   const items = chosen();
+  if (action === "keep" && items.length === 1 && toConfirm(items[0])) {
+    return act("relabel", items[0].suggested);
+  }
   if (!items.length || !(await decide(items, action, label))) return;
   unmark();
   await advance();
@@ -28,9 +34,6 @@ export const relabel = (number) => {
   const label = state.classes[number];
   if (label) act("relabel", label);
 };
-
-// A photo without a label has nothing to keep: the suggested class is confirmed instead.
-const toConfirm = (item) => item.label === null && item.suggested;
 
 // Enter in the large view: keep this one; of copies, leave out the others.
 export async function keepThis() {
