@@ -195,7 +195,7 @@ class Card:
                 pixels = [
                     small.preprocess(bounds).pixels(self.image(row, bounds.size)) for row in left
                 ]
-                outputs = small.small.outputs(pixels)
+                outputs = small.look(pixels, bounds)
                 sure = [small.is_sure(output, bounds) for output in outputs]
                 left = [row for row, is_sure in zip(left, sure, strict=True) if not is_sure]
                 line.append(rate(sum(sure), total))

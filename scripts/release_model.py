@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 
 if TYPE_CHECKING:
-    from catordog.model.classifier import Classifier
     from catordog.model.info import ModelInfo
     from release.networks import Branch, Trunk
     from release.sources import Row, Sources
@@ -35,9 +34,15 @@ MAX_BYTES = 16_000_000
 FLIP_BELOW = 0.95
 """Logits are averaged with the horizontal flip where the confidence is lower."""
 
-CONFIDENCE, OOD_SCORE = 0.98, 0.9
-"""The first stage answers from this confidence on, up to this ood score. On validation photos its
-answers are then right as often as those of the large network."""
+CONFIDENCE, SECOND_CONFIDENCE = 0.98, 0.95
+OOD_SCORES = (0.9, 0.98)
+"""The first stage answers from these confidences on, up to these ood scores, at its two looks. On
+validation photos its answers are then right as often as those of the large network. The second look
+is underconfident until its logits are scaled."""
+
+CLEARLY_NEITHER = 0.001
+"""Fraction of Kaggle's photos with an ood score at which the first stage's second look says
+`neither`; one in 300 of them shows no pet."""
 
 LIMIT = 4.0
 """Regional evidence above which a photo is said to show a class: 1 false alarm in 800 photos."""
@@ -190,6 +195,11 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
     return info
 
 
+def rescaled(confidence: float, factor: float) -> float:
+    """A confidence among two classes, once the logits are divided by a factor."""
+    return 1 / (1 + (1 / confidence - 1) ** (1 / factor))
+
+
 def small_network(work: Path) -> tuple[Trunk, Branch]:
     """The first stage's network, as trained."""
     import torch
@@ -205,7 +215,7 @@ def small_network(work: Path) -> tuple[Trunk, Branch]:
 
 
 def pack_first(
-    work: Path, out: Path, sources: Sources, rows: list[Row], val: list[Row], large: Classifier
+    work: Path, out: Path, sources: Sources, rows: list[Row], val: list[Row], temperature: float
 ) -> ModelInfo:
     """Write the first stage, quantised, and calibrated for the large network's temperature."""
     from dataclasses import replace
@@ -230,7 +240,6 @@ def pack_first(
         normalised(np.stack([shrunk(np.asarray(image), size) for image in images]))
         for size in (SMALL, MEDIUM)
     ]
-    temperature = large.model.temperature
     info = ModelInfo(
         classes=("cat", "dog"),
         network="efficientnet-lite0",
@@ -259,20 +268,23 @@ def pack_first(
     pets = found.where(found.label != NEITHER)
     scale = fit_temperature(pets.logits, pets.label) / temperature
     found = attempt(scale)
-    bounds = Bounds(SMALL, CONFIDENCE, OOD_SCORE)
-    sure = calibrate.is_sure(calibrate.calibrated(info, found, temperature), found, bounds)
+    bounds = Bounds(SMALL, CONFIDENCE, OOD_SCORES[0])
+    sure = calibrate.is_sure(
+        calibrate.calibrated(info, found, temperature, CLEARLY_NEITHER), found, bounds
+    )
     pets = found.where(sure & (found.label != NEITHER))
     factor = fit_temperature(pets.logits, pets.label) / temperature
     found = attempt(scale * factor)
-    info = calibrate.calibrated(info, found, temperature)
-    bounds = replace(bounds, confidence=1 / (1 + (1 / CONFIDENCE - 1) ** (1 / factor)))
+    info = calibrate.calibrated(info, found, temperature, CLEARLY_NEITHER)
+    bounds = replace(bounds, confidence=rescaled(CONFIDENCE, factor))
     left = ~calibrate.is_sure(info, found, bounds)
-    second = measure(MEDIUM)
-    least = calibrate.least_confidence(
-        info, second.where(left), calibrate.measure(large, sources, val).where(left)
-    )
-    again = Bounds(MEDIUM, max(least, CONFIDENCE), OOD_SCORE)
-    for name, looks, each in (("first", found, bounds), ("second", second.where(left), again)):
+    second = measure(MEDIUM).where(left)
+    again = Bounds(MEDIUM, SECOND_CONFIDENCE, OOD_SCORES[1], neither=True)
+    pets = second.where(calibrate.is_sure(info, second, again) & (second.label != NEITHER))
+    factor = fit_temperature(pets.logits, pets.label) / temperature
+    second = replace(second, logits=second.logits / np.float32(factor))
+    again = replace(again, confidence=rescaled(SECOND_CONFIDENCE, factor), scale=1 / factor)
+    for name, looks, each in (("first", found, bounds), ("second", second, again)):
         print(f"at the {name} look, {calibrate.answers(info, looks, each)}", flush=True)
     pack.write(onnx.load(out), out, info, **{KEY: to_json([bounds, again])})
     return info
@@ -291,7 +303,7 @@ def pack(root: Path, work: Path, out: Path) -> None:
     large, first = out / "bundled.onnx", out / "bundled-first.onnx"
     info = pack_large(work, large, sources, val)
     print(f"temperature {info.temperature:.3f}", flush=True)
-    small = pack_first(work, first, sources, rows, val, load(large))
+    small = pack_first(work, first, sources, rows, val, info.temperature)
     for path, description in ((large, info), (first, small)):
         print(f"{path.name} by itself, test photos:")
         calibrate.report(calibrate.measure(load(path), sources, test), description, 0.99, print)

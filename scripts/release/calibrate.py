@@ -69,21 +69,32 @@ def weights_of(source: npt.NDArray[np.str_]) -> npt.NDArray[np.float64]:
     return np.where(kaggle, 0.5 / max(kaggle.sum(), 1), 0.5 / max((~kaggle).sum(), 1))
 
 
-def detector_of(pets: Measured) -> OutputDetector:
-    """The ood detector, from validation photos of cats and dogs of all sources."""
+def detector_of(pets: Measured, no_pet: float) -> OutputDetector:
+    """The ood detector, from validation photos of cats and dogs of all sources.
+
+    Args:
+        pets: what was measured.
+        no_pet: leave out this fraction of Kaggle's photos, those with the highest scores.
+    """
     kaggle = pets.source == KAGGLE
-    limit = np.quantile(pets.ood[kaggle], 1 - NO_PET)
+    limit = np.quantile(pets.ood[kaggle], 1 - no_pet)
     kept = pets.where(~(kaggle & (pets.ood > limit)))
     return fit_output(kept.ood, weights_of(kept.source))
 
 
-def calibrated(info: ModelInfo, found: Measured, temperature: float | None = None) -> ModelInfo:
+def calibrated(
+    info: ModelInfo,
+    found: Measured,
+    temperature: float | None = None,
+    no_pet: float = NO_PET,
+) -> ModelInfo:
     """The description with temperature, nonconformity and ood detector.
 
     Args:
         info: the description without them.
         found: outputs for validation photos.
         temperature: None: fit it.
+        no_pet: see `detector_of`.
     """
     pets = found.where(found.label != NEITHER)
     if temperature is None:
@@ -93,7 +104,7 @@ def calibrated(info: ModelInfo, found: Measured, temperature: float | None = Non
         info,
         temperature=temperature,
         nonconformity=tuple(map(float, scores)),
-        ood=detector_of(pets),
+        ood=detector_of(pets, no_pet),
     )
 
 
@@ -103,23 +114,6 @@ def is_sure(info: ModelInfo, found: Measured, bounds: Bounds) -> npt.NDArray[np.
     sure = softmax(found.logits, info.temperature).max(axis=1) >= bounds.confidence
     result: npt.NDArray[np.bool_] = sure & (info.ood.scores(found.ood) <= bounds.ood_score)
     return result
-
-
-def least_confidence(info: ModelInfo, small: Measured, large: Measured) -> float:
-    """The confidence from which on the small network errs no more than the large one, 0…1.
-
-    Args:
-        info: of the small network.
-        small: its outputs for validation photos.
-        large: the large network's outputs for the same photos.
-    """
-    pets = small.label != NEITHER
-    confidence = softmax(small.logits[pets], info.temperature).max(axis=1)
-    order = np.argsort(-confidence)
-    wrong = (small.logits.argmax(axis=1) != small.label)[pets][order].astype(int)
-    wrong -= (large.logits.argmax(axis=1) != large.label)[pets][order]
-    good = np.flatnonzero(np.cumsum(wrong) <= 0)
-    return float(confidence[order][good[-1]]) if len(good) else 1.0
 
 
 def answers(info: ModelInfo, found: Measured, bounds: Bounds) -> str:

@@ -58,7 +58,7 @@ def test_the_included_model_answers_at_the_first_look_that_is_sure_alike_in_any_
     expected = Classifier(classifier.backend, classifier.model).logits(photos(40))
     for bounds in reversed(classifier.first_stage.bounds):
         pixels = map(classifier.first_stage.preprocess(bounds).pixels, photos(40))
-        for row, output in enumerate(classifier.first_stage.small.outputs([*pixels])):
+        for row, output in enumerate(classifier.first_stage.look([*pixels], bounds)):
             if classifier.first_stage.is_sure(output, bounds):
                 expected[row] = output.logits
     assert np.abs(together - expected).max() < 1e-4
@@ -105,11 +105,21 @@ def test_a_cascade_can_be_pickled():
     assert np.array_equal(again.logits(photos(2)), classifier.logits(photos(2)))
 
 
+def test_a_look_can_answer_for_photos_that_are_clearly_neither():
+    logits = np.array([0.1, 0.0], np.float32)
+    bounds = Bounds(160, 0.99, 0.9, neither=True)
+    assert bounds.allow(logits, 1.0, 1.0)
+    assert not bounds.allow(logits, 1.0, 0.999)
+    assert not bounds.allow(logits, 1.0, None)
+    assert not replace(bounds, neither=False).allow(logits, 1.0, 1.0)
+
+
 def test_bounds_survive_the_file_and_are_checked():
     bounds = (Bounds(96, 0.99, 0.5), Bounds(160, 0.98, 0.6))
     assert from_json(to_json(bounds)) == bounds
-    for text in ('[{"size": 96, "confidence": 1.5, "ood_score": 0}]', "[]"):
-        with pytest.raises(ValueError, match="not within"):
+    wrong = Bounds(96, 1.5, 0.0)
+    for text in (to_json([wrong]), "[]"):
+        with pytest.raises(ValueError, match="its range"):
             from_json(text)
 
 

@@ -9,7 +9,6 @@ whatever batch it is in.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -76,18 +75,26 @@ class Bounds:
         size: of its input, in pixels.
         confidence: the least confidence of its answers, 0…1.
         ood_score: their highest ood score, 0…1.
+        neither: also answer for photos less like the classes than any calibration photo, which are
+            `neither`.
+        scale: what its logits are multiplied by, so that one temperature calibrates those of every
+            resolution.
     """
 
     size: int
     confidence: float
     ood_score: float
+    neither: bool = False
+    scale: float = 1.0
 
     def allow(
         self, logits: npt.NDArray[np.float32], temperature: float, ood_score: float | None
     ) -> bool:
         """Whether the first stage answers for a photo with these raw logits `[C]`."""
-        if (math.inf if ood_score is None else ood_score) > self.ood_score:
+        if ood_score is None:
             return False
+        if ood_score > self.ood_score:
+            return self.neither and ood_score >= 1
         return bool(softmax(logits, temperature).max() >= self.confidence)
 
 
@@ -104,12 +111,18 @@ def from_json(text: str) -> tuple[Bounds, ...]:
     """
     values: Any = json.loads(text)
     bounds = tuple(
-        Bounds(int(each["size"]), float(each["confidence"]), float(each["ood_score"]))
+        Bounds(
+            int(each["size"]),
+            float(each["confidence"]),
+            float(each["ood_score"]),
+            bool(each["neither"]),
+            float(each["scale"]),
+        )
         for each in values
     )
     within = all(0 <= x <= 1 for each in bounds for x in (each.confidence, each.ood_score))
-    if not (bounds and within):
-        raise ValueError(f"{text} is empty or not within 0…1")
+    if not (bounds and within and all(0.01 <= each.scale <= 100 for each in bounds)):
+        raise ValueError(f"{text} is empty, or a value is not within its range")
     return bounds
 
 
@@ -178,7 +191,7 @@ class FirstStage:
         then = [self.preprocess(bounds) for bounds in self.bounds[1:]] + [preprocess]
         for bounds, following in zip(self.bounds, then, strict=True):
             for row, output in zip(
-                tuple(unsure), self.small.outputs([*unsure.values()]), strict=True
+                tuple(unsure), self.look([*unsure.values()], bounds), strict=True
             ):
                 if self.is_sure(output, bounds):
                     results[row] = output
@@ -194,6 +207,18 @@ class FirstStage:
                     unsure[row] = pixels
         results.update(zip(unsure, large([*unsure.values()]), strict=True))
         return [results[row] for row in range(len(prepared))]
+
+    def look(self, pixels: Sequence[Pixels], bounds: Bounds) -> list[Output]:
+        """The small network's outputs at one resolution.
+
+        Args:
+            pixels: of `preprocess`, `uint8 [S, S, 3]` each.
+            bounds: of the resolution.
+        """
+        return [
+            replace(output, logits=output.logits * np.float32(bounds.scale))
+            for output in self.small.outputs(pixels)
+        ]
 
     def is_sure(self, output: Output, bounds: Bounds) -> bool:
         """Whether the small network answers for the photo that it has this output for."""

@@ -86,10 +86,13 @@ async function outputOf(photo) {
   const decodedFirst = photo(model.looks[0].size);
   const smaller = Math.min(decodedFirst.width, decodedFirst.height);
   const again = (near) => (smaller >= near ? decodedFirst : photo(near));
-  for (const { size, confidence, ood_score: mostUnlike } of model.looks) {
+  for (const { size, confidence, ood_score: mostUnlike, neither, scale } of model.looks) {
     const first = await outputOfStage("first", again, size);
-    if (Math.max(...softmax(first.logits, model.first.temperature)) < confidence) continue;
-    if ((first.oodScore ?? Infinity) > mostUnlike) continue;
+    first.logits = Array.from(first.logits, (logit) => Math.fround(logit * Math.fround(scale)));
+    const score = first.oodScore ?? Infinity;
+    const isNeither = neither && score > mostUnlike && score >= 1 && score < Infinity;
+    const isSure = Math.max(...softmax(first.logits, model.first.temperature)) >= confidence;
+    if (!isNeither && (score > mostUnlike || !isSure)) continue;
     // The first stage only answers where it sees one class.
     if (model.large.outputs.includes("regions")) first.regions ??= model.classes.map(() => -1);
     return first;
