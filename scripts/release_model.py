@@ -34,15 +34,11 @@ MAX_BYTES = 16_000_000
 FLIP_BELOW = 0.95
 """Logits are averaged with the horizontal flip where the confidence is lower."""
 
-CONFIDENCE, SECOND_CONFIDENCE = 0.98, 0.95
-OOD_SCORES = (0.9, 0.98)
+CONFIDENCE, SECOND_CONFIDENCE = 0.98, 0.97
+OOD_SCORES = (0.9, 0.95)
 """The first stage answers from these confidences on, up to these ood scores, at its two looks. On
 validation photos its answers are then right as often as those of the large network. The second look
 is underconfident until its logits are scaled."""
-
-CLEARLY_NEITHER = 0.001
-"""Fraction of Kaggle's photos with an ood score at which the first stage's second look says
-`neither`; one in 300 of them shows no pet."""
 
 LIMIT = 4.0
 """Regional evidence above which a photo is said to show a class: 1 false alarm in 800 photos."""
@@ -270,12 +266,13 @@ def pack_first(
     found = attempt(scale)
     bounds = Bounds(SMALL, CONFIDENCE, OOD_SCORES[0])
     sure = calibrate.is_sure(
-        calibrate.calibrated(info, found, temperature, CLEARLY_NEITHER), found, bounds
+        calibrate.calibrated(info, found, temperature, no_pet=0), found, bounds
     )
     pets = found.where(sure & (found.label != NEITHER))
     factor = fit_temperature(pets.logits, pets.label) / temperature
     found = attempt(scale * factor)
-    info = calibrate.calibrated(info, found, temperature, CLEARLY_NEITHER)
+    # An ood score of 1 lets the second look say `neither`, so no pet may have it.
+    info = calibrate.calibrated(info, found, temperature, no_pet=0)
     bounds = replace(bounds, confidence=rescaled(CONFIDENCE, factor))
     left = ~calibrate.is_sure(info, found, bounds)
     second = measure(MEDIUM).where(left)
