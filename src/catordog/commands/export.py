@@ -1,4 +1,4 @@
-"""`catordog export`: write a model as one ONNX file, or as a web page that runs it."""
+"""`catordog export`: write a model for other programs, for phones, or as a web page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from catordog.model.classifier import Classifier
-    from catordog.model.export import Precision
+    from catordog.model.export import Content, Precision
     from catordog.photos.splits import Split
 
     _Read = Callable[[Split, int], tuple[Any, Any]]
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Write a model as one file with its class names, preprocessing and calibration
 inside. An .onnx file is for other programs, and for predictions without torch. An .html file is a
 page that predicts photos in a browser: it opens by a double click and needs no server, no network
-and no catordog."""
+and no catordog. An .mlpackage is for apps on Apple devices (Core ML)."""
 
 DRAWN = "drawn:n=400"
 """Synthetic pictures, on whose test split the file is compared with the original without --data."""
@@ -34,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", default="bundled",
         help="a .ckpt that catordog train has written; for a page also an .onnx, or bundled, the "
-        "default",
+        "default; for an .mlpackage also an .onnx that catordog teach has written",
     )  # fmt: skip
     parser.add_argument(
-        "--out", required=True, metavar="F", help="the file to write; it ends in .onnx or .html"
-    )
+        "--out", required=True, metavar="F",
+        help="the file to write; it ends in .onnx, .html or .mlpackage",
+    )  # fmt: skip
     parser.add_argument("--data", metavar="D", help="compare accuracy on these photos")
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--half", action="store_true", help="half the size: weights in 16 bits")
@@ -58,44 +59,78 @@ def run(args: argparse.Namespace) -> int:
 
     from catordog.errors import CatordogError
     from catordog.files import check_outputs, write_bytes
+    from catordog.folders import check_replaceable, write_folder
     from catordog.model.classifier import load
-    from catordog.model.export import Settings, check_suffix, export
-    from catordog.model.formats import FORMATS
+    from catordog.model.export import format_of
     from catordog.terminal import info
 
     model, out = args.model, Path(args.out)
-    check_outputs({"--out": args.out}, [model, args.data, args.runtime])
+    form = format_of(out, _precision(args))
+    if form.marker:
+        check_replaceable("--out", args.out, form.marker)
+    else:
+        check_outputs({"--out": args.out}, [model, args.data, args.runtime])
     if args.int8 and args.data is None:
         raise CatordogError("--int8 needs --data: photos set the ranges of 8-bit numbers")
-    check_suffix(out)
-    is_page = out.suffix not in FORMATS
-    if args.runtime is not None and not is_page:
+    if args.runtime is not None and out.suffix != ".html":
         raise CatordogError("--runtime is for a page: let --out end in .html")
     classifier = load(model)
-    runtime = None if args.runtime is None else Path(args.runtime)
-    facts: list[str] = []
-    if model == "bundled" or Path(model).suffix == ".onnx":
-        if not is_page:
-            raise CatordogError(f"{model} is an ONNX file already")
-        if args.data or args.half:
-            option = "--data" if args.data else "--half"
-            raise CatordogError(
-                f"{option}: {model} is an ONNX file, which goes into a page as it is"
-            )
-        content = export(classifier, out, Settings(runtime=runtime))
+    is_onnx = model == "bundled" or Path(model).suffix == ".onnx"
+    content, facts = _content(classifier, args, is_onnx=is_onnx)
+    if isinstance(content, bytes):
+        write_bytes(out, content)
+        size = len(content)
     else:
-        content, facts = _export_checkpoint(classifier, args)
-        if is_page:
-            from catordog.model.export.check import read_back
-
-            content = export(read_back(content, ".onnx"), out, Settings(runtime=runtime))
-    write_bytes(out, content)
+        write_folder(out, content)
+        size = sum(map(len, content.values()))
     first, *others = facts or [""]
-    info(f"{out}: {len(content) / 1e6:.1f} MB{first}")
+    info(f"{out}: {size / 1e6:.1f} MB{first}")
     for fact in others:
         info(fact)
     print(out)
     return 0
+
+
+def _content(
+    classifier: Classifier, args: argparse.Namespace, *, is_onnx: bool
+) -> tuple[Content, list[str]]:
+    """What to write, and what is known of it as text.
+
+    Raises:
+        CatordogError: the model can't be exported in this format.
+    """
+    from pathlib import Path
+
+    from catordog.errors import CatordogError
+    from catordog.model.export import Settings, export, format_of
+    from catordog.model.export.check import check_deterministic, read_back
+
+    out = Path(args.out)
+    form = format_of(out)
+    settings = Settings(runtime=None if args.runtime is None else Path(args.runtime))
+    if form.marker:
+        if args.data:
+            raise CatordogError(f"--data: only Apple devices run {out}, so photos can't check it")
+        check_deterministic(classifier)
+        content = export(classifier, out, Settings(_precision(args)))
+        return content, ["; only Apple devices run it, so its logits are not compared here"]
+    if not is_onnx:
+        file, facts = _export_checkpoint(classifier, args)
+        if form.from_onnx:
+            return export(read_back(file, ".onnx"), out, settings), facts
+        return file, facts
+    if not form.from_onnx:
+        raise CatordogError(f"{args.model} is an ONNX file already")
+    if args.data or args.half:
+        option = "--data" if args.data else "--half"
+        raise CatordogError(
+            f"{option}: {args.model} is an ONNX file, which goes into a page as it is"
+        )
+    return export(classifier, out, settings), []
+
+
+def _precision(args: argparse.Namespace) -> Precision:
+    return "int8" if args.int8 else "float16" if args.half else "float32"
 
 
 def _export_checkpoint(classifier: Classifier, args: argparse.Namespace) -> tuple[bytes, list[str]]:
@@ -114,11 +149,12 @@ def _export_checkpoint(classifier: Classifier, args: argparse.Namespace) -> tupl
     from catordog.model.export.check import check_deterministic
 
     read = _reader(classifier, args.data)  # refuses data of other classes before any work
-    precision: Precision = "int8" if args.int8 else "float16" if args.half else "float32"
+    precision = _precision(args)
     try:
         check_deterministic(classifier)
         ranges = read("val", RANGED)[0] if args.int8 else None
         content = export(classifier, Path("model.onnx"), Settings(precision, ranges))
+        assert isinstance(content, bytes)
         n, difference, before, after = _compare(
             classifier, content, ".onnx", read, exact=precision == "float32"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catordog.errors import CatordogError
 from catordog.model import backbone
+from catordog.model.backends.onnx import Graph
 from catordog.model.bundled import BUNDLED
 from catordog.model.onnx_graph import cut, layer_weights
 from catordog.photos import preprocess
@@ -137,8 +139,44 @@ def bundled_weights() -> dict[str, Tensor]:
     Raises:
         CatordogError: the bundled backbone is another network.
     """
-    trunk = cut(BUNDLED.read_bytes(), {backbone.FEATURES: FEATURES})
-    found = layer_weights(trunk, "Conv")
+    state = _trunk_weights(BUNDLED.read_bytes())
+    if state is None:
+        raise CatordogError("the bundled backbone is not EfficientNet-Lite2: give --model.weights")
+    return state
+
+
+def taught_network(model: bytes, num_classes: int) -> Lite2:
+    """The network of a taught model in torch.
+
+    Args:
+        model: the bytes of an ONNX file of `catordog teach`.
+        num_classes: C, the number of its logits.
+
+    Returns:
+        A network for photos that are normalised as the model says. Concepts are linear in the
+        features, so its last layer is both of the file's layers in one.
+
+    Raises:
+        CatordogError: the model was taught on another backbone.
+    """
+    state = _trunk_weights(model)
+    if state is None:
+        raise CatordogError("this model was taught on another backbone than the bundled one")
+    head = Graph(cut(model, {"logits": num_classes}, inputs={backbone.FEATURES: FEATURES}))
+    (bias,) = head.run(np.zeros((1, FEATURES), np.float32), ["logits"])
+    (rows,) = head.run(np.eye(FEATURES, dtype=np.float32), ["logits"])
+    state["head.weight"] = torch.from_numpy(np.ascontiguousarray((rows - bias).T))
+    state["head.bias"] = torch.from_numpy(bias[0])
+    network = Lite2(num_classes)
+    network.load_state_dict(state)
+    network.scale.fill_(1)
+    network.shift.fill_(0)
+    return network
+
+
+def _trunk_weights(model: bytes) -> dict[str, Tensor] | None:
+    """The weights of the backbone in an ONNX file as a state dict; None: it is another network."""
+    found = layer_weights(cut(model, {backbone.FEATURES: FEATURES}), "Conv")
     with torch.device("meta"):
         layers = [
             (name, layer)
@@ -146,7 +184,7 @@ def bundled_weights() -> dict[str, Tensor]:
             if isinstance(layer, _Convolution)
         ]
     if [tuple(layer.weight.shape) for _, layer in layers] != [w.shape for w, _ in found]:
-        raise CatordogError("the bundled backbone is not EfficientNet-Lite2: give --model.weights")
+        return None
     state: dict[str, Tensor] = {}
     for (name, _), (weight, bias) in zip(layers, found, strict=True):
         state[f"{name}.weight"] = torch.from_numpy(weight)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +14,14 @@ from catordog.model.backends.onnx import quiet_onnxruntime
 from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
 from catordog.model.export import Settings
-from catordog.model.info import ModelInfo
-from catordog.model.onnx_file import KEY, to_json
+from catordog.model.export.network import (
+    cause_of,
+    description,
+    exported_network,
+    flips_in_graph,
+    silence,
+)
+from catordog.model.onnx_file import KEY
 
 SMALLEST_HALVED = 256
 """Smaller tensors stay in 32 bits: to halve them saves nothing, and biases need the precision."""
@@ -62,11 +62,11 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
     if not isinstance(backend, TorchBackend):
         raise CatordogError("only a .ckpt can be exported")
     model = classifier.model
-    network = _exported_network(backend, tta_flip=_flips_in_graph(model))
+    network = exported_network(backend, tta_flip=flips_in_graph(model))
     example = torch.zeros(2, 3, model.preprocess.size, model.preprocess.size)
     names = ["logits", "features"] if backend.has_features else ["logits"]
     try:
-        with _silence():
+        with silence():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -77,7 +77,7 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # a network of any origin can fail in any way
-        raise CatordogError(f"this network can't be exported to ONNX: {_cause(error)}") from None
+        raise CatordogError(f"this network can't be exported to ONNX: {cause_of(error)}") from None
     assert program is not None  # only None when torch writes the file itself
     proto = program.model_proto
     del proto.metadata_props[:]
@@ -85,69 +85,11 @@ def to_onnx(classifier: Classifier, *, half: bool = False) -> bytes:
         del node.metadata_props[:]
         node.doc_string = ""
     proto.producer_name, proto.producer_version = "catordog", ""
-    onnx.helper.set_model_props(proto, {KEY: _description(classifier)})
+    onnx.helper.set_model_props(proto, {KEY: description(classifier)})
     if half:
         halve(proto)
     packed: bytes = proto.SerializeToString()
     return packed
-
-
-def _cause(error: BaseException) -> str:
-    """Why torch can't export a network, in one line: torch says it in forty, the cause last."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    name, text = type(error).__name__, str(error).strip()
-    if "DataDependent" in name or "data-dependent" in text:
-        return (
-            "its forward() decides by the values of the photos, such as `if x.mean() > 0.3` or "
-            "x.max().item(): use torch.where or another function of tensors"
-        )
-    return f"{name}: {text.splitlines()[0][:200] if text else 'no reason given'}"
-
-
-def _description(classifier: Classifier) -> str:
-    """The model's description, without what is part of the file's network already."""
-    model = classifier.model
-    return to_json(replace(model, tta_flip=model.tta_flip and not _flips_in_graph(model)))
-
-
-def _flips_in_graph(model: ModelInfo) -> bool:
-    """Whether the network of the file flips every photo, so that any program gets the mean.
-
-    A flip of only some photos is left to the `Classifier`.
-    """
-    return model.tta_flip and model.tta_flip_below >= 1
-
-
-def _exported_network(backend: TorchBackend, *, tta_flip: bool) -> Any:
-    """The network with both outputs, as torch exports it."""
-    import torch
-    from torch import Tensor, nn
-
-    class Exported(nn.Module):
-        """Logits and features, averaged over the horizontal flip where the model does so."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = backend.network
-            self.last = backend.last if backend.has_features else None
-
-        def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
-            inputs = torch.cat([photos, photos.flip(3)]) if tta_flip else photos
-            seen: list[Tensor] = []
-            if self.last is None:
-                return (self._mean(self.network(inputs)),)
-            hook = self.last.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-            try:
-                logits = self.network(inputs)
-            finally:
-                hook.remove()
-            return self._mean(logits), self._mean(seen[0].flatten(1))
-
-        def _mean(self, rows: Tensor) -> Tensor:
-            return rows.view(2, -1, rows.shape[1]).mean(0) if tta_flip else rows
-
-    return Exported().eval()
 
 
 def halve(proto: Any) -> None:
@@ -199,7 +141,7 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
             pixels = next(self.left, None)
             return None if pixels is None else {"photos": preprocess.normalise(pixels[None])}
 
-    with tempfile.TemporaryDirectory() as made, _silence():
+    with tempfile.TemporaryDirectory() as made, silence():
         original, ready, small = (str(Path(made) / f"{name}.onnx") for name in "abc")
         Path(original).write_bytes(proto)
         quant_pre_process(original, ready, skip_symbolic_shape=True)
@@ -216,19 +158,6 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
             nodes_to_exclude=last,
         )
         model = onnx.load(small)
-        onnx.helper.set_model_props(model, {KEY: _description(classifier)})
+        onnx.helper.set_model_props(model, {KEY: description(classifier)})
         packed: bytes = model.SerializeToString()
     return packed
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Silence the exporters, which print their progress, and pages of graphs at each failure."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
