@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,13 +22,18 @@ def exported_network(backend: TorchBackend, *, tta_flip: bool) -> Any:
     import torch
     from torch import Tensor, nn
 
+    copies: dict[int, Any] = {}
+    network = copy.deepcopy(backend.network, copies)
+    # In channels-last layout, torch exports pooling as strides, which become a loop in ONNX.
+    network.to(memory_format=torch.contiguous_format)
+
     class Exported(nn.Module):
         """Logits and features, averaged over the horizontal flip where the model does so."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.network = backend.network
-            self.last = backend.last if backend.has_features else None
+            self.network = network
+            self.last = copies[id(backend.last)] if backend.has_features else None
 
         def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
             inputs = torch.cat([photos, photos.flip(3)]) if tta_flip else photos
