@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Write a model as one file with its class names, preprocessing and calibration
 inside. An .onnx file is for other programs, and for predictions without torch. An .html file is a
 page that predicts photos in a browser: it opens by a double click and needs no server, no network
-and no catordog. An .mlpackage is for apps on Apple devices (Core ML)."""
+and no catordog. For apps, an .mlpackage runs on Apple devices (Core ML), and a .tflite file on
+phones of any make (LiteRT)."""
 
 DRAWN = "drawn:n=400"
 """Synthetic pictures, on whose test split the file is compared with the original without --data."""
@@ -33,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", default="bundled",
-        help="a .ckpt that catordog train has written; for a page also an .onnx, or bundled, the "
-        "default; for an .mlpackage also an .onnx that catordog teach has written",
+        help="a .ckpt that catordog train has written; for .html and .tflite also an .onnx, or "
+        "bundled, the default; for .mlpackage also an .onnx that catordog teach has written",
     )  # fmt: skip
     parser.add_argument(
         "--out", required=True, metavar="F",
-        help="the file to write; it ends in .onnx, .html or .mlpackage",
+        help="the file to write; it ends in .onnx, .html, .mlpackage or .tflite",
     )  # fmt: skip
     parser.add_argument("--data", metavar="D", help="compare accuracy on these photos")
     smaller = parser.add_mutually_exclusive_group()
@@ -123,9 +124,7 @@ def _content(
         raise CatordogError(f"{args.model} is an ONNX file already")
     if args.data or args.half:
         option = "--data" if args.data else "--half"
-        raise CatordogError(
-            f"{option}: {args.model} is an ONNX file, which goes into a page as it is"
-        )
+        raise CatordogError(f"{option}: {args.model} is an ONNX file, which is taken as it is")
     return export(classifier, out, settings), []
 
 

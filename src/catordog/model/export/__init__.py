@@ -40,6 +40,7 @@ EXPORTS = {
     ".mlpackage": Format(
         "catordog.model.export.coreml", marker="Manifest.json", precisions=("float32", "float16")
     ),
+    ".tflite": Format("catordog.model.export.tflite", from_onnx=True, precisions=("float32",)),
 }
 
 
