@@ -7,7 +7,7 @@ FOLDER holds the archives that scripts/release/sources.py names. Every step keep
 from PyPI: pip install -e '.[release]'
 
 1. run the frozen networks over all views of the photos      15 min on two cores
-2. train the branch for cats and dogs, and the first stage   50 min, side by side
+2. train the branch for cats and dogs, and the first stage   100 min, side by side
 3. fit the regional evidence for "also a cat"                10 min
 4. write, quantise and calibrate both files, and measure      5 min
 """
