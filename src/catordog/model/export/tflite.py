@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -48,6 +49,12 @@ def export(classifier: Classifier, settings: Settings) -> bytes:  # noqa: ARG001
             import onnx2tf
             from ai_edge_litert import interpreter as litert
     except ImportError as error:
+        if not (3, 12) <= sys.version_info < (3, 14):
+            version = f"{sys.version_info.major}.{sys.version_info.minor}"
+            raise CatordogError(
+                f"the converter for .tflite needs Python 3.12 or 3.13, and this is {version}: "
+                "run 'catordog export' in such an environment"
+            ) from None
         raise missing_package(error, "tflite") from None
     backend = classifier.backend
     if not isinstance(backend, OnnxBackend):
