@@ -116,6 +116,10 @@ def _content(
         content = export(classifier, out, Settings(_precision(args)))
         return content, ["; only Apple devices run it, so its logits are not compared here"]
     if not is_onnx:
+        if out.suffix == ".html":
+            from catordog.web.runtime import open_runtime
+
+            open_runtime(settings.runtime)  # if it is missing, say so before the long work
         file, facts = _export_checkpoint(classifier, args)
         if form.from_onnx:
             return export(read_back(file, ".onnx"), out, settings), facts
