@@ -318,7 +318,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(
 def test_known_problems_of_the_real_photos_are_found(shared_photos, tmp_path):
     """Every known copy and contradiction in the zip."""
     data = shared_photos / "dogs-vs-cats-200px.zip"
-    assert main(["audit", "--data", str(data), "--json", str(tmp_path / "a.json")]) == 0
+    words = ["--data", str(data), "--no-labels", "--json", str(tmp_path / "a.json")]
+    assert main(["audit", *words]) == 0
     facts = json.loads((tmp_path / "a.json").read_text("utf-8"))
 
     def has(groups, *names):
