@@ -8,6 +8,7 @@ python scripts/benchmark.py train [--data D]           # training vs. a standard
                     # --minutes 5 20 also reports the accuracy that each reaches in that time
 python scripts/benchmark.py predict [--photos FOLDER]  # predicting a folder vs. decoding it
 python scripts/benchmark.py start [--photo FILE]       # one photo, from a cold start
+python scripts/benchmark.py page [--photos FOLDER]     # the one-file page vs. predicting
 python scripts/benchmark.py serve [--requests 10000]   # requests per second, latency, memory
 
 Without --photos and --data the pictures are synthetic. Seconds depend on the machine, so quote the
@@ -22,6 +23,7 @@ import io
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -234,6 +236,45 @@ def benchmark_start(args: argparse.Namespace) -> None:
         print(f"predict one photo: {first:.2f} s; import numpy only: {second:.2f} s")
 
 
+def benchmark_page(args: argparse.Namespace) -> None:
+    """Open the one-file page in Chromium, and predict photos one by one, there and in Python."""
+    from playwright.sync_api import expect, sync_playwright
+
+    import catordog
+
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = args.photos or Path(temporary)
+        if not args.photos:
+            for index in range(50):
+                (folder / f"{index}.jpg").write_bytes(synthetic_jpeg(index, (500, 375)))
+        photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".jpg")
+        photos = photos[:: max(1, len(photos) // 50)][:50]
+        page_file = Path(temporary) / "page.html"
+        subprocess.run(
+            [sys.executable, "-m", "catordog", "export", "--out", str(page_file)], check=True
+        )
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        classifier, first, ours, baseline = catordog.load(), [], [], []
+        for _ in range(args.rounds):
+            page, start = browser.new_page(), time.perf_counter()
+            page.goto(page_file.as_uri())
+            page.set_input_files("#files", photos[:1])
+            expect(page.locator("#csv")).to_be_enabled(timeout=60_000)
+            first.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            page.set_input_files("#files", photos)
+            expect(page.get_by_text(f"{len(photos) + 1} photos:")).to_be_visible(timeout=600_000)
+            ours.append(time.perf_counter() - start)
+            page.close()
+            start = time.perf_counter()
+            for photo in photos:
+                classifier.logits(photo)
+            baseline.append(time.perf_counter() - start)
+        ratios = [there / here for here, there in zip(ours, baseline, strict=True)]
+        print(f"the first verdict after {statistics.median(first):.2f} s")
+        show("the page", len(photos), statistics.median(ours), statistics.median(baseline), ratios)
+
+
 def benchmark_serve(args: argparse.Namespace) -> None:
     """Send requests to `catordog serve` from 1, 8 and 64 clients; then watch its memory."""
     import asyncio
@@ -376,6 +417,9 @@ def main() -> int:
     command = add("start", benchmark_start)
     command.add_argument("--photo", type=Path)
     command.add_argument("--rounds", type=int, default=9)
+    command = add("page", benchmark_page)
+    command.add_argument("--photos", type=Path, help="a folder of JPEGs")
+    command.add_argument("--rounds", type=int, default=3)
     command = add("serve", benchmark_serve)
     command.add_argument(
         "--each", type=int, default=640, help="requests for each number of clients"
