@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from catordog.terminal import info
 
     model, out = args.model, Path(args.out)
+    if not out.name:
+        check_outputs({"--out": args.out}, [])  # refuses it
     form = format_of(out, _precision(args))
     if form.marker:
         check_replaceable("--out", args.out, form.marker)
