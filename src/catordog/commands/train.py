@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catordog.commands.options import DATA_HELP, DECISIONS_HELP
-from catordog.commands.train_result import TrainResult, without_option
+from catordog.commands.train_result import TrainResult, decoding_options, without_option
 from catordog.training.run_options import RUN_OPTIONS
 
 if TYPE_CHECKING:
     from catordog.model.calibrate import Calibration
-    from catordog.photos.decode import DecodeRules
     from catordog.training.fit import FitResult
     from catordog.training.lightning_cli import TrainCLI
 
@@ -258,7 +257,7 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
         exclude=data.exclude,
         decisions=data.decisions,
         unreadable=fitted.failures,
-        decoding=_decoding(data.rules),
+        decoding=decoding_options(data.rules),
         held_out="test" if data.has_test_photos else "val",
     )
 
@@ -276,16 +275,6 @@ def _log_validation_figures(folder: Path, calibration: Calibration) -> None:
             model.classes, calibration.labels, calibration.logits, model.temperature
         )
         log_figures(folder, "validation", figures_of(predictions))
-
-
-def _decoding(rules: DecodeRules) -> tuple[str, ...]:
-    """The options that differ from the defaults."""
-    from catordog.photos.decode import DEFAULT_RULES
-
-    options = ("--allow-truncated",) if rules.allow_truncated else ()
-    if rules.max_megapixels == DEFAULT_RULES.max_megapixels:
-        return options
-    return (*options, "--max-megapixels", f"{rules.max_megapixels:g}")
 
 
 def _report_decisions(best: Path, data: Any) -> None:

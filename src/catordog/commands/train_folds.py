@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.commands.train_result import TrainResult, without_option
+from catordog.commands.train_result import TrainResult, decoding_options, without_option
 from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.evaluate import Evaluation
@@ -292,6 +292,7 @@ def _average(
         exclude=data.exclude,
         decisions=data.decisions,
         unreadable=failures,
+        decoding=decoding_options(data.rules),
         held_out="test" if has_test else None,
         folds=len(folds),
     )

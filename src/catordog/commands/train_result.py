@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from catordog.errors import PhotoError
     from catordog.model.info import ModelInfo
+    from catordog.photos.decode import DecodeRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class TrainResult:
     def temperature(self) -> float | None:
         """Of the calibrated model."""
         return self.model.temperature if self.model else None
+
+
+def decoding_options(rules: DecodeRules) -> tuple[str, ...]:
+    """The options of how photos are decoded that differ from the defaults, as words."""
+    from catordog.photos.decode import DEFAULT_RULES
+
+    options = ("--allow-truncated",) if rules.allow_truncated else ()
+    if rules.max_megapixels == DEFAULT_RULES.max_megapixels:
+        return options
+    return (*options, "--max-megapixels", f"{rules.max_megapixels:g}")
 
 
 def without_option(words: Sequence[str], option: str) -> list[str]:

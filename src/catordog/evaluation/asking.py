@@ -71,7 +71,7 @@ class Asking:
         """Learn from the labels so far, and propose the next dozen.
 
         Args:
-            decided: by the index of the unlabelled photo, its label; None if it was passed over.
+            decided: by the index of the unlabelled photo, its label; None if it was skipped.
         """
         labelled, labels = list(range(len(self._labels))), list(self._labels)
         known = list(labelled)

@@ -1,6 +1,6 @@
 """Estimate how many wrong labels are left in a dataset that is being reviewed.
 
-A random sample of the labels that nobody has judged tells how many of them are wrong, with Wilson's
+A random sample of the unjudged labels estimates how many of them are wrong, with Wilson's
 interval. The suspects that were judged from the top of their ranking lower its upper end: lower
 ranks are wrong no more often than the last judged ones. That bound adds a bound for the other
 suspects and one for all other photos by MOVER (Zou and Donner 2008, "Construction of confidence

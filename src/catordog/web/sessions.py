@@ -94,7 +94,7 @@ class Sessions:
         self._sessions.pop(token, None)
 
     def drop_idle(self) -> None:
-        """Forget the sessions that nobody has used for long."""
+        """Forget sessions that have been idle for too long."""
         before = self._now() - self._limits.idle_seconds
         for token in [token for token, each in self._sessions.items() if each.used < before]:
             del self._sessions[token]

@@ -57,7 +57,7 @@ export function take(changes) {
   if (ids.size) document.dispatchEvent(new CustomEvent("decided", { detail: ids }));
 }
 
-// Store decisions. While this is under way, no other is taken: nobody has seen its photo.
+// Store decisions. While this is under way, no other is taken: its photo is not on screen yet.
 export async function send(choices) {
   if (state.busy || !choices.length) return false;
   state.busy = true;

@@ -38,7 +38,7 @@ async function start() {
   runtime.env.logLevel = "error";
   await stage(model.first ? "first" : "large");
   postMessage({ ready: true, pixelsAreAltered: altersPixels() });
-  // The large network starts while nobody waits.
+  // Start the large network while idle.
   if (model.first) setTimeout(() => photos || stage("large"), IDLE_MS);
 }
 
