@@ -100,8 +100,16 @@ def orthogonal(matrix: Tensor) -> Tensor:
     if tall:
         x = x.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(_ITERATIONS):
-        square = x @ x.T
-        x = _A * x + (_B * square + _C * square @ square) @ x
+    # Each iteration multiplies x by a polynomial of x xᵀ, so all of them commute: they are carried
+    # out on the small square matrix, and x is multiplied once.
+    square = (x @ x.T).float()
+    eye = torch.eye(len(square), device=square.device)
+    product = eye
+    for iteration in range(_ITERATIONS):
+        polynomial = _A * eye + _B * square + _C * square @ square
+        product = polynomial @ product if iteration else polynomial
+        if iteration < _ITERATIONS - 1:
+            square = polynomial @ square @ polynomial
+    x = product.to(x.dtype) @ x
     result: Tensor = (x.T if tall else x).to(matrix.dtype)
     return result
