@@ -58,6 +58,19 @@ def test_ours_has_relu_or_gelu_before_its_last_layer():
         build_network("residual", 2, {"activation": "softmax"})
 
 
+def test_ours_pools_before_a_stage_where_asked_to_and_its_logits_ignore_no_pixel():
+    pooled = build_network("residual", 2, {"downsampling": "pool"}).eval()
+    strided = build_network("residual", 2).eval()
+    assert sum(p.numel() for p in pooled.parameters()) == sum(
+        p.numel() for p in strided.parameters()
+    )
+    photos = torch.randn(1, 3, 75, 75, requires_grad=True)
+    pooled(photos)[0, 0].backward()
+    assert bool((photos.grad.abs().sum(1) > 0).all())
+    with pytest.raises(CatordogError, match="unknown downsampling 'max': give stride or pool"):
+        build_network("residual", 2, {"downsampling": "max"})
+
+
 def test_a_torchvision_network_has_as_many_logits_as_classes():
     assert build_network("resnet18", 3).fc.out_features == 3
     assert build_network("mobilenet_v3_small", 4)(torch.randn(2, 3, 64, 64)).shape == (2, 4)

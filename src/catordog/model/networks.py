@@ -23,6 +23,7 @@ DEFAULT = "DEFAULT"
 
 _Activation = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, _Activation] = {"relu": F.relu_, "gelu": F.gelu}
+_DOWNSAMPLING = ("stride", "pool")
 
 
 class ResidualNet(nn.Module):
@@ -37,6 +38,9 @@ class ResidualNet(nn.Module):
         blocks: residual blocks of each stage.
         activation: `relu`, or `gelu` (Hendrycks and Gimpel 2016), which needs fewer epochs, but a
             tenth more time for each.
+        downsampling: how a stage halves height and width: `stride`, with a strided convolution, or
+            `pool`, with average pooling before its first block, which aliases less (Zhang 2019),
+            learns faster and takes a tenth less time.
 
     Raises:
         CatordogError: an argument is out of its range.
@@ -51,11 +55,16 @@ class ResidualNet(nn.Module):
         widths: tuple[int, ...] = (32, 64, 128, 256),
         blocks: tuple[int, ...] = (1, 1, 1, 1),
         activation: str = "relu",
+        downsampling: str = "stride",
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise CatordogError(
                 f"unknown activation {activation!r}: give {' or '.join(_ACTIVATIONS)}"
+            )
+        if downsampling not in _DOWNSAMPLING:
+            raise CatordogError(
+                f"unknown downsampling {downsampling!r}: give {' or '.join(_DOWNSAMPLING)}"
             )
         if len(widths) != len(blocks) or not widths or min(*widths, *blocks, num_classes) < 1:
             raise CatordogError(
@@ -68,6 +77,9 @@ class ResidualNet(nn.Module):
         for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
+                if stride > 1 and downsampling == "pool":
+                    stages.append(nn.AvgPool2d(stride, ceil_mode=True))
+                    stride = 1
                 stages.append(_Block(channels, width, stride, self.activation))
                 channels = width
         self.stages = nn.Sequential(*stages)
