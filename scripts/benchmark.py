@@ -146,8 +146,14 @@ def benchmark_audit(args: argparse.Namespace) -> None:
     from catordog.photos.parallel import in_parallel
 
     dataset = open_dataset(args.data)
+
+    def audit_anew() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["CATORDOG_DATA"] = folder  # which has no cache
+            audit(dataset)
+
     ours, baseline, ratios = alternate(
-        lambda: audit(dataset),
+        audit_anew,
         lambda: sum(1 for _ in in_parallel(lambda photo: photo.image(near=32), dataset.photos)),
         args.rounds,
     )

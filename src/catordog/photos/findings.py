@@ -9,24 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catordog.errors import PhotoError
 from catordog.escaping import printable
-from catordog.photos.near_copies import (
-    BLANK_STD,
-    THUMBNAIL_SIZE,
-    Hashes,
-    grey_thumbnail,
-    groups_of_pairs,
-    hashes_of_thumbnails,
-    similar_pairs,
-)
-from catordog.photos.parallel import in_parallel
+from catordog.photos.facts import PhotoFacts, facts_of
+from catordog.photos.near_copies import HASH_BYTES, Hashes, groups_of_pairs, similar_pairs
 from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.splits import SplitFractions
-from catordog.terminal import progress
 
 TINY = 32
 """A photo whose shorter side has fewer pixels than this is reported as tiny."""
@@ -40,25 +30,6 @@ _SUFFIXES = {
     "TIFF": {".tif", ".tiff"},
     "HEIF": {".heic", ".heif"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoFacts:
-    """What is known of one readable photo.
-
-    Attributes:
-        format, mode: as Pillow names those of its file: JPEG, RGB, …
-        width, height: in pixels, as stored.
-        digest: of the file's bytes: equal for exact copies only.
-        thumbnail: grey, `uint8 [32, 32]`.
-    """
-
-    format: str
-    mode: str
-    width: int
-    height: int
-    digest: bytes
-    thumbnail: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +128,10 @@ def _range(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def audit(dataset: PhotoDataset) -> Findings:
-    """Read every photo of a dataset once, and find problems."""
+    """Find problems in a dataset. Photos that an earlier audit has read are not read again."""
     photos = dataset.photos
-    facts: list[PhotoFacts | None] = []
-    unreadable: list[PhotoError] = []
-    with progress("inspecting photos", len(photos)) as done:
-        for result in in_parallel(_facts_of, photos):
-            if isinstance(result, PhotoError):
-                unreadable.append(result)
-                facts.append(None)
-            else:
-                facts.append(result)
-            done(len(facts))
+    found = facts_of(photos)
+    facts = [None if isinstance(one, PhotoError) else one for one in found]
     hashes = _hashes(facts)
     exact = _groups_of_equal(None if one is None else one.digest for one in facts)
     groups = groups_of_pairs(len(photos), [*_pairs_of_groups(exact), *similar_pairs(hashes)])
@@ -178,7 +141,7 @@ def audit(dataset: PhotoDataset) -> Findings:
         dataset=dataset,
         photos=photos,
         facts=facts,
-        unreadable=unreadable,
+        unreadable=[one for one in found if isinstance(one, PhotoError)],
         suspicious=_suspicious(dataset, facts),
         exact_copies=sorted(exact, key=len, reverse=True),
         near_copies=[
@@ -191,25 +154,14 @@ def audit(dataset: PhotoDataset) -> Findings:
     )
 
 
-def _facts_of(photo: Photo) -> PhotoFacts | PhotoError:
-    try:
-        found, digest = photo.examine(near=THUMBNAIL_SIZE)
-    except PhotoError as error:
-        return error
-    thumbnail = grey_thumbnail(found.image)
-    return PhotoFacts(found.format, found.mode, found.width, found.height, digest, thumbnail)
-
-
 def _hashes(facts: Sequence[PhotoFacts | None]) -> Hashes:
-    blank = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.uint8)  # similar to no other
-    parts = []
-    for start in range(0, len(facts), 4096):
-        chunk = facts[start : start + 4096]
-        parts.append(hashes_of_thumbnails(np.stack([x.thumbnail if x else blank for x in chunk])))
-    return Hashes(
-        np.concatenate([part.plain for part in parts]),
-        np.concatenate([part.mirrored for part in parts]),
-    )
+    plain, mirrored = np.zeros((2, len(facts), HASH_BYTES), np.uint8)
+    readable = [(index, one) for index, one in enumerate(facts) if one]
+    if readable:
+        rows = [index for index, _ in readable]
+        plain[rows] = np.stack([one.hash for _, one in readable])
+        mirrored[rows] = np.stack([one.mirrored for _, one in readable])
+    return Hashes(plain, mirrored)
 
 
 def _groups_of_equal(values: Iterable[object]) -> list[list[int]]:
@@ -246,7 +198,7 @@ def _suspicious(dataset: PhotoDataset, facts: Sequence[PhotoFacts | None]) -> li
         size = f"{one.width} × {one.height} pixels"
         ratio = max(one.width, one.height) / min(one.width, one.height)
         suffix = PurePath(names[index]).suffix.lower()
-        if one.thumbnail.std() < BLANK_STD:
+        if one.blank:
             found.append((0, index, "blank: one colour all over"))
         elif min(one.width, one.height) < TINY:
             found.append((1, index, f"tiny: {size}"))
