@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,6 +16,7 @@ from catordog.errors import CatordogError
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decisions import Decision, DecisionLog, read_decisions
 from catordog.terminal import progress, progress_to
+from catordog.web.listening import host_check, listen
 from catordog.web.review import MOST_BYTES, create_review_app
 from catordog.web.review_session import Choice, ReviewSession
 from catordog.web.review_work import ReviewWork
@@ -45,7 +48,7 @@ def session(pets: Path, file: Path) -> ReviewSession:
 
 @pytest.fixture
 def client(session: ReviewSession) -> Iterator[TestClient]:
-    app = create_review_app(ReviewWork(session), TOKEN, ADDRESS, ["127.0.0.1", "localhost"])
+    app = create_review_app(ReviewWork(session), TOKEN, host_check("127.0.0.1"))
     with TestClient(app, base_url=f"{ADDRESS}/{TOKEN}/") as client:
         yield client
 
@@ -90,7 +93,11 @@ class TestWhoMayUseIt:
             assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
             assert answer.headers["Referrer-Policy"] == "no-referrer"  # links would tell the token
 
-    @pytest.mark.parametrize("host", ["evil.example", "evil.example:7861"])
+    @pytest.mark.parametrize(
+        "host",
+        ["evil.example", "evil.example:7861", "127.0.0.1.evil.example", "192.168.1.7:7861",
+         "localhost@evil.example", "", "[::1"],
+    )  # fmt: skip
     def test_another_host_name_is_refused(self, client, file, host):
         assert client.get("state", headers={"Host": host}).status_code == 400
         answer = send(client, {"id": 0, "action": "keep"}, headers={"Host": host})
@@ -108,9 +115,33 @@ class TestWhoMayUseIt:
         assert not file.exists()
 
     def test_its_own_origin_is_not_refused(self, client):
-        for origin in (ADDRESS, "http://localhost:7861"):
-            answer = send(client, {"id": 0, "action": "keep"}, headers={"Origin": origin})
-            assert answer.status_code == 200
+        for host in ("127.0.0.1:7861", "localhost:7861", "localhost:9000", "[::1]:7861"):
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            answer = send(client, {"id": 0, "action": "keep"}, headers=headers)
+            assert answer.status_code == 200, host
+        headers = {"Host": "127.0.0.1:7861", "Origin": "http://localhost:7861"}
+        assert send(client, {"id": 0, "action": "keep"}, headers=headers).status_code == 403
+
+    def test_in_a_network_it_is_reached_by_address_or_the_name_of_the_machine(self):
+        known = host_check("0.0.0.0")
+        name = socket.gethostname()
+        for host in (
+            "192.168.1.7:7861",
+            "[fe80::1]:7861",
+            "localhost:7861",
+            name,
+            f"{name}.local:1",
+        ):
+            assert known(host), host
+        for host in ("evil.example:7861", f"{name}.evil.example", "192.168.1.7.evil.example", ""):
+            assert not known(host), host
+        assert host_check("pets.example")("pets.example:7861")
+
+    def test_the_printed_address_of_a_review_on_all_addresses_is_not_the_wildcard(self):
+        listener, address = listen("0.0.0.0", 0)
+        with listener:
+            assert urlsplit(address).hostname not in {"0.0.0.0", None}
+            assert urlsplit(address).port == listener.getsockname()[1]
 
     def test_reading_writes_nothing(self, client, pets, file):
         before = {path: path.stat().st_mtime_ns for path in pets.rglob("*")}

@@ -242,6 +242,67 @@ def test_after_a_kill_the_next_review_continues(browser, tmp_path):
         page.close()
 
 
+SERVER = """
+import sys
+from pathlib import Path
+from catordog.photos.datasets import open_dataset
+from catordog.web.listening import host_check, listen, serve_until_interrupted
+from catordog.web.review import create_review_app
+from catordog.web.review_session import ReviewSession
+from catordog.web.review_work import ReviewWork
+session = ReviewSession(open_dataset(sys.argv[1]), Path(sys.argv[2]))
+listener, address = listen("127.0.0.1", 0)
+print(address, flush=True)
+app = create_review_app(ReviewWork(session), "token", host_check("127.0.0.1"))
+serve_until_interrupted(app, listener)
+"""
+
+
+def test_each_of_many_classes_has_keys(browser, tmp_path):
+    picture = named(2)["cat.0.jpg"]
+    classes = [*"0123456789", "ant lion", "Bée"]
+    data = write_folder(tmp_path / "things", {f"{name}/1.jpg": picture for name in classes})
+    file = tmp_path / "decisions.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(data), str(file)], stdout=subprocess.PIPE, text=True
+    )
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    try:
+        page.goto(process.stdout.readline().strip() + "/token/")
+        page.locator("[data-queue=all]").click()
+        page.locator(".cell.current").wait_for()
+        page.keyboard.press("Enter")
+        page.locator("#stage figure").wait_for()
+        keys = page.locator("#actions [data-class] kbd").all_inner_texts()
+        assert keys == list("0123456789")  # those of the names, and not of the order
+        first = page.locator("#name").inner_text()
+        for letters in ("7", "0", "li", "bee"):
+            name = page.locator("#name").inner_text()
+            if len(letters) == 1:
+                page.keyboard.press(letters)
+            else:
+                page.keyboard.press("c")
+                page.keyboard.type(letters)
+                page.keyboard.press("Enter")
+            page.wait_for_function(
+                "x => document.querySelector('#name').textContent !== x", arg=name
+            )
+        page.keyboard.press("c")
+        page.keyboard.type("zebra")
+        page.keyboard.press("Enter")  # no class of this name: the box stays open
+        assert "no class has this name" in page.locator("dialog#class[open]").inner_text()
+        page.keyboard.press("Escape")
+        assert first != page.locator("#name").inner_text()
+        labels = [json.loads(line)["label"] for line in file.read_text("utf-8").splitlines()]
+        assert labels == ["7", "0", "ant lion", "bée"]
+    finally:
+        context.close()
+        process.kill()
+        process.wait(20)
+
+
 @pytest.mark.slow
 def test_three_hundred_photos_are_judged_by_keyboard(browser, tmp_path):
     files = {f"{name[:3]}/{name}": data for name, data in named(300).items()}
@@ -264,22 +325,6 @@ def test_three_hundred_photos_are_judged_by_keyboard(browser, tmp_path):
         page.close()
 
 
-SERVER = """
-import sys
-from pathlib import Path
-from catordog.photos.datasets import open_dataset
-from catordog.web.listening import LOCAL_NAMES, listen, serve_until_interrupted
-from catordog.web.review import create_review_app
-from catordog.web.review_session import ReviewSession
-from catordog.web.review_work import ReviewWork
-session = ReviewSession(open_dataset("drawn:n=400,size=16"), Path(sys.argv[1]))
-listener, address = listen("127.0.0.1", 0)
-print(address, flush=True)
-app = create_review_app(ReviewWork(session), "token", address, LOCAL_NAMES)
-serve_until_interrupted(app, listener)
-"""
-
-
 @pytest.mark.slow
 def test_of_ten_thousand_decisions_twenty_kills_lose_none(tmp_path):
     file = tmp_path / "decisions.jsonl"
@@ -288,8 +333,9 @@ def test_of_ten_thousand_decisions_twenty_kills_lose_none(tmp_path):
     answered: dict[int, str] = {}
     while len(stored) < 10_000:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(file)], stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-c", SERVER, "drawn:n=400,size=16", str(file)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         url = process.stdout.readline().strip() + "/token/"
         kill_at = len(stored) + chance.randrange(300, 500)
         killer = threading.Timer(3600, process.kill)

@@ -102,6 +102,16 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """Add `--host H`."""
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="H",
+        help="default: 127.0.0.1, this machine only; 0.0.0.0: others can reach it, too",
+    )
+
+
 def add_port(parser: argparse.ArgumentParser, default: int) -> None:
     """Add `--port N`."""
     parser.add_argument(

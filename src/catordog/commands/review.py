@@ -9,6 +9,7 @@ from catordog.commands.options import (
     ANY_MODEL_HELP,
     DATA_HELP,
     add_decoding,
+    add_host,
     add_port,
     decode_rules,
 )
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a review, ask for labels of these photos, the most useful ones first; "
         "--data has a few labelled ones of each class",
     )
+    add_host(parser)
     add_port(parser, 7861)
     parser.add_argument(
         "--apply",
@@ -92,7 +94,7 @@ def _serve(args: argparse.Namespace) -> int:
     from catordog.errors import missing_package
 
     try:
-        from catordog.web.listening import LOCAL_NAMES, listen, serve_until_interrupted
+        from catordog.web.listening import host_check, is_loopback, listen, serve_until_interrupted
         from catordog.web.review import create_review_app
         from catordog.web.review_session import ReviewSession
         from catordog.web.review_work import ReviewWork
@@ -120,12 +122,17 @@ def _serve(args: argparse.Namespace) -> int:
     else:
         work = ReviewWork(session, classifier, partial(judge_by_model, classifier=classifier))
     name = None if classifier is None else args.model or "bundled"
-    listener, address = listen("127.0.0.1", args.port)
+    listener, address = listen(args.host, args.port)
     token = secrets.token_urlsafe(24)
-    app = create_review_app(work, token, address, LOCAL_NAMES, name)
+    app = create_review_app(work, token, host_check(args.host), name)
     info(dataset.summary())
     info(f"decisions: {file}")
     info(f"{address}/{token}/  (Ctrl-C stops)")
+    if not is_loopback(args.host):
+        info(
+            "anyone who has this link can see the photos and decide about them; the connection is "
+            "not encrypted"
+        )
     serve_until_interrupted(app, listener)
     if work.running:
         # ONNX Runtime aborts a process that ends while it runs. All decisions are on the disk.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from catordog.commands.options import MODEL_HELP, add_port
+from catordog.commands.options import MODEL_HELP, add_host, add_port
 
 DESCRIPTION = """Serve a web page and an HTTP API. Nothing leaves the machine, and no photo is
 stored."""
@@ -13,9 +13,7 @@ stored."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--model", metavar="M", help=MODEL_HELP)
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1, this machine only"
-    )
+    add_host(parser)
     add_port(parser, 7860)
     parser.add_argument(
         "--rate",

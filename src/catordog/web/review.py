@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, Field
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from catordog import __version__
 from catordog.errors import CatordogError, PhotoError
@@ -43,8 +41,9 @@ MOST_BYTES = 4 * 2**20
 MOST_CHOICES = 20_000
 """In a request."""
 
-_STATIC = ("app.css", "softmax.js", "review.css", "review.js", "review_api.js", "review_grid.js",
-           "review_large.js", "review_moves.js", "review_state.js", "review_view.js")  # fmt: skip
+_STATIC = ("app.css", "softmax.js", "review.css", "review.js", "review_api.js", "review_classes.js",
+           "review_grid.js", "review_large.js", "review_moves.js", "review_state.js",
+           "review_view.js")  # fmt: skip
 
 _KEEP = {"Cache-Control": "private, max-age=3600"}
 """Photos don't change during a review, and the browser may keep them for a while."""
@@ -206,15 +205,14 @@ def _jpeg(data: bytes) -> Response:
 
 
 def create_review_app(
-    work: ReviewWork, token: str, address: str, hosts: Sequence[str], model: str | None = None
+    work: ReviewWork, token: str, known_host: Callable[[str], bool], model: str | None = None
 ) -> FastAPI:
     """Create the application.
 
     Args:
         work: of the review; it starts and stops with the application.
         token: the first part of the path of every request, and a secret.
-        address: that browsers use, such as `http://127.0.0.1:7861`.
-        hosts: host names that requests may use (DNS rebinding).
+        known_host: tells whether requests with a `Host` header are answered (DNS rebinding).
         model: what the page calls the model; None: there is none.
     """
     api = _Api(work, model)
@@ -222,8 +220,7 @@ def create_review_app(
         title="catordog review", version=__version__, lifespan=api.life,
         docs_url=None, redoc_url=None, openapi_url=None,
     )  # fmt: skip
-    app.middleware("http")(_guard(token, {f"{name}:{urlsplit(address).port}" for name in hosts}))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.middleware("http")(_guard(token, known_host))
     add_error_handlers(app)
     app.exception_handler(PhotoError)(_photo_error)
     app.exception_handler(CatordogError)(_error)
@@ -244,7 +241,9 @@ def create_review_app(
 _Proceed = Callable[[Request], Awaitable[Response]]
 
 
-def _guard(token: str, origins: set[str]) -> Callable[[Request, _Proceed], Awaitable[Response]]:
+def _guard(
+    token: str, known_host: Callable[[str], bool]
+) -> Callable[[Request, _Proceed], Awaitable[Response]]:
     """Refuse requests without the token, from other sites, or too large; add the headers."""
 
     async def guard(request: Request, proceed: _Proceed) -> Response:
@@ -256,13 +255,16 @@ def _guard(token: str, origins: set[str]) -> Callable[[Request, _Proceed], Await
         return response
 
     def refused(request: Request) -> Response | None:
+        host = request.headers.get("host", "")
+        if not known_host(host):
+            return problem(400, "no name of this machine: use the address that was printed")
         given, slash, _ = request.scope["path"].removeprefix("/").partition("/")
         if not secrets.compare_digest(given.encode(), token.encode()):
             return problem(403, "open the address that catordog review has printed")
         if not slash:
             return RedirectResponse(f"/{token}/")
         origin = request.headers.get("origin")
-        if origin is not None and origin.removeprefix("http://") not in origins:
+        if origin is not None and origin.lower() != f"http://{host.lower()}":
             return problem(403, "requests from other sites are refused")
         if request.method in READ:
             return None

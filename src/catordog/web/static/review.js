@@ -1,11 +1,12 @@
 // The review page: queues of photos, and decisions by key, click or touch.
 
 import { get } from "./review_api.js";
+import { askClass, classKeys, listenForClasses } from "./review_classes.js";
 import { add, countOf, inNextRow, loadMore, mark, startQueue, unmark } from "./review_grid.js";
 import { explain } from "./review_large.js";
 import {
-  act, actionButton, advance, classesWithKeys, keepAll, keepThis, move, openLarge, openQueue, redo,
-  relabel, showGrid, skip, step, undo,
+  act, actionButton, advance, keepAll, keepThis, move, openLarge, openQueue, redo, relabel,
+  relabelByName, showGrid, skip, step, undo,
 } from "./review_moves.js";
 import { current, decide, decideAll, decisionOf, fail, place, state, take, toast } from "./review_state.js";
 import { byId, progressWords, queueButton, showEstimate, showKeys, showRounds } from "./review_view.js";
@@ -40,9 +41,16 @@ function askAll() {
       }
     }));
   }
-  classesWithKeys().forEach((name, number) => {
-    buttons.push(actionButton(`all are ${name}`, String(number + 1), "relabel", then("relabel", name)));
-  });
+  const keys = classKeys();
+  for (const [key, name] of keys) {
+    buttons.push(actionButton(`all are ${name}`, key, "relabel", then("relabel", name)));
+  }
+  if (state.classes.length > keys.length) {
+    buttons.push(actionButton("all are …", "c", "relabel", () => {
+      byId("all").close();
+      askClass((name) => then("relabel", name)());
+    }));
+  }
   buttons.push(actionButton("leave all out", "x", "leave_out", then("leave_out")));
   buttons.push(actionButton("cancel", "Esc", "", () => byId("all").close()));
   byId("all-buttons").replaceChildren(...buttons);
@@ -84,12 +92,13 @@ const actions = {
 const KEYS = [
   [["k"], "keep the photo and its label"],
   [["Enter"], "the same; of copies, keep this one and leave out the others; without a label, take the suggested one; in the grid, open the photo"],
-  [["1", "…", "9"], "relabel: the classes, in their order"],
+  [["1", "…", "9", "0"], "relabel: the first ten classes, in their order; a class whose name is a digit has that key"],
+  [["c"], "relabel: type the first letters of a class, then Enter"],
   [["t"], "relabel as suggested"],
   [["x"], "leave out"],
-  [["s"], "skip: undecided, but seen"],
+  [["s"], "skip: undecided, but seen, which is stored"],
   [["a"], "keep all copies of a group"],
-  [["←", "→", "↑", "↓"], "the previous or next photo; nothing is decided"],
+  [["←", "→", "↑", "↓"], "the previous or next photo; nothing is decided or stored"],
   [["u", "Ctrl+Z"], "undo, without limit"],
   [["U", "Ctrl+Y"], "redo"],
   [["e"], "explain: which regions decide the model's answer"],
@@ -109,6 +118,7 @@ const KEY_WORK = {
   x: () => act("leave_out"),
   s: skip,
   a: () => state.large && place().length > 1 && keepAll(),
+  c: () => current() && relabelByName(),
   t: () => current()?.suggested && act("relabel", current().suggested),
   u: undo,
   U: redo,
@@ -157,7 +167,8 @@ function onKey(event) {
     return;
   }
   if (event.altKey) return;
-  const work = /^[1-9]$/.test(event.key) ? () => relabel(Number(event.key) - 1) : KEY_WORK[event.key];
+  const label = classKeys().find(([key]) => key === event.key)?.[1];
+  const work = label === undefined ? KEY_WORK[event.key] : () => relabel(label);
   if (!work) return;
   // Enter on a button of the page presses that button.
   const onButton = event.target.closest("button") && !event.target.closest(".cell");
@@ -169,6 +180,7 @@ function onKey(event) {
 
 function listen() {
   document.addEventListener("keydown", onKey);
+  listenForClasses();
   document.addEventListener("click", ({ target }) => {
     const work = target.closest("[data-do]")?.dataset.do;
     if (work) actions[work]();

@@ -1,13 +1,10 @@
 // What the keys and buttons of the review page do: decide, and move on.
 
+import { askClass, classKeys } from "./review_classes.js";
 import { loadMore, showCurrent, showViews, startQueue, unmark } from "./review_grid.js";
 import { showLarge, showWords } from "./review_large.js";
 import { current, decide, decideAll, decisionOf, open, place, send, state, store, toast } from "./review_state.js";
 import { button, byId, element } from "./review_view.js";
-
-const MOST_CLASS_KEYS = 9;
-
-export const classesWithKeys = () => state.classes.slice(0, MOST_CLASS_KEYS);
 
 // A photo without a label has nothing to keep: the suggested class is confirmed instead.
 const toConfirm = (item) => item.label === null && item.suggested;
@@ -30,10 +27,8 @@ export async function act(action, label = null) {
   await advance();
 }
 
-export const relabel = (number) => {
-  const label = state.classes[number];
-  if (label) act("relabel", label);
-};
+export const relabel = (label) => act("relabel", label);
+export const relabelByName = () => askClass(relabel);
 
 // Enter in the large view: keep this one; of copies, leave out the others.
 export async function keepThis() {
@@ -103,6 +98,9 @@ export async function advance() {
 
 export async function step(by) {
   const items = place();
+  if (by > 0 && state.large && state.queue === "random" && open(items)) {
+    toast("not decided: the estimate needs a sample without gaps (s skips a photo)");
+  }
   if (state.large && items.length > 1 && items[state.item + by]) return move(state.at, state.item + by);
   if (!state.large && items[state.item + by]) return move(state.at, state.item + by);
   const next = state.at + by;
@@ -148,34 +146,35 @@ function showActions() {
   const keep = toConfirm(current()) ? "as suggested" : many ? "keep only this" : "keep";
   const made = [actionButton(keep, "Enter", "keep", keepThis)];
   if (many) made.push(actionButton("keep all", "a", "", keepAll));
-  state.classes.slice(0, MOST_CLASS_KEYS).forEach((name, number) => {
-    const one = actionButton(name, String(number + 1), "relabel", () => relabel(number));
+  const keys = classKeys();
+  for (const [key, name] of keys) {
+    const one = actionButton(name, key, "relabel", () => relabel(name));
     one.dataset.class = name;
     made.push(one);
-  });
-  if (state.classes.length > MOST_CLASS_KEYS) made.push(furtherClasses());
+  }
+  if (state.classes.length > keys.length) {
+    const { suggested } = current();
+    if (suggested && !keys.some(([, name]) => name === suggested)) {
+      const one = actionButton(suggested, "t", "relabel", () => relabel(suggested));
+      one.dataset.class = suggested;
+      made.push(one);
+    }
+    made.push(actionButton("class …", "c", "relabel", relabelByName));
+  }
   made.push(
     actionButton("leave out", "x", "leave_out", () => act("leave_out")),
-    actionButton("skip", "s", "skip", skip),
+    actionButton("skip", "s", "skip", skip, "seen, but undecided: this is stored"),
     element("span", "spacer"),
-    actionButton("‹", "←", "", () => step(-1)),
-    actionButton("›", "→", "", () => step(1)),
+    actionButton("‹", "←", "", () => step(-1), "previous photo: nothing is decided"),
+    actionButton("›", "→", "", () => step(1), "next photo: nothing is decided"),
     actionButton("grid", "g", "", showGrid),
   );
   byId("actions").replaceChildren(...made);
 }
 
-export function actionButton(text, key, name, work) {
+export function actionButton(text, key, name, work, title = "") {
   const made = button(text, key, name);
+  made.title = title;
   made.addEventListener("click", work);
-  return made;
-}
-
-function furtherClasses() {
-  const made = element("select");
-  made.setAttribute("aria-label", "another class");
-  made.append(new Option("another class …", ""));
-  state.classes.slice(MOST_CLASS_KEYS).forEach((name) => made.append(new Option(name, name)));
-  made.addEventListener("change", () => made.value && act("relabel", made.value));
   return made;
 }
