@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from catordog.confidence import format_percent, softmax
+from catordog.web.pages import render
 
 NODE = shutil.which("node")
 MODULE = files("catordog.web") / "static" / "softmax.js"
@@ -66,7 +67,7 @@ def test_percentages_are_the_same_text_as_in_python():
 
 def test_no_confidence_reads_as_certain_anywhere_on_the_slider():
     """The slider multiplies a temperature by up to 100, or divides it."""
-    page = (files("catordog.web") / "static" / "index.html").read_text("utf-8")
+    page = render("index.html")
     slider = re.search(r'<input id="temperature"[^>]*>', page)
     assert slider, page
     low, high = (float(re.search(rf'{end}="([^"]+)"', slider[0])[1]) for end in ("min", "max"))

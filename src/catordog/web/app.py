@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
-from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -31,6 +30,7 @@ from catordog.report.explanation import heat
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits, Rate
+from catordog.web.pages import render
 from catordog.web.responses import (
     add_error_handlers,
     add_fixed,
@@ -283,8 +283,7 @@ def _api_page(schema: dict[str, Any]) -> str:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]
-    pages = Environment(loader=PackageLoader("catordog.web"), autoescape=True)
-    return pages.get_template("api.html").render(routes=routes, example=_EXAMPLE)
+    return render("api.html", routes=routes, example=_EXAMPLE)
 
 
 _EXAMPLE = {

@@ -16,7 +16,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from catordog import __version__
@@ -29,6 +28,7 @@ from catordog.model.backends.onnx import OnnxBackend
 from catordog.model.classifier import Classifier
 from catordog.model.onnx_graph import with_metadata
 from catordog.photos.decode import DEFAULT_RULES
+from catordog.web.pages import render
 from catordog.web.runtime import VERSION, open_runtime
 
 if TYPE_CHECKING:
@@ -54,10 +54,8 @@ def export(classifier: Classifier, settings: Settings) -> bytes:
         "temperature": model.temperature,
         "also": classifier.has_regions,
     }
-    environment = Environment(
-        loader=PackageLoader("catordog.web"), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("one_file.html").render(
+    page = render(
+        "one_file.html",
         policy=_policy(script, style),
         classes=" and ".join(filter(None, [", ".join(model.classes[:-1]), model.classes[-1]])),
         threshold=format_percent(model.threshold),

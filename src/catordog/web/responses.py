@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from catordog.web.pages import render
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -32,9 +34,12 @@ def add_headers(response: Response) -> None:
 
 
 def add_static(app: FastAPI, path: str, name: str) -> None:
-    """Serve a file of this package's folder `static` under a path."""
-    content = (files("catordog.web") / "static" / name).read_bytes()
+    """Serve a file of this package's folder `static`, or a page of its templates, under a path."""
     kind = _KINDS["." + name.rpartition(".")[2]]
+    if kind == "text/html":
+        content = render(name).encode()
+    else:
+        content = (files("catordog.web") / "static" / name).read_bytes()
     add_fixed(app, path, content, f"{kind}; charset=utf-8")
 
 
