@@ -277,7 +277,6 @@ def test_each_of_many_classes_has_keys(browser, tmp_path):
         page.locator("#stage figure").wait_for()
         keys = page.locator("#actions [data-class] kbd").all_inner_texts()
         assert keys == list("0123456789")  # those of the names, and not of the order
-        first = page.locator("#name").inner_text()
         for letters in ("7", "0", "li", "bee"):
             name = page.locator("#name").inner_text()
             if len(letters) == 1:
@@ -294,7 +293,9 @@ def test_each_of_many_classes_has_keys(browser, tmp_path):
         page.keyboard.press("Enter")  # no class of this name: the box stays open
         assert "no class has this name" in page.locator("dialog#class[open]").inner_text()
         page.keyboard.press("Escape")
-        assert first != page.locator("#name").inner_text()
+        page.locator("dialog#class").wait_for(state="hidden")
+        page.keyboard.press("?")
+        assert "first letters of a class" in page.locator("dialog#help[open]").inner_text()
         labels = [json.loads(line)["label"] for line in file.read_text("utf-8").splitlines()]
         assert labels == ["7", "0", "ant lion", "bée"]
     finally:

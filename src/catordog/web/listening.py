@@ -56,7 +56,7 @@ def is_loopback(host: str) -> bool:
 
 def _is_wildcard(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_unspecified
+        return not host or ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
 
@@ -85,7 +85,9 @@ def host_check(host: str) -> Callable[[str], bool]:
         host: that the application listens on.
     """
     own = socket.gethostname().lower()
-    names = {"localhost", host.lower(), *(() if is_loopback(host) else (own, f"{own}.local"))}
+    names = {"localhost", host.lower()} - {""}
+    if not is_loopback(host):
+        names |= {own, f"{own}.local"}
 
     def check(header: str) -> bool:
         try:

@@ -6,6 +6,9 @@ import { showLarge, showWords } from "./review_large.js";
 import { current, decide, decideAll, decisionOf, open, place, send, state, store, toast } from "./review_state.js";
 import { button, byId, element } from "./review_view.js";
 
+// More classes stand in one row of a phone, which scrolls.
+const MOST_IN_ROWS = 4;
+
 // A photo without a label has nothing to keep: the suggested class is confirmed instead.
 const toConfirm = (item) => item.label === null && item.suggested;
 
@@ -147,17 +150,19 @@ function showActions() {
   const made = [actionButton(keep, "Enter", "keep", keepThis)];
   if (many) made.push(actionButton("keep all", "a", "", keepAll));
   const keys = classKeys();
+  const classes = element("span", "classes");
   for (const [key, name] of keys) {
     const one = actionButton(name, key, "relabel", () => relabel(name));
     one.dataset.class = name;
-    made.push(one);
+    classes.append(one);
   }
+  made.push(classes);
   if (state.classes.length > keys.length) {
     const { suggested } = current();
     if (suggested && !keys.some(([, name]) => name === suggested)) {
       const one = actionButton(suggested, "t", "relabel", () => relabel(suggested));
       one.dataset.class = suggested;
-      made.push(one);
+      classes.append(one);
     }
     made.push(actionButton("class …", "c", "relabel", relabelByName));
   }
@@ -169,6 +174,7 @@ function showActions() {
     actionButton("›", "→", "", () => step(1), "next photo: nothing is decided"),
     actionButton("grid", "g", "", showGrid),
   );
+  byId("actions").classList.toggle("many", keys.length > MOST_IN_ROWS);
   byId("actions").replaceChildren(...made);
 }
 
