@@ -7,7 +7,10 @@ import pytest
 from cleanlab.filter import find_label_issues
 
 from catordog.evaluation import labels
+from catordog.evaluation.judging import rows_to_judge
 from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
+from catordog.model.backbone import Backbone, rows_of
+from model.tiny_backbone import FEATURES, write_backbone
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,19 @@ def test_the_estimate_is_that_of_cleanlab(features):
     confidences = cross_validated(points, labels, range(1200))
     theirs = find_label_issues(labels, confidences, filter_by="confident_learning", n_jobs=1)
     assert suspect_labels(confidences, labels)[1] == theirs.sum()
+
+
+def test_rows_of_many_photos_are_as_those_of_few_but_for_a_rotation(tmp_path):
+    backbone = Backbone.read(write_backbone(tmp_path))
+    random = np.random.default_rng(4)
+    features = random.normal(2, 1, size=(80, FEATURES)).astype(np.float32)
+    concepts = backbone.concepts(features)
+    wide, many = rows_of(features, concepts), rows_to_judge(backbone, features, concepts)
+    assert wide.shape[1] > many.shape[1] == FEATURES
+    assert np.array_equal(rows_to_judge(backbone, features[:30], concepts[:30]),
+                          rows_of(features[:30], concepts[:30]))  # fmt: skip
+    wide, many = wide - wide.mean(axis=0), many - many.mean(axis=0)
+    assert np.allclose(many @ many.T, wide @ wide.T, atol=1e-4)
 
 
 def test_a_rare_class_is_not_given_up():

@@ -22,7 +22,7 @@ from catordog.evaluation.labels import (
     signed_sqrt,
     suspect_labels,
 )
-from catordog.model.backbone import Backbone, rows_of
+from catordog.model.backbone import Backbone, compact_rows, rows_of
 from catordog.model.classifier import Classifier
 from catordog.model.feature_cache import features_of
 from catordog.photos.decode import DecodeRules
@@ -106,9 +106,24 @@ def judge_by_backbone(findings: Findings, rules: DecodeRules) -> Judgement:
     if len(classes) < 2:
         return result
     chosen = [row for row, index in enumerate(indices) if index in judged]
-    rows = rows_of(features[chosen], concepts[chosen])
+    rows = rows_to_judge(backbone, features[chosen], concepts[chosen])
     suspects, wrong = _suspects(findings, [indices[row] for row in chosen], rows)
     return replace(result, suspects=suspects, wrong=wrong)
+
+
+def rows_to_judge(
+    backbone: Backbone, features: npt.NDArray[np.float32], concepts: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Rows by which `cross_validated` judges labels, of similar scales; one for each photo.
+
+    Args:
+        backbone: whose features these are.
+        features: `[N, D]`.
+        concepts: raw, `[N, K]`.
+    """
+    if len(features) < features.shape[1] + concepts.shape[1]:
+        return rows_of(features, concepts)  # the rows span fewer dimensions than these
+    return compact_rows(backbone, features, concepts)
 
 
 def judge_by_model(findings: Findings, classifier: Classifier) -> Judgement:

@@ -109,7 +109,7 @@ class Backbone:
             parts += self._graph.run(inputs, [FEATURES])
         return np.concatenate(parts)
 
-    def concepts(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def concepts(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Raw concepts `[N, K]` of features `[N, D]`."""
         if self._concepts is None:
             self._concepts = Graph(
@@ -132,3 +132,20 @@ def rows_of(
     centred = concepts - concepts.mean(axis=1, keepdims=True)
     parts = (part / (np.sqrt((part**2).sum(axis=1).mean()) or 1) for part in (features, centred))
     return np.concatenate([*parts], axis=1, dtype=np.float32)
+
+
+def compact_rows(
+    backbone: Backbone, features: npt.NDArray[np.float32], concepts: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """As `rows_of`, but `[N, D]`: rows with the same inner products once they are centred.
+
+    Concepts are an affine function of features, so rows of both lie in a space of D dimensions.
+    """
+    width = features.shape[1]
+    outputs = backbone.concepts(np.concatenate([np.zeros((1, width)), np.eye(width)]))
+    weights = np.asarray(outputs[1:] - outputs[0], np.float64)
+    weights -= weights.mean(axis=1, keepdims=True)
+    centred = concepts - concepts.mean(axis=1, keepdims=True)
+    squares = [float((part**2).sum(axis=1).mean()) or 1.0 for part in (features, centred)]
+    products = np.eye(width) / squares[0] + weights @ weights.T / squares[1]
+    return features @ np.linalg.cholesky(products).astype(np.float32)
