@@ -9,6 +9,7 @@ python scripts/benchmark.py train [--data D]           # training vs. a standard
 python scripts/benchmark.py predict [--photos FOLDER]  # predicting a folder vs. decoding it
 python scripts/benchmark.py start [--photo FILE]       # one photo, from a cold start
 python scripts/benchmark.py page [--photos FOLDER]     # the one-file page vs. predicting
+python scripts/benchmark.py review [--data D]          # scrolling through 1,000 thumbnails
 python scripts/benchmark.py serve [--requests 10000]   # requests per second, latency, memory
 
 Without --photos and --data the pictures are synthetic. Seconds depend on the machine, so quote the
@@ -281,6 +282,63 @@ def benchmark_page(args: argparse.Namespace) -> None:
         show("the page", len(photos), statistics.median(ours), statistics.median(baseline), ratios)
 
 
+_SCROLL = """async () => {
+  const main = document.querySelector("main"), times = [];
+  main.scrollTop = 0;
+  let last = await new Promise(requestAnimationFrame);
+  while (main.scrollTop + main.clientHeight < main.scrollHeight - 2) {
+    main.scrollTop += 120;
+    const now = await new Promise(requestAnimationFrame);
+    times.push(now - last);
+    last = now;
+  }
+  return times;
+}"""
+_WORK = {"TaskDuration": "all", "ScriptDuration": "scripts", "LayoutDuration": "layout"}
+
+
+def benchmark_review(args: argparse.Namespace) -> None:
+    """Scroll through the thumbnails of `catordog review` in Chromium, twice."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        words = ["--data", args.data, "--decisions", f"{temporary}/decisions.jsonl", "--port", "0"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "catordog", "review", *words], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        url = next(found[0] for line in process.stderr if (found := re.match(r"http\S+", line)))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(600_000)
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def seconds_of_work() -> dict[str, float]:
+            metrics = devtools.send("Performance.getMetrics")["metrics"]
+            return {each["name"]: each["value"] for each in metrics if each["name"] in _WORK}
+
+        page.goto(url)
+        page.locator("[data-queue=all]").click()
+        for photos in (500, 1000):
+            page.wait_for_function(f"() => document.querySelectorAll('.cell').length >= {photos}")
+            page.evaluate("() => (document.querySelector('main').scrollTop = 1e9)")
+        for _ in range(2):
+            before = seconds_of_work()
+            times = sorted(page.evaluate(_SCROLL))
+            after = seconds_of_work()
+            work = [
+                f"{words} {1000 * (after[name] - before[name]) / len(times):.1f} ms"
+                for name, words in _WORK.items()
+            ]
+            print(
+                f"{len(times)} frames: median {statistics.median(times):.0f} ms, 95th percentile "
+                f"{times[int(0.95 * len(times))]:.0f} ms; CPU time a frame: {', '.join(work)}"
+            )
+        browser.close()
+        process.terminate()
+
+
 def benchmark_serve(args: argparse.Namespace) -> None:
     """Send requests to `catordog serve` from 1, 8 and 64 clients; then watch its memory."""
     import asyncio
@@ -426,6 +484,8 @@ def main() -> int:
     command = add("page", benchmark_page)
     command.add_argument("--photos", type=Path, help="a folder of JPEGs")
     command.add_argument("--rounds", type=int, default=3)
+    command = add("review", benchmark_review)
+    command.add_argument("--data", default="drawn:n=1000,size=200", help="1,000 photos or more")
     command = add("serve", benchmark_serve)
     command.add_argument(
         "--each", type=int, default=640, help="requests for each number of clients"
