@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,11 +302,16 @@ def benchmark_review(args: argparse.Namespace) -> None:
     """Scroll through the thumbnails of `catordog review` in Chromium, twice."""
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ExitStack() as cleanup,
+        sync_playwright() as playwright,
+    ):
         words = ["--data", args.data, "--decisions", f"{temporary}/decisions.jsonl", "--port", "0"]
         process = subprocess.Popen(
             [sys.executable, "-m", "catordog", "review", *words], stderr=subprocess.PIPE, text=True
         )
+        cleanup.callback(process.terminate)
         assert process.stderr is not None
         url = next(found[0] for line in process.stderr if (found := re.match(r"http\S+", line)))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
@@ -336,7 +342,6 @@ def benchmark_review(args: argparse.Namespace) -> None:
                 f"{times[int(0.95 * len(times))]:.0f} ms; CPU time a frame: {', '.join(work)}"
             )
         browser.close()
-        process.terminate()
 
 
 def benchmark_serve(args: argparse.Namespace) -> None:
