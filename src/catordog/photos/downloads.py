@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import shutil
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catordog.errors import CatordogError
 from catordog.photos.data_folder import data_folder
 from catordog.terminal import info, progress
+
+if TYPE_CHECKING:
+    from urllib.request import Request
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
@@ -134,6 +134,8 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
         CatordogError: there is no network, the download breaks off repeatedly, the disk is full,
             or the checksum differs.
     """
+    from urllib.error import HTTPError, URLError  # slow, and few commands download
+
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,11 +157,11 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
                 f"they were deleted: try again, or {by_hand}"
             )
         part.replace(target)
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         raise CatordogError(
             f"{remote.url} answers {error.code} {error.reason}: get it elsewhere, and {by_hand}"
         ) from None
-    except urllib.error.URLError as error:
+    except URLError as error:
         raise CatordogError(
             f"no network: {remote.url} can't be reached ({_plain(error.reason)}): download it on "
             f"another machine, and {by_hand}"
@@ -170,8 +172,12 @@ def fetch_file(remote: Remote, target: Path, by_hand: str) -> None:
 
 def _fetch_rest(remote: Remote, part: Path) -> bool:
     """Append the missing bytes to the partial file. Returns False if the connection broke."""
+    import http.client
+    from urllib.error import HTTPError
+    from urllib.request import Request
+
     there = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(remote.url, headers={"User-Agent": "catordog"})
+    request = Request(remote.url, headers={"User-Agent": "catordog"})
     if there:
         request.add_header("Range", f"bytes={there}-")
     try:
@@ -183,26 +189,30 @@ def _fetch_rest(remote: Remote, part: Path) -> bool:
             if total is not None:
                 _check_room(part.parent, total - there, total, remote)
             return _copy(answer, part, there, total, remote)
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return True  # nothing is missing, as the checksum will confirm
         raise
 
 
-def _open(request: urllib.request.Request) -> Any:
+def _open(request: Request) -> Any:
+    from urllib.request import urlopen
+
     if not request.full_url.startswith(("https://", "http://")):
         raise CatordogError(f"{request.full_url} is not an http or https address")
-    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # nosec B310
+    return urlopen(request, timeout=TIMEOUT_SECONDS)  # nosec B310
 
 
 def _copy(answer: Any, part: Path, there: int, total: int | None, remote: Remote) -> bool:
+    from http.client import HTTPException
+
     in_mib = None if total is None else max(1, total // 2**20)
     title = f"{remote.name}, MiB"
     with part.open("ab" if there else "wb") as file, progress(title, in_mib) as done:
         while True:
             try:
                 block = answer.read(2**18)
-            except (TimeoutError, ConnectionError, http.client.HTTPException):
+            except (TimeoutError, ConnectionError, HTTPException):
                 return False
             if not block:
                 return total is None or there == total
