@@ -70,6 +70,30 @@ def test_one_photo_a_class_gives_no_accuracy():
     assert learned.expected_with(2) is None
 
 
+def test_one_photo_a_class_gives_confidences_that_are_better_than_none():
+    for seed in range(5):
+        features, concepts, labels = photos(1, 10, seed, apart=1.5)
+        learned = learn(features, concepts, labels, 10)
+        new, new_concepts, new_labels = photos(30, 10, 1000 + seed, apart=1.5)
+        confidences = softmax(learned.head.logits(new, new_concepts), learned.temperature)
+        assert (confidences.argmax(axis=1) == new_labels).mean() > 0.3
+        loss = -np.log(confidences[np.arange(300), new_labels]).mean()
+        assert loss < np.log(10)
+
+
+def test_features_that_vary_within_the_classes_count_less():
+    def noisy(n, seed):
+        features, concepts, labels = photos(n, 2, seed, apart=0.6)
+        noise = np.random.default_rng([seed, 1]).normal(0, 8, (len(labels), 30))
+        return np.concatenate([features, np.abs(noise)], axis=1), concepts[:, :2], labels
+
+    features, concepts, labels = noisy(40, 2)
+    new, new_concepts, new_labels = noisy(500, 102)
+    learned = learn(features, 0.01 * concepts, labels, 2)
+    predicted = learned.head.logits(new, 0.01 * new_concepts).argmax(axis=1)
+    assert (predicted == new_labels).mean() > 0.66
+
+
 def test_the_learning_curve_rises_and_more_photos_never_hurt():
     features, concepts, labels = photos(40, 3, 0, apart=0.8)
     learned = learn(features, concepts, labels, 3)
