@@ -32,15 +32,35 @@ def test_responses_have_equal_variance_and_no_correlation(photos):
     assert (responses.cov().diagonal().diff() < 0.01).all()  # the strongest first
 
 
-def test_both_signs_of_each_component_are_filters(photos):
+def test_the_strongest_components_and_their_negatives_are_filters(photos):
     network = ResidualNet(2)
-    surplus = network.stem[0].weight[54:].clone()
     whiten(network, photos)
     weight = network.stem[0].weight
-    assert torch.equal(weight[27:], -weight[:5])
-    assert torch.equal(weight[54:], surplus)
+    assert torch.equal(weight[:16], components(photos, (3, 3))[:16])
+    assert torch.equal(weight[16:], -weight[:16])
     assert not weight.requires_grad
     assert all(p.requires_grad for p in network.parameters() if p is not weight)
+
+
+def test_surplus_filters_keep_their_weights(photos):
+    network = ResidualNet(2, widths=(64, 64), blocks=(1, 1))
+    surplus = network.stem[0].weight[54:].clone()
+    whiten(network, photos)
+    assert torch.equal(network.stem[0].weight[27:54], -network.stem[0].weight[:27])
+    assert torch.equal(network.stem[0].weight[54:], surplus)
+
+
+def test_rounding_of_pixels_to_8_bits_does_not_dominate_any_response():
+    generator = torch.Generator().manual_seed(0)
+    walk = torch.randn(8, 3, 96, 96, generator=generator).cumsum(2).cumsum(3)  # smooth, as photos
+    smooth = F.avg_pool2d(walk - walk.mean((2, 3), keepdim=True), 5, 1)
+    levels = (128 + 40 * smooth / smooth.std((1, 2, 3), keepdim=True)).clamp(0, 255)
+    exact, rounded = ((each / 255 - 0.45) / 0.225 for each in (levels, levels.round()))
+    network = ResidualNet(2)
+    whiten(network, rounded)
+    with torch.no_grad():
+        changes = network.stem(exact) - network.stem(rounded)  # batch norm makes variances 1
+    assert changes.square().mean((0, 2, 3)).sqrt().max() < 0.5
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ _BATCH = 16
 def whiten(network: nn.Module, photos: Tensor) -> None:
     """Replace the filters of the first convolution by whitening ones, and freeze them.
 
-    The filters are the principal components of patches, the strongest first, each divided by its
-    standard deviation; then their negatives, since a ReLU passes only one sign. Surplus filters
-    keep their weights, and are frozen as well.
+    The filters are the strongest principal components of patches, each divided by its standard
+    deviation, and their negatives, since a ReLU passes only one sign. The weakest components are
+    left out where there are more than half as many as filters: they hardly vary, so that the
+    rounding of pixels to 8 bits would dominate them. Surplus filters keep their weights, and are
+    frozen as well.
 
     Args:
         network: its first convolution has three input channels.
@@ -45,7 +47,8 @@ def whiten(network: nn.Module, photos: Tensor) -> None:
             "set model.whiten to false"
         )
     filters = components(photos, (first.kernel_size[0], first.kernel_size[1]))
-    both = torch.cat([filters, -filters])[: first.out_channels]
+    strongest = filters[: (first.out_channels + 1) // 2]
+    both = torch.cat([strongest, -strongest])[: first.out_channels]
     with torch.no_grad():
         first.weight[: len(both)] = both.to(first.weight)
     first.weight.requires_grad_(False)
