@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, ImageCms
 
 import catordog
 from catordog.cli import main
@@ -25,6 +25,7 @@ from catordog.confidence.ood import fit_ood
 from catordog.confidence.ood_general import fit_general_ood
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
+from catordog.photos.decode import decode
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.synthetic import draw
 from catordog.web.one_file import as_characters
@@ -162,7 +163,10 @@ class TestATaughtModel:
         page.predict([tmp_path / "a.png"])
         bars = page.page.locator("article").first.locator(".bar")
         before = bars.locator(".logit").all_inner_texts()
-        page.page.locator("#temperature").fill("2")
+        slider = page.page.locator("#temperature")
+        slider.fill("2")
+        shown = page.page.inner_text("#temperature-shown")
+        assert slider.get_attribute("aria-valuetext") == shown  # its value is a logarithm
         values = bars.locator(".value").all_inner_texts()
         assert bars.locator(".logit").all_inner_texts() == before
         assert max(float(value.split()[0]) for value in values) < 60
@@ -257,7 +261,7 @@ def test_a_model_from_scratch_and_one_with_a_general_detector_work(
 
 @pytest.mark.slow
 def test_500_real_photos_have_the_verdicts_of_predict(browser, bundled, shared_photos):
-    """JPEG decoders round differently, and Python reads large JPEGs at a fraction of their size."""
+    """Only pixels of photos with a colour profile differ, which browsers round otherwise."""
     folders = {
         "dogs-vs-cats-original-600/cat": 190, "dogs-vs-cats-original-600/dog": 190,
         "neither-cat-nor-dog": 60, "oxford-iiit-pet-60/images": 60,
@@ -279,7 +283,8 @@ def test_500_real_photos_have_the_verdicts_of_predict(browser, bundled, shared_p
             for row, each in zip(rows, expected, strict=True)
         ]
     )
-    assert np.quantile(differences, 0.95) < 0.05
+    assert np.mean(differences < 0.05) >= 0.99
+    assert np.quantile(differences, 0.97) < 1e-3
 
 
 class TestErrors:
@@ -399,17 +404,71 @@ class TestTheTwinsInJavaScript:
             assert base64.b64decode(found) == expected.tobytes(), (how, pixels.shape)
             assert base64.b64decode(input_) == how.normalise(expected[None]).tobytes()
 
-    def test_large_jpegs_are_read_at_the_fraction_that_python_reads_them_at(self):
-        sizes = [(100, 100), (383, 900), (384, 384), (400, 800), (770, 900), (4000, 3000)]
-        given = [[width, height, near] for width, height in sizes for near in (96, 256)]
-        program = "console.log(JSON.stringify(given.map((each) => page.draftFactor(...each))));"
-        for (width, height, near), factor in zip(
-            given, run_node("resize.js", program, given), strict=True
-        ):
-            file = io.BytesIO(save(Image.new("RGB", (width, height)), "JPEG"))
-            with Image.open(file) as image:
-                image.draft(None, (2 * near, 2 * near))
-                assert image.size == (-(-width // factor), -(-height // factor))
+    def test_large_jpegs_are_those_of_pillows_draft_bit_by_bit(self):
+        """Of all subsamplings, progressive ones, with restarts, grey ones, and turned ones."""
+        random, files, given, expected = np.random.default_rng(0), [], [], []
+        for index in range(18):
+            width, height = (int(x) for x in random.integers(140, 200, 2))
+            image = draw(index, 3, size=200).image.convert("RGB").resize((width, height))
+            noise = random.integers(-30, 30, (height, width, 3))
+            image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+            exif, file = Image.Exif(), io.BytesIO()
+            exif[0x112] = index % 8 + 1
+            (image.convert("L") if index % 6 == 5 else image).save(
+                file, "JPEG", exif=exif, quality=[60, 95, 30][index % 3],
+                progressive=index % 2 == 1, subsampling=["4:2:0", "4:4:4", "4:2:2"][index // 2 % 3],
+                restart_marker_blocks=5 if index % 4 == 2 else 0,
+            )  # fmt: skip
+            files.append(file.getvalue())
+        sideways = save(picture(1, (192, 96)), "JPEG", subsampling="4:2:2")
+        frame = b"\0\x60\0\xc0\x03\x01\x21"  # height, width, components, and the sampling of luma
+        assert sideways.count(frame) == 1
+        files.append(
+            sideways.replace(frame, b"\0\xc0\0\x60\x03\x01\x12")
+        )  # halved in height instead
+        for data in files:
+            width, height = Image.open(io.BytesIO(data)).size
+            for near in (65, 32, 16, 8, 5):
+                given.append([base64.b64encode(data).decode(), width, height, near])
+                expected.append(decode(data, near=near))
+        program = """
+        console.log(JSON.stringify(given.map(([data, width, height, near]) => {
+          const factor = page.draftFactor(width, height, near);
+          if (factor === 1) return null;
+          const read = page.openJpeg(Uint8Array.from(Buffer.from(data, "base64")))(factor);
+          return [factor, read.width, read.height, Buffer.from(read.data).toString("base64")];
+        })));
+        """
+        found = run_node("jpeg.js", program, given)
+        assert {each and each[0] for each in found} == {None, 2, 4, 8}
+        for row, (_, width, height, _), image in zip(found, given, expected, strict=True):
+            if row is None:
+                assert sorted(image.size) == sorted((width, height))
+            else:
+                assert tuple(row[1:3]) == image.size
+                assert base64.b64decode(row[3]) == image.tobytes()
+
+    def test_a_jpeg_that_only_browsers_decode_is_left_to_them(self):
+        image, other = Image.new("RGB", (64, 64)), ImageCms.createProfile("LAB")
+        files = {
+            "has a colour profile": save(
+                image, "JPEG", icc_profile=ImageCms.ImageCmsProfile(other).tobytes()
+            ),
+            "is not YCbCr": save(image.convert("CMYK"), "JPEG"),
+            "truncated file": save(image, "JPEG")[:-20],
+            "damaged file": save(image, "JPEG")[:2] + bytes(9),
+        }
+        program = """
+        console.log(JSON.stringify(given.map((data) => {
+          try {
+            return page.openJpeg(Uint8Array.from(Buffer.from(data, "base64")))(2);
+          } catch (error) {
+            return error.message;
+          }
+        })));
+        """
+        given = [base64.b64encode(data).decode() for data in files.values()]
+        assert run_node("jpeg.js", program, given) == list(files)
 
     def test_ood_scores_are_those_of_python(self):
         random = np.random.default_rng(1)

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 _ESCAPE = 0xE000
 """Precedes a character that HTML would change, whose highest bit is flipped; see page.js."""
 
-_WORKER = ("softmax.js", "verdict.js", "ood.js", "resize.js", "worker.js")
+_NUMBERS = ("softmax.js", "verdict.js", "ood.js")
+_PIXELS = ("jpeg_pixels.js", "jpeg.js", "resize.js")
+_WORKER = (*_NUMBERS, *_PIXELS, "worker.js")
 _PAGE = ("softmax.js", "verdict.js", "cards.js", "page.js")
 """Modules in an order in which each comes after those that it imports."""
 

@@ -90,5 +90,5 @@ fetch("/healthz")
   .then((answer) => answer.json())
   .then((found) => {
     model = found;
-    useTemperature(model.temperature);
+    useTemperature(model.temperature, model.classes);
   });

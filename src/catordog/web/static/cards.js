@@ -15,6 +15,7 @@ function showTemperature() {
   const chosen = temperature();
   const isOwn = Number(get("temperature").value) === 0;
   get("temperature-shown").textContent = chosen.toPrecision(3);
+  get("temperature").setAttribute("aria-valuetext", chosen.toPrecision(3)); // its value is a logarithm
   get("temperature-words").textContent = isOwn
     ? "Softmax divides logits by the temperature. At this value the model is calibrated."
     : chosen > own
@@ -75,9 +76,11 @@ function element(kind, name, text) {
   return made;
 }
 
-// Show a model's temperature, of which the slider is a multiple.
-export function useTemperature(value) {
+// Show a model's temperature, of which the slider is a multiple. A model of one class has a confidence
+// that no softmax gives.
+export function useTemperature(value, classes) {
   own = value;
+  get("temperature-section").hidden = classes.length === 1;
   showTemperature();
 }
 

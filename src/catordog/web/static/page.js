@@ -171,7 +171,7 @@ async function takePicture(video) {
   add(new File([picture], `camera ${rows.length + 1}.png`, { type: picture.type }));
 }
 
-useTemperature(model.temperature);
+useTemperature(model.temperature, model.classes);
 try {
   start();
   listen(add);

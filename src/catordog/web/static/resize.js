@@ -1,16 +1,10 @@
-// Pixels as catordog/photos makes them: the twin of Pillow's `resize`, `reduce` and `draft`, and of
-// `Preprocess` in catordog/photos/preprocess.py. A test compares them on the same pixels.
+// Pixels as catordog/photos makes them: the twin of Pillow's `resize` and `reduce`, and of `Preprocess`
+// in catordog/photos/preprocess.py. A test compares them on the same pixels.
 //
 // An image is { width, height, data } with `data` of red, green, blue for each pixel, 0 to 255.
 
 const PRECISION = 22; // bits after the point of Pillow's weights
 const HALF = 1 << (PRECISION - 1);
-
-// What a photo is averaged by before it is resized: JPEGs only, never below twice the size.
-export function draftFactor(width, height, near) {
-  const most = Math.min(Math.floor(width / (2 * near)), Math.floor(height / (2 * near)));
-  return [8, 4, 2].find((factor) => most >= factor) ?? 1;
-}
 
 // A square input of a network, red, green, blue for each pixel.
 export function inputPixels(image, { size, resize, resample, mean }) {
@@ -100,8 +94,8 @@ function downAll({ width, height, data }, { from, to, count }, filter) {
   return { width, height: count, data: stretchedDown(data, 3 * width, rows) };
 }
 
-// Means of blocks, rounded half up; those at the edges are smaller.
-export function reduced(image, [across, down], [left, top, right, bottom]) {
+// Means of blocks, rounded half up as Pillow does, or to even numbers; those at the edges are smaller.
+export function reduced(image, [across, down], [left, top, right, bottom], toEven = false) {
   const width = Math.ceil((right - left) / across);
   const height = Math.ceil((bottom - top) / down);
   const data = new Uint8Array(3 * width * height);
@@ -128,7 +122,9 @@ export function reduced(image, [across, down], [left, top, right, bottom]) {
       const half = n >> 1;
       for (let channel = 0; channel < 3; channel += 1) {
         const index = 3 * x + channel;
-        data[3 * y * width + index] = Math.floor(((sums[index] + half) * inverse) / 2 ** 24);
+        data[3 * y * width + index] = toEven
+          ? halfToEven(sums[index] / n)
+          : Math.floor(((sums[index] + half) * inverse) / 2 ** 24);
       }
     }
   }

@@ -2,14 +2,24 @@
 //
 // `runtime` is ONNX Runtime, which the page puts in front of this module.
 
+import { draftFactor, isJpeg, openJpeg } from "/jpeg.js";
 import { detectorOf } from "/ood.js";
-import { draftFactor, flipped, inputPixels, normalise, reduced } from "/resize.js";
+import { flipped, inputPixels, normalise, reduced } from "/resize.js";
 import { softmax } from "/softmax.js";
 import { judge } from "/verdict.js";
 
 const STRIP = 256; // rows of a photo that are read at a time; a multiple of every draft factor
+const MAX_JPEG = 50e6; // pixels of a JPEG whose coefficients are held in memory
 const THUMBNAIL = 320;
 const IDLE_MS = 500;
+const UNREADABLE = [
+  [/^(\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP)/s, "damaged file, or too large for this browser"],
+  [/^....ftyp(hei|hev|mif1|msf1)/s, "HEIC, which only Safari decodes: save it as a JPEG"],
+  [/^(II\*\0|MM\0\*)/, "TIFF, which only Safari decodes: save it as a JPEG or PNG"],
+  [/^%PDF/, "not a photo (it is a PDF)"],
+  [/^PK/, "not a photo (it is a zip archive)"],
+  [/^\s*</, "not a photo (it is HTML, XML or SVG)"],
+];
 
 let model = null;
 let waiting = null; // a promise: what was asked for before
@@ -115,9 +125,10 @@ async function outputOfStage(name, photo, size = model[name].preprocess.size) {
 }
 
 async function predict(file) {
-  const bitmap = await decoded(file);
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const bitmap = await decoded(file, bytes);
   try {
-    const photo = reader(bitmap, await isJpeg(file));
+    const photo = reader(bitmap, bytes);
     const row = judge(await outputOf(photo), model);
     return { row, thumbnail: await thumbnail(bitmap) };
   } finally {
@@ -125,31 +136,48 @@ async function predict(file) {
   }
 }
 
-async function decoded(file) {
+async function decoded(file, bytes) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file); // upright, and in sRGB
   } catch {
-    throw new Error("not a photo, or of a format that this browser can't decode");
+    throw new Error(reason(bytes));
   }
   if (bitmap.width * bitmap.height <= model.megapixels * 1e6) return bitmap;
   bitmap.close();
   throw new Error(`more than the limit of ${model.megapixels} megapixels`);
 }
 
-async function isJpeg(file) {
-  return new Uint8Array(await file.slice(0, 3).arrayBuffer()).join() === "255,216,255";
+// Why the browser can't decode a file.
+function reason(bytes) {
+  if (!bytes.length) return "empty file";
+  const start = new TextDecoder("latin1").decode(bytes.subarray(0, 12));
+  const [, what] = UNREADABLE.find(([pattern]) => pattern.test(start)) ?? [];
+  return what ?? "not a photo, or of a format that this browser can't decode";
 }
 
-// A function that reads a photo near a size, as `decode` in catordog/photos/decode.py does: libjpeg
-// averages blocks of a large JPEG.
-function reader(bitmap, jpeg) {
+// A function that reads a photo near a size, as `decode` in catordog/photos/decode.py does: a large
+// JPEG at a fraction of its size.
+function reader(bitmap, bytes) {
   const read = {};
+  let atFraction = null;
   return (near) => {
-    const factor = jpeg ? draftFactor(bitmap.width, bitmap.height, near) : 1;
-    read[factor] ??= readPixels(bitmap, factor);
+    const factor = isJpeg(bytes) ? draftFactor(bitmap.width, bitmap.height, near) : 1;
+    if (factor > 1) atFraction ??= openedJpeg(bitmap, bytes);
+    read[factor] ??= factor > 1 ? atFraction(factor) : readPixels(bitmap, 1);
     return read[factor];
   };
+}
+
+// What the browser decodes and `openJpeg` does not is averaged, which is close to what libjpeg does:
+// it rounds luma and chroma, so that halves go up as often as down.
+function openedJpeg(bitmap, bytes) {
+  try {
+    if (bitmap.width * bitmap.height <= MAX_JPEG) return openJpeg(bytes);
+  } catch {
+    // As below.
+  }
+  return (factor) => readPixels(bitmap, factor);
 }
 
 // Pixels on white, each the mean of a block. Read in strips, so that memory stays low.
@@ -165,7 +193,8 @@ function readPixels(bitmap, factor) {
     context.drawImage(bitmap, 0, -top);
     const pixels = context.getImageData(0, 0, bitmap.width, rows).data;
     const strip = { width: bitmap.width, height: rows, data: withoutAlpha(pixels) };
-    const small = factor === 1 ? strip : reduced(strip, [factor, factor], [0, 0, strip.width, rows]);
+    const all = [0, 0, strip.width, rows];
+    const small = factor === 1 ? strip : reduced(strip, [factor, factor], all, true);
     data.set(small.data, (3 * width * top) / factor);
   }
   return { width, height, data };
