@@ -54,7 +54,7 @@ export function openJpeg(bytes) {
     else if (FRAMES.includes(marker)) found.frame = readFrame(part, marker === PROGRESSIVE);
   }
   const { frame, orientation, quantisers } = found;
-  if (!frame) throw new Error("damaged file");
+  if (!frame?.components.every(({ table }) => quantisers[table])) throw new Error("damaged file");
   for (const component of frame.components) component.quantiser = quantisers[component.table];
   return (factor) => pixelsAt(factor, frame, orientation);
 }

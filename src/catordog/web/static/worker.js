@@ -9,11 +9,11 @@ import { softmax } from "/softmax.js";
 import { judge } from "/verdict.js";
 
 const STRIP = 256; // rows of a photo that are read at a time; a multiple of every draft factor
-const MAX_JPEG = 50e6; // pixels of a JPEG whose coefficients are held in memory
+const MAX_JPEG = 25e6; // pixels of a JPEG whose coefficients are held in memory
 const THUMBNAIL = 320;
 const IDLE_MS = 500;
 const UNREADABLE = [
-  [/^(\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP)/s, "damaged file, or too large for this browser"],
+  [/^(\xff\xd8\xff|.PNG\r\n|GIF8|RIFF....WEBP)/s, "damaged file, or too large for this browser"],
   [/^....ftyp(hei|hev|mif1|msf1)/s, "HEIC, which only Safari decodes: save it as a JPEG"],
   [/^(II\*\0|MM\0\*)/, "TIFF, which only Safari decodes: save it as a JPEG or PNG"],
   [/^%PDF/, "not a photo (it is a PDF)"],
