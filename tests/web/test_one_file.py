@@ -149,13 +149,23 @@ class TestATaughtModel:
         check_parity(page.predict(photos)[-len(photos) :], taught[0], photos, within=1e-3)
 
     def test_a_bad_file_affects_no_other_and_names_are_text(self, page, tmp_path):
-        names = {'=1+1, "x".png': coloured("red", 1), "<img src=x onerror=alert(1)>.jpg": b"no"}
-        write_folder(tmp_path, names)
-        rows = page.predict([tmp_path / name for name in names])[-2:]
-        assert [row["path"] for row in rows] == ['./=1+1, "x".png', list(names)[1]]
+        reasons = {
+            "<img src=x onerror=alert(1)>.jpg": (b"no", "not a photo"),
+            "paper.pdf": (b"%PDF-1.7", "it is a PDF"),
+            "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(9), "HEIC"),
+            "cut.png": (coloured("red", 1)[:60], "damaged file"),
+            "none.jpg": (b"", "empty file"),
+        }
+        good = '=1+1, "x".png'
+        write_folder(
+            tmp_path, {good: coloured("red", 1), **{x: y for x, (y, _) in reasons.items()}}
+        )
+        rows = page.predict([tmp_path / name for name in (good, *reasons)])[-1 - len(reasons) :]
+        assert [row["path"] for row in rows] == [f"./{good}", *reasons]
         assert rows[0]["verdict"] == "red"
-        assert rows[1]["verdict"] == rows[1]["confidence"] == ""
-        assert "not a photo" in rows[1]["error"]
+        for row, (_, reason) in zip(rows[1:], reasons.values(), strict=True):
+            assert row["verdict"] == row["confidence"] == ""
+            assert reason in row["error"]
         assert page.page.locator(".name img").count() == 0
 
     def test_the_slider_changes_confidences_but_no_logit(self, page, tmp_path):
@@ -242,6 +252,21 @@ class TestATaughtModel:
 
 
 @pytest.mark.slow
+def test_a_model_of_one_class_works_and_has_no_slider(browser, runtime, tmp_path):
+    data = colours(tmp_path / "colours", red=12)
+    model, page = tmp_path / "red.onnx", tmp_path / "red.html"
+    words = ["--backbone", str(write_backbone(tmp_path)), "--out", str(model)]
+    assert main(["teach", str(data / "red"), *words]) == 0
+    assert main(["export", str(model), "--out", str(page), "--runtime", str(runtime)]) == 0
+    photos = [tmp_path / f"{name}.png" for name in ("red", "blue")]
+    for path in photos:
+        path.write_bytes(coloured(path.stem, 99))
+    with opened(browser, page) as driver:
+        check_parity(driver.predict(photos), model, photos, within=1e-3)
+        assert not driver.page.get_by_role("slider").is_visible()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["ckpt", "onnx"])
 def test_a_model_from_scratch_and_one_with_a_general_detector_work(
     form, browser, runtime, tmp_path
@@ -283,7 +308,7 @@ def test_500_real_photos_have_the_verdicts_of_predict(browser, bundled, shared_p
             for row, each in zip(rows, expected, strict=True)
         ]
     )
-    assert np.mean(differences < 0.05) >= 0.99
+    assert np.mean(differences < 0.05) >= 0.995
     assert np.quantile(differences, 0.97) < 1e-3
 
 
