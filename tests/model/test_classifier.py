@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 import catordog
 from catordog.errors import CatordogError, PhotoError
 from catordog.model.classifier import Classifier
+from catordog.photos.photo import Photo
 from catordog.photos.synthetic import draw
 from conftest import jpeg, save
 
@@ -375,6 +376,14 @@ class TestManyPhotos:
                 for mine, other in zip(found, wanted, strict=True):
                     assert mine.logits == pytest.approx(other.logits, abs=1e-4)
                     assert mine.ood_score == other.ood_score
+
+
+def test_a_photo_is_decoded_once_for_its_logits_and_its_picture(classifier, monkeypatch):
+    read, decoded = Photo.image, []
+    monkeypatch.setattr(Photo, "image", lambda *args: decoded.append(args) or read(*args))
+    prediction = classifier.predict(jpeg(1, size=300))
+    assert len(decoded) == 1
+    assert Image.open(io.BytesIO(prediction.picture)).size == (150, 150)
 
 
 def test_a_notebook_shows_the_photo_with_bars(classifier):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catordog.commands.options import DATA_HELP, DECISIONS_HELP
-from catordog.commands.train_result import TrainResult, decoding_options, without_option
+from catordog.commands.train_result import TrainResult, calibrated, without_option
 from catordog.training.run_options import RUN_OPTIONS
 
 if TYPE_CHECKING:
@@ -247,17 +247,12 @@ def _finish(cli: TrainCLI, fitted: FitResult, best: Path, start: float) -> Train
     if data.dataset.excluded or data.dataset.relabelled:
         _report_decisions(best, data)
     report_failures(fitted.failures, Path(shown_path(folder / "unreadable.txt")))
-    return TrainResult(
-        fitted.exit_code,
+    return calibrated(
         best,
-        calibration.model,
-        accuracy=calibration.accuracy,
-        loss=calibration.nll,
-        data=data.source,
-        exclude=data.exclude,
-        decisions=data.decisions,
+        calibration,
+        data,
+        exit_code=fitted.exit_code,
         unreadable=fitted.failures,
-        decoding=decoding_options(data.rules),
         held_out="test" if data.has_test_photos else "val",
     )
 

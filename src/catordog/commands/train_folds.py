@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.commands.train_result import TrainResult, decoding_options, without_option
+from catordog.commands.train_result import TrainResult, calibrated, without_option
 from catordog.confidence.wilson import wilson
 from catordog.errors import CatordogError, PhotoError
 from catordog.evaluation.evaluate import Evaluation
@@ -282,17 +282,12 @@ def _average(
     info(f"done in {time.monotonic() - start:.0f} s; checkpoint {shown_path(best)}")
     report_failures(failures, Path(shown_path(run / "unreadable.txt")))
     has_test = "test" in data.dataset.splits(SplitFractions(0, 0))
-    return TrainResult(
-        1 if failures else 0,
+    return calibrated(
         best,
-        calibration.model,
-        accuracy=calibration.accuracy,
-        loss=calibration.nll,
-        data=data.source,
-        exclude=data.exclude,
-        decisions=data.decisions,
+        calibration,
+        data,
+        exit_code=1 if failures else 0,
         unreadable=failures,
-        decoding=decoding_options(data.rules),
         held_out="test" if has_test else None,
         folds=len(folds),
     )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from catordog.errors import PhotoError
+    from catordog.model.calibrate import Calibration
     from catordog.model.info import ModelInfo
     from catordog.photos.decode import DecodeRules
+    from catordog.training.datamodule import PhotosDataModule
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,34 @@ class TrainResult:
         return self.model.temperature if self.model else None
 
 
-def decoding_options(rules: DecodeRules) -> tuple[str, ...]:
+def calibrated(
+    best: Path,
+    calibration: Calibration,
+    data: PhotosDataModule,
+    *,
+    exit_code: int,
+    unreadable: tuple[PhotoError, ...],
+    held_out: Literal["test", "val"] | None,
+    folds: int | None = None,
+) -> TrainResult:
+    """The result of a finished run, whose checkpoint is calibrated; as in `TrainResult`."""
+    return TrainResult(
+        exit_code,
+        best,
+        calibration.model,
+        accuracy=calibration.accuracy,
+        loss=calibration.nll,
+        data=data.source,
+        exclude=data.exclude,
+        decisions=data.decisions,
+        unreadable=unreadable,
+        decoding=_decoding_options(data.rules),
+        held_out=held_out,
+        folds=folds,
+    )
+
+
+def _decoding_options(rules: DecodeRules) -> tuple[str, ...]:
     """The options of how photos are decoded that differ from the defaults, as words."""
     from catordog.photos.decode import DEFAULT_RULES
 

@@ -23,10 +23,9 @@ from catordog.model.first_stage import FirstStage, Output, Prepared, open_first_
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import open_bundled
-from catordog.model.photo_forms import PhotoLike, is_one, reread, several, to_image
+from catordog.model.photo_forms import PhotoLike, Pictured, is_one, reread, several, to_image
 from catordog.model.tta import average_flip, never_one
 from catordog.photos.parallel import in_parallel
-from catordog.photos.preprocess import thumbnail
 
 if TYPE_CHECKING:
     from catordog.model.backbone import Backbone
@@ -137,12 +136,12 @@ class Classifier:
         """
         check_rules(threshold, error_rate, accept)
         results = []
-        for photo, output in self.stream(map(reread, several(photos)), to_image):
+        items = (Pictured(reread(photo)) for photo in several(photos))
+        for item, output in self.stream(items, Pictured.image):
             if isinstance(output, PhotoError):
                 raise output
-            picture = thumbnail(to_image(photo, self.model.preprocess.size))
             prediction = self.judge(output, threshold, error_rate, accept)
-            results.append(replace(prediction, picture=picture))
+            results.append(replace(prediction, picture=item.picture))
         return results[0] if is_one(photos) else results
 
     def predictions(

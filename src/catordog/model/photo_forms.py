@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, TypeGuard, Union
 
@@ -13,6 +14,7 @@ from PIL import Image
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.colour import array_to_image, to_rgb
 from catordog.photos.photo import Photo
+from catordog.photos.preprocess import thumbnail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +74,26 @@ def to_image(photo: PhotoLike | Photo, near: int) -> Image.Image:
         name = str(getattr(source, "name", "photo"))
         raise PhotoError(name, "opened as text: open it in binary mode, 'rb'")
     raise PhotoError("photo", f"{_described(source)} is no photo: {_FORMS}")
+
+
+@dataclass(slots=True)
+class Pictured:
+    """A photo that keeps a small copy of itself when it is read, so that it is decoded once.
+
+    Attributes:
+        photo: what `reread` returns.
+        picture: a JPEG file, made when `image` is first called.
+    """
+
+    photo: PhotoLike | Photo
+    picture: bytes | None = None
+
+    def image(self, near: int) -> Image.Image:
+        """As `to_image`."""
+        image = to_image(self.photo, near)
+        if self.picture is None:
+            self.picture = thumbnail(image)
+        return image
 
 
 def several(photos: PhotoLike | Iterable[PhotoLike]) -> Iterable[PhotoLike]:
