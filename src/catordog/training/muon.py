@@ -102,14 +102,16 @@ def orthogonal(matrix: Tensor) -> Tensor:
     x = x / (x.norm() + 1e-7)
     # Each iteration multiplies x by a polynomial of x xᵀ, so all of them commute: they are carried
     # out on the small square matrix, and x is multiplied once.
-    square = (x @ x.T).float()
-    eye = torch.eye(len(square), device=square.device)
-    product = eye
-    for iteration in range(_ITERATIONS):
-        polynomial = _A * eye + _B * square + _C * square @ square
-        product = polynomial @ product if iteration else polynomial
-        if iteration < _ITERATIONS - 1:
-            square = polynomial @ square @ polynomial
+    gram = (x @ x.T).float()
+    product = _polynomial(gram)
+    for _ in range(_ITERATIONS - 1):
+        product = _polynomial(product @ gram @ product) @ product
     x = product.to(x.dtype) @ x
     result: Tensor = (x.T if tall else x).to(matrix.dtype)
     return result
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """What an iteration multiplies x by, from x xᵀ; `float32 [R, R]` both."""
+    eye = torch.eye(len(gram), device=gram.device)
+    return _A * eye + _B * gram + _C * gram @ gram
