@@ -25,13 +25,14 @@ from catordog.confidence.ood import ACCEPT
 from catordog.confidence.ood_general import fit_general_ood
 from catordog.confidence.softmax import softmax
 from catordog.model.backbone import Backbone
-from catordog.model.feature_cache import Records, features_of
+from catordog.model.feature_cache import features_of
 from catordog.model.linear_head import learn
 from catordog.model.teaching_photos import find_photos
 from catordog.photos.decode import DEFAULT_RULES
 from catordog.photos.inputs import Inputs
 from catordog.photos.near_copies import Hashes, groups_of_pairs, similar_pairs
 from catordog.photos.photo import Photo
+from catordog.photos.records import Records
 from catordog.terminal import table
 
 SIZES = (1, 2, 5, 10, 20, 50, 100)

@@ -6,11 +6,7 @@ to 16 bits, also on their first use, so that a second run learns exactly the sam
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
 
@@ -18,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_bytes
+from catordog.errors import PhotoError
 from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH
-from catordog.photos.data_folder import data_folder
-from catordog.photos.decode import DecodeRules, decoder_versions
+from catordog.photos.decode import DecodeRules
 from catordog.photos.near_copies import HASH_BYTES, grey_thumbnail, hashes_of_thumbnails
 from catordog.photos.photo import Photo, keys_of
 from catordog.photos.reading import decoded
+from catordog.photos.records import Records, load_records, records_file, save_records
 from catordog.terminal import progress
 
 MOST_CACHED = 60_000
@@ -34,9 +29,6 @@ MOST_CACHED = 60_000
 
 SAVE_EVERY = 4_000
 """New photos between two writes of the file: under a minute's work is lost when a run is killed."""
-
-Records = npt.NDArray[np.void]
-"""Photos as rows of `record_type`."""
 
 
 def record_type(width: int) -> np.dtype[np.void]:
@@ -64,9 +56,9 @@ def features_of(
     Returns:
         A record for each readable photo, its index in `photos`, and the errors of the others.
     """
-    file = _file(backbone, rules)
+    file = records_file("features", rules, backbone.digest)
     kind = record_type(backbone.width)
-    cached = _load(file, kind)
+    cached = load_records(file, kind)
     row_of = {key: row for row, key in enumerate(cached["key"].tolist())}
     keys = keys_of(photos)
     failures: list[PhotoError] = []
@@ -141,20 +133,6 @@ def _error(photo: Photo) -> PhotoError:
     return PhotoError(photo.path, "it was unreadable a moment ago")
 
 
-def _file(backbone: Backbone, rules: DecodeRules) -> Path:
-    settings = repr((1, astuple(rules), decoder_versions(), backbone.digest))
-    digest = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
-    return data_folder() / "cache" / f"features-{digest}.npy"
-
-
-def _load(file: Path, kind: np.dtype[np.void]) -> Records:
-    try:
-        records: Records = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        records = np.zeros(0, kind)
-    return records if records.dtype == kind and records.ndim == 1 else np.zeros(0, kind)
-
-
 def _save(file: Path, records: Records, used: npt.NDArray[np.intp]) -> None:
     """Write the cache. Where it would be too large, what this run used is kept first."""
     if len(records) > MOST_CACHED:
@@ -162,8 +140,4 @@ def _save(file: Path, records: Records, used: npt.NDArray[np.intp]) -> None:
         order[used] = 1
         kept = np.lexsort((np.arange(len(records)), order))[-MOST_CACHED:]
         records = records[np.sort(kept)]
-    packed = io.BytesIO()
-    np.save(packed, records)
-    with suppress(CatordogError, OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, packed.getvalue())
+    save_records(file, records)

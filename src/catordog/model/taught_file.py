@@ -14,8 +14,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from catordog.model.feature_cache import Records, record_type
+from catordog.model.feature_cache import record_type
 from catordog.photos.near_copies import HASH_BYTES
+from catordog.photos.records import Records
 
 EXAMPLES_KEY = "catordog-examples"
 """Of the metadata."""

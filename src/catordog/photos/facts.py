@@ -6,21 +6,15 @@ photos are tried again each time.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_bytes
-from catordog.photos.data_folder import data_folder
-from catordog.photos.decode import DecodeRules, decoder_versions
+from catordog.errors import PhotoError
 from catordog.photos.near_copies import (
     BLANK_STD,
     HASH_BYTES,
@@ -31,6 +25,7 @@ from catordog.photos.near_copies import (
 )
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo, Photos, StoreSource, keys_of
+from catordog.photos.records import Records, load_records, records_file, save_records
 from catordog.terminal import progress
 
 MOST_CACHED = 500_000
@@ -40,7 +35,7 @@ _CHUNK = 64
 """Photos that are hashed together."""
 
 _DIGEST_BYTES = 16
-_RECORD = np.dtype(
+_RECORD = np.dtype(  # a width of 0: the photo is unreadable
     [
         ("key", "<u8"),
         ("format", "S12"),
@@ -53,9 +48,6 @@ _RECORD = np.dtype(
         ("mirrored", "u1", HASH_BYTES),
     ]
 )
-
-Records = npt.NDArray[np.void]
-"""Photos as rows of `_RECORD`; a width of 0: it is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +80,8 @@ def facts_of(photos: Photos) -> list[PhotoFacts | PhotoError]:
     errors: dict[int, PhotoError] = {}
     cached, file = records[:0], None
     if isinstance(photos.source, StoreSource):  # others draw their pictures
-        file = _file(photos.source.rules)
-        cached = _load(file)
+        file = records_file("facts", photos.source.rules)
+        cached = load_records(file, _RECORD)
         keys = [0 if key is None else key for key in keys_of(photos)]
         records["key"] = keys
         row_of = {key: row for row, key in enumerate(cached["key"].tolist())}
@@ -146,20 +138,6 @@ def _facts_in(records: Records) -> Iterator[PhotoFacts]:
     return map(PhotoFacts, *columns, *sizes, digests, *rest)
 
 
-def _file(rules: DecodeRules) -> Path:
-    settings = repr((1, astuple(rules), decoder_versions()))
-    digest = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
-    return data_folder() / "cache" / f"facts-{digest}.npy"
-
-
-def _load(file: Path) -> Records:
-    try:
-        records: Records = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        records = np.zeros(0, _RECORD)
-    return records if records.dtype == _RECORD and records.ndim == 1 else np.zeros(0, _RECORD)
-
-
 def _save(file: Path, cached: Records, new: Records) -> None:
     """Add the readable ones of new records to the cache."""
     _, first = np.unique(new["key"], return_index=True)
@@ -167,8 +145,4 @@ def _save(file: Path, cached: Records, new: Records) -> None:
     added = added[(added["width"] > 0) & (added["key"] > 0)]
     if not len(added):
         return
-    packed = io.BytesIO()
-    np.save(packed, np.concatenate([cached, added])[-MOST_CACHED:])
-    with suppress(CatordogError, OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, packed.getvalue())
+    save_records(file, np.concatenate([cached, added])[-MOST_CACHED:])

@@ -12,9 +12,7 @@ its mirror image; a test checks that the bits agree with that library's.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catordog.errors import CatordogError, PhotoError
-from catordog.files import write_bytes
+from catordog.errors import PhotoError
 from catordog.photos.data_folder import data_folder
 from catordog.photos.parallel import in_parallel
 from catordog.photos.photo import Photo
+from catordog.photos.records import Records, load_records, save_records
 from catordog.terminal import progress
 
 Bits = npt.NDArray[np.uint8]
@@ -267,7 +265,7 @@ def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
         photos: N of them.
         keys: their content keys, `[N]`; None for an unreadable one, whose hash is all zeros.
     """
-    cached = _load()
+    cached = load_records(_file(), _RECORD)
     wanted = {key: index for index, key in enumerate(keys) if key is not None}
     new = np.array(sorted(set(wanted).difference(cached["key"].tolist())), np.uint64)
     found = np.zeros(len(new), _RECORD)
@@ -285,7 +283,7 @@ def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
             done(start + len(chunk))
     everything = np.sort(np.concatenate([cached, found[read]]), order="key")
     if read.sum() >= _WORTH_CACHING:
-        _save(everything if len(everything) <= _MOST_CACHED else found[read])
+        save_records(_file(), everything if len(everything) <= _MOST_CACHED else found[read])
     return _look_up(everything, keys)
 
 
@@ -301,7 +299,7 @@ def _thumbnail_or_none(photo: Photo) -> Bits | None:
         return None
 
 
-def _look_up(records: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashes:
+def _look_up(records: Records, keys: Sequence[int | None]) -> Hashes:
     plain, mirrored = np.zeros((2, len(keys), HASH_BYTES), np.uint8)
     readable = np.array([index for index, key in enumerate(keys) if key is not None], int)
     if len(records) and len(readable):
@@ -315,18 +313,3 @@ def _look_up(records: npt.NDArray[np.void], keys: Sequence[int | None]) -> Hashe
 
 def _file() -> Path:
     return data_folder() / "cache" / "perceptual-hashes-2.npy"
-
-
-def _load() -> npt.NDArray[np.void]:
-    try:
-        records: npt.NDArray[np.void] = np.load(_file(), allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        records = np.zeros(0, _RECORD)
-    return records if records.dtype == _RECORD and records.ndim == 1 else np.zeros(0, _RECORD)
-
-
-def _save(records: npt.NDArray[np.void]) -> None:
-    packed = io.BytesIO()
-    np.save(packed, np.sort(records, order="key"))
-    with suppress(CatordogError):
-        write_bytes(_file(), packed.getvalue())

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from catordog.model.feature_cache import Records
 from catordog.model.taught_file import Examples
 from catordog.model.taught_layer import TaughtLayer
+from catordog.photos.records import Records
 from catordog.web.batches import BusyError
 from catordog.web.limits import Limits
 

@@ -22,12 +22,13 @@ from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError, PhotoError
 from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH
-from catordog.model.feature_cache import Records, records_of
+from catordog.model.feature_cache import records_of
 from catordog.model.taught_file import Examples
 from catordog.model.taught_layer import TaughtLayer, learn_layer
 from catordog.photos.class_names import check_class_names
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
+from catordog.photos.records import Records
 from catordog.photos.splits import content_key_of
 from catordog.report.rows import row_of
 from catordog.web.batches import Batches, BusyError
