@@ -23,8 +23,8 @@ def test_a_dry_run_passes_every_check_on_the_cpu(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
     names = [line.partition(":")[0] for line in ended.stdout.splitlines()]
     assert names == [
-        "hardware", "speed", "quick recipe", "CPU and GPU agree", "DDP with one process",
-        "exact resume", "best recipe", "sweep",
+        "hardware", "speed", "quick recipe", "quick recipe, not compiled", "CPU and GPU agree",
+        "DDP with one process", "exact resume", "best recipe", "sweep",
     ]  # fmt: skip
     assert json.loads((tmp_path / "figures.json").read_text())["resume"] is True
 
