@@ -36,7 +36,7 @@ from catordog.training.config import (
 from catordog.training.datamodule import PhotosDataModule
 from catordog.training.find import Setting
 from catordog.training.module import ClassifierModule
-from catordog.training.precision import fastest_precision
+from catordog.training.precision import described, fastest_precision
 from catordog.training.processes import rank, set_devices, world_size
 from catordog.training.resume import ResumePoint, base_config, check_fits, find_checkpoint
 from catordog.training.run_options import RUN_OPTIONS
@@ -104,6 +104,9 @@ class TrainCLI(LightningCLI):
 
     run_folder: RunFolder | None = None
     """The locked folder of this run; None where it writes none, as on all ranks but the first."""
+
+    hardware: str | None = None
+    """What was chosen for the hardware, in words; None: the user has chosen."""
 
     def __init__(self, configs: Sequence[Path], options: Sequence[str]) -> None:
         find_in_working_folder()
@@ -195,7 +198,8 @@ class TrainCLI(LightningCLI):
         if config.compile is None:
             config.compile = gpu
         if trainer.precision is None:
-            trainer.precision = fastest_precision(gpu=gpu, compiled=config.compile)
+            trainer.precision = fastest_precision(gpu=gpu)
+            self.hardware = described(trainer.precision, gpu=gpu, compiled=config.compile)
 
     @property
     def runs(self) -> Path:
@@ -211,6 +215,8 @@ class TrainCLI(LightningCLI):
         except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
             self.release()
             raise unusable(error) from error
+        if self.hardware:
+            info(self.hardware)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer, and create the run's folder.

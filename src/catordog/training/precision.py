@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from catordog.terminal import info
-
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether this hardware multiplies bfloat16 faster than float32."""
@@ -17,13 +15,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def fastest_precision(*, gpu: bool, compiled: bool) -> str:
-    """Lightning's name of the fastest precision in hardware; one line reports the choice."""
-    if gpu:
-        fast, where = has_bfloat16(torch.device("cuda")), torch.cuda.get_device_name()
-    else:
-        fast = has_bfloat16(torch.device("cpu"))
-        where = f"CPU, {torch.get_num_threads()} threads"
-    precision = "bfloat16 (in hardware)" if fast else "float32"
-    info(f"{where}: {precision}, channels last{', compiled' if compiled else ''}")
-    return "bf16-mixed" if fast else "32-true"
+def fastest_precision(*, gpu: bool) -> str:
+    """Lightning's name of the fastest precision in hardware."""
+    return "bf16-mixed" if has_bfloat16(torch.device("cuda" if gpu else "cpu")) else "32-true"
+
+
+def described(precision: str, *, gpu: bool, compiled: bool) -> str:
+    """The choice of `fastest_precision` in words, with the hardware that it is for."""
+    where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
+    words = "bfloat16 (in hardware)" if precision == "bf16-mixed" else "float32"
+    return f"{where}: {words}, channels last{', compiled' if compiled else ''}"
