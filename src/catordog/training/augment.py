@@ -18,6 +18,9 @@ from catordog.errors import CatordogError
 
 _Draw = Callable[[float, float], Tensor]
 
+_DRAWS = 14
+"""Random numbers per photo, at most."""
+
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in perceived brightness (ITU-R BT.601)."""
 
@@ -71,12 +74,14 @@ class Augment:
         Returns:
             `float32 [N, 3, S, S]` in 0…1.
         """
-        generator = torch.Generator(device=photos.device).manual_seed(seed)
+        # Drawn on the CPU: a GPU's generator would draw other numbers for the same seed.
+        generator = torch.Generator().manual_seed(seed)
         n = len(photos)
+        numbers = torch.rand(_DRAWS, n * ranks, generator=generator)[:, rank::ranks]
+        draws = iter(numbers.to(photos.device).unbind())
 
         def uniform(low: float, high: float) -> Tensor:
-            drawn = torch.rand(n * ranks, generator=generator, device=photos.device)[rank::ranks]
-            return low + (high - low) * drawn
+            return low + (high - low) * next(draws)
 
         # Coordinates in the photo are in −1…1: (x, y) = across · column + down · row + shift.
         area = uniform(self.min_area, self.max_area)
