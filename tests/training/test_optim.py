@@ -13,15 +13,15 @@ from catordog.training.optim import (
     OptimizerName,
     OptimizerSettings,
     build_optimizer,
+    learning_rate,
     restarting_schedule,
-    warmup_cosine,
 )
 from catordog.training.seeding import step_seed
 from catordog.training.transfer import Transfer
 
 
 def test_the_learning_rate_rises_linearly_then_falls_to_0_along_a_cosine():
-    rates = [warmup_cosine(step, 200, 0.2) for step in range(201)]
+    rates = [learning_rate(step, 200, 0.2) for step in range(201)]
     assert rates[39] < rates[40] == 1.0
     assert rates[:41] == sorted(set(rates[:41]))
     assert rates[40:] == sorted(set(rates[40:]), reverse=True)
@@ -30,15 +30,15 @@ def test_the_learning_rate_rises_linearly_then_falls_to_0_along_a_cosine():
 
 
 def test_without_a_last_step_the_learning_rate_stays_at_its_peak():
-    assert warmup_cosine(10, float("inf"), 0.2) < 0.1
-    assert warmup_cosine(10_000, float("inf"), 0.2) == 1.0
+    assert learning_rate(10, float("inf"), 0.2) < 0.1
+    assert learning_rate(10_000, float("inf"), 0.2) == 1.0
 
 
 def test_the_schedule_restarts_when_the_head_no_longer_learns_alone():
     factor = restarting_schedule(100, 40, 0.1)
     assert factor(39) < 0.05
     assert factor(46) == 1.0
-    assert restarting_schedule(100, 0, 0.1)(30) == warmup_cosine(30, 100, 0.1)
+    assert restarting_schedule(100, 0, 0.1)(30) == learning_rate(30, 100, 0.1)
 
 
 def test_every_name_has_an_optimiser():

@@ -29,6 +29,7 @@ from catordog.photos.class_names import check_class_names
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.splits import SplitFractions
 from catordog.training.optim import (
+    Decay,
     OptimizerName,
     OptimizerSettings,
     build_optimizer,
@@ -71,8 +72,8 @@ class ClassifierModule(L.LightningModule):
             times `lr` by default.
         momentum: of SGD and Muon.
         weight_decay: on weights; not on biases and norms.
-        warmup: the fraction of steps in which the learning rate rises; then it falls to 0 along a
-            cosine.
+        warmup: the fraction of steps in which the learning rate rises; then it falls to 0.
+        lr_decay: how it falls: along a `cosine`, or evenly (`linear`).
         label_smoothing: in 0…1; it lowers confidence (Müller et al. 2019).
         whiten: compute the first layer from training photos, and freeze it (see `whitening`).
         tta_flip: outside of training, average the raw logits of a photo and of its mirror image:
@@ -99,6 +100,7 @@ class ClassifierModule(L.LightningModule):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
+        lr_decay: Decay = "cosine",
         label_smoothing: float = 0.0,
         whiten: bool = False,
         tta_flip: bool = False,
@@ -252,7 +254,7 @@ class ClassifierModule(L.LightningModule):
         total = float(self.trainer.estimated_stepping_batches)
         epochs, head_epochs = self.trainer.max_epochs or 0, self.transfer.head_epochs
         head_steps = total * min(1, head_epochs / epochs) if epochs > 0 and head_epochs else 0
-        factor = restarting_schedule(total, head_steps, hparams["warmup"])
+        factor = restarting_schedule(total, head_steps, hparams["warmup"], hparams["lr_decay"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,

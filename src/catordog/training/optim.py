@@ -17,6 +17,8 @@ from catordog.training.muon import Muon
 from catordog.training.transfer import Transfer
 
 OptimizerName = Literal["sgd", "muon", "adamw"]
+Decay = Literal["cosine", "linear"]
+"""How the learning rate falls after the warm-up."""
 
 Bands = list[tuple[float, list[nn.Parameter]]]
 """Parameters with the factor of their learning rate, as of `Transfer.lr_bands`."""
@@ -62,42 +64,48 @@ def build_optimizer(
     return OPTIMIZERS[name](transfer.lr_bands(network, head), head_ids, settings)
 
 
-def warmup_cosine(step: float, total: float, warmup: float) -> float:
-    """The learning rate schedule: a linear warm-up, then a cosine decay to 0.
+def learning_rate(step: float, total: float, warmup: float, decay: Decay = "cosine") -> float:
+    """The learning rate schedule: a linear warm-up, then a decay to 0.
 
     Args:
         step: index of the optimiser step, from 0.
         total: number of steps; infinite: the rate stays at its peak after the warm-up.
         warmup: the fraction of steps in which the rate rises, 0…1.
+        decay: `cosine` stays near the peak longer, and ends more gently; `linear` falls evenly.
 
     Returns:
         The factor of the peak learning rate, 0…1.
 
-    >>> [round(warmup_cosine(step, 100, 0.1), 2) for step in (0, 5, 10, 55, 100)]
+    >>> [round(learning_rate(step, 100, 0.1), 2) for step in (0, 5, 10, 55, 100)]
     [0.09, 0.55, 1.0, 0.5, 0.0]
+    >>> [round(learning_rate(step, 100, 0.1, "linear"), 2) for step in (10, 28, 55, 100)]
+    [1.0, 0.8, 0.5, 0.0]
     """
     rise = warmup * total if math.isfinite(total) else UNBOUNDED_WARMUP
     if step < rise:
         return (step + 1) / (rise + 1)
     if not math.isfinite(total):
         return 1.0
-    progress = (step - rise) / max(total - rise, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+    progress = min((step - rise) / max(total - rise, 1), 1)
+    return 1 - progress if decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def restarting_schedule(total: float, head_steps: float, warmup: float) -> Callable[[int], float]:
-    """`warmup_cosine` over all steps, or twice where the head learns alone at first.
+def restarting_schedule(
+    total: float, head_steps: float, warmup: float, decay: Decay = "cosine"
+) -> Callable[[int], float]:
+    """`learning_rate` over all steps, or twice where the head learns alone at first.
 
     Args:
         total: number of steps of the run.
         head_steps: steps at the start in which only the last layer learns; 0: none.
-        warmup: as of `warmup_cosine`, of each of the two.
+        warmup: as of `learning_rate`, of each of the two.
+        decay: likewise.
     """
 
     def factor(step: int) -> float:
         if step < head_steps:
-            return warmup_cosine(step, head_steps, warmup)
-        return warmup_cosine(step - head_steps, total - head_steps, warmup)
+            return learning_rate(step, head_steps, warmup, decay)
+        return learning_rate(step - head_steps, total - head_steps, warmup, decay)
 
     return factor
 
