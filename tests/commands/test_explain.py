@@ -67,7 +67,7 @@ def test_random_weights_give_an_unrelated_map(classifier):
     alike = []
     for index in range(20):
         torch.manual_seed(index)
-        network = build_network("residual", 2, size=SIZE)
+        network = build_network("residual", 2, classifier.model.network_args, size=SIZE)
         untrained = Classifier(TorchBackend(network, SIZE), classifier.model)
         image, _ = picture_and_animal(index)
         label = classifier.predict(image).label

@@ -76,6 +76,18 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
+def decimals(value: float) -> str:
+    """A number in 0…1 with four decimals, or as many as show that it is below 1.
+
+    >>> decimals(0.98765), decimals(0.999987), decimals(1.0)
+    ('0.9877', '0.99999', '1.0000')
+    """
+    digits = 4
+    while value < 1 and digits < 15 and float(f"{value:.{digits}f}") == 1:
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
 def _accuracy(found: Predictions) -> float:
     return float(found.correct.mean())
 
@@ -148,7 +160,7 @@ METRICS = (
         "the ECE of each class's confidence, averaged over classes (Kull et al. 2019)",
     ),
     Metric(
-        "auroc", "AUROC", "{:.4f}".format, "higher", _auroc,
+        "auroc", "AUROC", decimals, "higher", _auroc,
         "area under the ROC curve; 0.5 is chance",
     ),
     Metric(

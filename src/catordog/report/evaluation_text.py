@@ -8,7 +8,7 @@ from catordog.confidence.softmax import format_confidence
 from catordog.escaping import printable
 from catordog.evaluation.error_rate_check import ErrorRateCheck
 from catordog.evaluation.evaluate import Evaluation
-from catordog.evaluation.metrics import METRICS, Metric, percent
+from catordog.evaluation.metrics import METRICS, Metric, decimals, percent
 from catordog.evaluation.ood import OodResult
 from catordog.evaluation.sources import SourceResult
 from catordog.report.shown import SHOWN_IN_TEXT
@@ -79,7 +79,7 @@ def _results(result: Evaluation) -> list[list[str]]:
     if result.ood:
         words = f"of {result.ood.n:,} photos of no class are accepted as one "
         words += f"({_interval(result.ood.false_accept_ci95)}); AUROC "
-        words += f"{result.ood.auroc:.4f}"
+        words += decimals(result.ood.auroc)
         if result.ood.failures:
             words += f"; {len(result.ood.failures):,} unreadable"
         rows.append(["", percent(result.ood.false_accept), words])
@@ -132,10 +132,10 @@ def ood_rows(found: OodResult) -> list[list[str]]:
     rows = [["source", "photos", "unreadable", "false-accept rate", "95 % interval", "AUROC"]]
     for each in found.sources:
         rates = [_percent(each.false_accept), _ends(each.false_accept_ci95)]
-        auroc = "–" if each.auroc is None else f"{each.auroc:.4f}"
+        auroc = "–" if each.auroc is None else decimals(each.auroc)
         rows.append([printable(each.source), f"{each.n:,}", f"{each.unreadable:,}", *rates, auroc])
     rates = [percent(found.false_accept), _ends(found.false_accept_ci95)]
-    total = [f"{found.n:,}", f"{len(found.failures):,}", *rates, f"{found.auroc:.4f}"]
+    total = [f"{found.n:,}", f"{len(found.failures):,}", *rates, decimals(found.auroc)]
     return [*rows, ["total", *total]]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from catordog.confidence.softmax import format_confidence
 from catordog.errors import PhotoError
+from catordog.evaluation.metrics import decimals
 from catordog.photos.preprocess import thumbnail
 from catordog.report.shown import SHOWN_ON_PAGE
 
@@ -44,6 +45,7 @@ def _environment() -> Environment:
     )
     environment.filters["count"] = "{:,}".format
     environment.filters["percent"] = lambda fraction, digits=1: f"{100 * fraction:.{digits}f} %"
+    environment.filters["decimals"] = decimals
     environment.filters["confidence"] = format_confidence
     environment.globals["SHOWN"] = SHOWN_ON_PAGE
     environment.globals["thumbnail_of"] = thumbnail_of
