@@ -18,6 +18,7 @@ its own are a download. Windows does not tell the CPU time of `teach`.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -44,7 +45,7 @@ BATCH = 16
 """Photos a step, at most: enough memory for any machine, and many steps in little time."""
 
 BACKWARD = 4
-"""How many times as long as with a new layer alone an epoch of the whole network takes, about."""
+"""How many times as long an epoch of the whole network takes as one of the new layer, at most."""
 
 FEATURES = 1280
 """D, that the pretrained network ends in."""
@@ -235,7 +236,7 @@ def fastai(draw: Draw, budgets: Sequence[float]) -> Iterator[Learned]:
     def run(epochs: int) -> tuple[Learned, float, float]:
         """Learn; also the seconds of an epoch of each phase."""
         set_seed(0)
-        # Of the last batch, fastai drops the rest: two batches use nearly all of a few photos.
+        # fastai drops an incomplete batch: with two batches it uses all photos but one, at most.
         size = min(BATCH, max(2, rows // 2))
         loaders = block.dataloaders(list(range(rows)), bs=size, num_workers=0)
         with tempfile.TemporaryDirectory() as folder:
@@ -272,6 +273,7 @@ def _keras_within(budget: float, draw: Draw) -> Learned:
     import keras
 
     photos, labels = draw.taught_pixels.astype(np.float32), draw.labels
+    keras.utils.clear_session()  # frees the last model
     keras.utils.set_random_seed(0)
     model, body = _keras_model(len(draw.classes), photos.shape[1])
     model.predict(photos[:1], verbose=0)  # what it prepares on its first use is start-up
@@ -356,6 +358,7 @@ def results(args: argparse.Namespace) -> Iterator[Result]:
                     learned = LIBRARIES[name](draw, [ours.seconds * t for t in args.times])
                     for times, theirs in zip(args.times, learned, strict=True):
                         yield Result(name, *about, times, *astuple(theirs))
+                        gc.collect()  # models that refer to themselves
 
 
 def rows(found: Sequence[Result]) -> list[list[str]]:
