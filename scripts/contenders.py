@@ -265,7 +265,7 @@ def fastai(args: argparse.Namespace) -> Result:
         )
         clock = Clock()
         with learner.no_bar(), _stdout_to_stderr():
-            learner.fit_one_cycle(1, cbs=clock)
+            learner.fit_one_cycle(1 + 2 * STEPS // len(loaders.train), cbs=clock)
         speed = 64 * (STEPS - 1) / (clock.times[-2] - clock.times[-1 - STEPS])
         if not args.minutes:
             return {"photos_per_s": speed, "peak_bytes": memory.peak}

@@ -60,8 +60,7 @@ def test_models_that_differ_in_temperature_differ_in_loss_and_calibration_only(
 @pytest.mark.slow
 def test_a_better_network_is_named_with_its_evidence(drawn_run, weaker, capsys, tmp_path):
     file, page = tmp_path / "c.json", tmp_path / "c.html"
-    data = "drawn:n=2500,seed=4,morph=0.2"  # a good network is no less confident between classes
-    words = ["compare", str(weaker), str(drawn_run.checkpoint), "--data", data]
+    words = ["compare", str(weaker), str(drawn_run.checkpoint), "--data", DATA]
     assert main([*words, "--json", str(file), "--html", str(page)]) == 0
     out = capsys.readouterr().out
     assert "B is more accurate" in out
