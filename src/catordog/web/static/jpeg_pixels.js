@@ -13,8 +13,8 @@ export function pixelsAt(factor, { width, height, components }, orientation) {
     // Chroma that is halved in one direction is made smaller as luma is, and then enlarged.
     const [cols, rows] = [Math.ceil(wide / luma.across), Math.ceil(high / luma.down)];
     const small = samples(component, size, cols, rows);
-    if (luma.across === 2) return enlarged(small, cols, rows, wide, size > 1 && cols > 2);
-    return luma.down === 2 ? enlargedDown(small, cols, high, size > 1) : small;
+    if (luma.across === 2) return doubled(small, rows, [cols, wide], 1, [cols, wide], size > 1 && cols > 2);
+    return luma.down === 2 ? doubled(small, cols, [rows, high], cols, [1, 1], size > 1) : small;
   });
   const data = new Uint8ClampedArray(3 * wide * high);
   for (let i = 0; i < y.length; i += 1) {
@@ -97,29 +97,17 @@ function descaled(value, bits) {
   return (value + (1 << (bits - 1))) >> bits;
 }
 
-function enlarged(data, cols, rows, wide, smooth) {
-  const result = new Uint8Array(wide * rows);
-  for (let row = 0; row < rows; row += 1) {
-    const from = row * cols;
-    for (let x = 0; x < wide; x += 1) {
-      const [column, right] = [x >> 1, x & 1];
-      const near = data[from + column];
-      const far = data[from + Math.min(cols - 1, Math.max(0, column + (right ? 1 : -1)))];
-      result[row * wide + x] = smooth ? (3 * near + far + 1 + right) >> 2 : near;
-    }
-  }
-  return result;
-}
-
-function enlargedDown(data, cols, high, smooth) {
-  const result = new Uint8Array(cols * high);
-  const rows = data.length / cols;
-  for (let y = 0; y < high; y += 1) {
-    const [row, below] = [y >> 1, y & 1];
-    const other = Math.min(rows - 1, Math.max(0, row + (below ? 1 : -1)));
-    for (let x = 0; x < cols; x += 1) {
-      const [near, far] = [data[row * cols + x], data[other * cols + x]];
-      result[y * cols + x] = smooth ? (3 * near + far + 1 + below) >> 2 : near;
+// Twice as many samples along each of `lines` lines, or one less: from `count` to `length`. In a line they
+// are `step` apart, before as after; lines are as far apart as the two numbers of `pitch` say.
+function doubled(data, lines, [count, length], step, pitch, smooth) {
+  const result = new Uint8Array(lines * length);
+  for (let line = 0; line < lines; line += 1) {
+    const [from, to] = [line * pitch[0], line * pitch[1]];
+    for (let i = 0; i < length; i += 1) {
+      const [place, later] = [i >> 1, i & 1];
+      const near = data[from + place * step];
+      const far = data[from + Math.min(count - 1, Math.max(0, place + (later ? 1 : -1))) * step];
+      result[to + i * step] = smooth ? (3 * near + far + 1 + later) >> 2 : near;
     }
   }
   return result;
