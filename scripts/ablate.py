@@ -50,7 +50,7 @@ ABLATIONS: dict[str, list[str]] = {
     "random erasing": ["--data.augment.erase", "0.25"],
     "label smoothing 0.1": ["--model.label_smoothing", "0.1"],
     "mixup 0.2": ["@mixup"],
-    "GELU instead of ReLU": ["--model.network_args", "{activation: gelu}"],
+    "GELU instead of ReLU": ["--model.network_args.activation", "gelu"],
     "alternating flip instead of random flip": ["@alternating_flip"],
     "lookahead": ["@lookahead"],
     "zero-initialised residual blocks": ["@zero_init"],
