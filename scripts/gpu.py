@@ -263,7 +263,7 @@ def recipe(config: str, *words: str) -> Callable[[Visit], str]:
     """A check that trains with a config, and reports when it reached which accuracy."""
 
     def check(visit: Visit) -> str:
-        name = "-".join([Path(config).stem, *words[1:]])
+        name = "-".join([Path(config).stem, *(word.strip("-") for word in words)])
         clock = visit.folder / f"{name}.jsonl"
         start = time.monotonic()
         options = [*words, "--trainer.callbacks+", "step_clock.AccuracyClock"]
@@ -417,8 +417,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         deadline = time.monotonic() + (1800 if args.dry_run else 60 * args.minutes)
         visit = Visit(data, Path(folder), deadline, args.dry_run)
-        for name in args.checks:
-            check, needed = CHECKS[name]
+        for name, (check, needed) in CHECKS.items():
+            if name not in args.checks:
+                continue
             if visit.seconds_left < needed:
                 print(f"{name}: skipped, {visit.seconds_left:.0f} s left", flush=True)
                 continue

@@ -402,7 +402,8 @@ def main() -> None:
     for result in results(args):
         found.append(result)
         print(json.dumps(asdict(result)), flush=True)
-    print(table(rows(found), right=frozenset(range(1, len(rows(found)[0])))), file=sys.stderr)
+    lines = rows(found)
+    print(table(lines, right=frozenset(range(1, len(lines[0])))), file=sys.stderr)
 
 
 if __name__ == "__main__":
