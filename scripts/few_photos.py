@@ -102,7 +102,7 @@ def _draw(
     right = logits.argmax(axis=1) == labels[rest]
     low, high = learned.interval
     inside = float(low <= right.mean() <= high) if learned.accuracy is not None else np.nan
-    detector = fit_general_ood(features, concepts, groups)
+    detector = fit_general_ood(features, concepts, groups, background=backbone.background)
     accepted = false_accept = np.nan
     if detector is not None:
         accepted = float((detector.scores(new, new_concepts) <= ACCEPT).mean())

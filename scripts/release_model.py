@@ -75,6 +75,7 @@ def train(root: Path, work: Path, what: str) -> None:
         np.savez(
             work / "linear.npz",
             weight=weight, bias=bias, classifier=teacher.weight, offset=teacher.bias,
+            everyday=fit.everyday_concepts(arrays, views),
         )  # fmt: skip
         torch.save(branch.state_dict(), work / "branch.pt")
     else:
@@ -160,6 +161,7 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
     import numpy as np
     import torch
 
+    from catordog.model.backbone import BACKGROUND_KEY, background_text
     from catordog.model.classifier import load
     from catordog.model.info import ModelInfo
     from catordog.photos.preprocess import Preprocess
@@ -185,9 +187,10 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
         tta_flip=True,
         tta_flip_below=FLIP_BELOW,
     )
-    pack.write(model, out, info)
+    metadata = {BACKGROUND_KEY: background_text(fitted["everyday"])}
+    pack.write(model, out, info, **metadata)
     info = calibrate.calibrated(info, calibrate.measure(load(out), sources, val))
-    pack.write(model, out, info)
+    pack.write(model, out, info, **metadata)
     return info
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from release.features import SMALL, Arrays, export, normalised, session
 from release.networks import CUT, FIRST_CUT, Branch, Evidence, Trunk, pretrained
-from release.sources import KAGGLE, NEITHER, UNSEEN, Row
+from release.sources import KAGGLE, NEITHER, THINGS, UNSEEN, Row
 from release.views import View
 
 Floats = npt.NDArray[np.float32]
@@ -112,6 +112,14 @@ def fit_evidence(arrays: Arrays, views: Views) -> tuple[Floats, float]:
     )  # fmt: skip
     direction = (weight[:, 1] - weight[:, 0]) / scale
     return direction, float(bias[1] - bias[0] - direction @ mean)
+
+
+def everyday_concepts(arrays: Arrays, views: Views) -> Floats:
+    """The mean confidence in each of ImageNet's classes on photos of things, `[1000]`."""
+    rows = views.trained & views.whole & (views.source == THINGS[0]) & ~views.animal
+    logits = torch.tensor(arrays.concepts[rows].astype(np.float32))
+    result: Floats = logits.softmax(1).mean(0).numpy()
+    return result
 
 
 def _balance(views: Views) -> Floats:

@@ -10,11 +10,12 @@ import pytest
 
 import catordog
 from catordog.cli import main
-from catordog.model.backbone import Backbone
-from catordog.model.onnx_graph import metadata_of
+from catordog.model.backbone import BACKGROUND_KEY, Backbone, background_text
+from catordog.model.classifier import load
+from catordog.model.onnx_graph import metadata_of, with_metadata
 from catordog.model.taught_file import EXAMPLES_KEY, MOST_KEPT
 from conftest import write_folder
-from model.tiny_backbone import coloured, colours, write_backbone
+from model.tiny_backbone import CONCEPTS, coloured, colours, write_backbone
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,42 @@ def test_kept_features_are_limited(backbone, tmp_path, monkeypatch):
     assert taught.counts == {"green": 3, "red": 12}
     assert taught.examples == 8
     assert MOST_KEPT == 500
+
+
+def everyday(backbone, folder, shares):
+    """The backbone with the mean confidences in its concepts on everyday photos."""
+    file = folder / "everyday.onnx"
+    text = background_text(np.array(shares, np.float32))
+    file.write_bytes(with_metadata(backbone.read_bytes(), {BACKGROUND_KEY: text}))
+    return file
+
+
+def test_a_model_hands_on_what_its_backbone_knows_of_everyday_photos(data, backbone, tmp_path):
+    shares = np.arange(CONCEPTS) / CONCEPTS / 8
+    informed = everyday(backbone, tmp_path, shares)
+    taught = catordog.teach(data, backbone=informed)
+    taught.save(tmp_path / "m.onnx")
+    assert np.allclose(Backbone.read(tmp_path / "m.onnx").background, shares, atol=1e-3)
+    weights = taught.classifier.model.ood.weights
+    uninformed = catordog.teach(data, backbone=backbone).classifier.model.ood
+    assert not np.allclose(weights, uninformed.weights)
+    again = catordog.teach(None, add_to=tmp_path / "m.onnx")
+    assert np.allclose(again.classifier.model.ood.weights, weights, atol=0.01)  # 8 bits
+    catordog.calibrate(tmp_path / "m.onnx", data, "all")
+    assert np.allclose(load(tmp_path / "m.onnx").model.ood.weights, weights, atol=0.01)
+
+
+def test_damaged_confidences_of_everyday_photos_are_refused(data, backbone, tmp_path, capsys):
+    damaged = everyday(backbone, tmp_path, [0.5])
+    assert main(["teach", str(data), "--backbone", str(damaged)]) == 2
+    error = capsys.readouterr().err
+    assert "is no general backbone: catordog.background is not one confidence" in error
+
+
+def test_the_bundled_backbone_knows_everyday_photos():
+    background = Backbone.read().background
+    assert abs(background.sum() - 1) < 0.01
+    assert background[151:269].sum() < 0.05  # dogs
 
 
 def test_a_broken_photo_is_named_and_the_others_are_learnt(backbone, tmp_path, capsys):

@@ -71,6 +71,19 @@ def test_photos_in_the_set_that_show_something_else_are_the_farthest_and_so_are_
     assert distances[100:].min() > distances[:100].max()
 
 
+def test_what_everyday_photos_show_too_says_little_of_a_photo():
+    own = photos(20, 0, shown=(0, 1, 7))  # everyday photos show concept 7, too
+    everyday = np.full(20, 0.01)
+    everyday[7] = 0.6
+    informed, uninformed = (
+        fit_general_ood(*own, background=background) for background in (everyday, None)
+    )
+    others = photos(500, 2, shown=(7, 8, 9))
+    assert informed.scores(*others).mean() > uninformed.scores(*others).mean()
+    assert informed.weights[[0, 1]].min() > informed.weights[7]
+    assert (informed.scores(*photos(500, 1)) <= 0.99).mean() > 0.9
+
+
 def test_two_photos_are_too_few():
     assert fit_general_ood(*photos(2, 0)) is None
 

@@ -6,7 +6,9 @@ the classes that it was trained on. The bundled model is one, and so is every ta
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -28,6 +30,9 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 FEATURES, CONCEPTS = "features", "concepts"
 """Outputs of a backbone."""
 
+BACKGROUND_KEY = "catordog.background"
+"""Of the metadata: what `background_text` wrote."""
+
 
 @dataclass(slots=True)
 class Backbone:
@@ -38,12 +43,15 @@ class Backbone:
         preprocess: how a photo becomes its input.
         width: D, the number of features.
         concept_count: K, the number of concepts.
+        background: the mean confidence in each concept on everyday photos, `float32 [K]`, 0…1;
+            None where the file does not say.
     """
 
     trunk: bytes = field(repr=False)
     preprocess: Preprocess
     width: int
     concept_count: int
+    background: npt.NDArray[np.float32] | None
     _graph: Graph = field(repr=False)
     _concepts: Graph | None = field(default=None, repr=False)
 
@@ -67,6 +75,7 @@ class Backbone:
             if not {FEATURES, CONCEPTS} <= set(shapes):
                 raise CatordogError("it has no outputs 'features' and 'concepts'")
             width, count = (int(shapes[name][1]) for name in (FEATURES, CONCEPTS))
+            background = background_of(graph.metadata, count)
             trunk = cut(data, {FEATURES: width, CONCEPTS: count})
             if size is not None:
                 trunk = with_input_size(trunk, size)
@@ -76,7 +85,8 @@ class Backbone:
             raise CatordogError(f"backbone {file}: {error.strerror or error}") from None
         except (CatordogError, ValueError, TypeError, IndexError) as error:
             raise CatordogError(f"{file} is no general backbone: {error}") from None
-        return cls(trunk, Preprocess(side, "squash", MEAN, STD), width, count, graph)
+        preprocess = Preprocess(side, "squash", MEAN, STD)
+        return cls(trunk, preprocess, width, count, background, graph)
 
     @classmethod
     def known_as(cls, digest: str) -> Backbone:
@@ -123,6 +133,35 @@ class Backbone:
         layer = LinearLayer((FEATURES, CONCEPTS), "logits", head.weight, head.bias)
         outputs = {"logits": len(head.bias), FEATURES: self.width, CONCEPTS: self.concept_count}
         return cut(self.trunk, outputs, append=layer)
+
+
+def background_text(background: npt.NDArray[np.float32]) -> str:
+    """The mean confidences in concepts on everyday photos, `[K]`, as metadata of an ONNX file."""
+    return base64.b64encode(background.astype("<f2").tobytes()).decode()
+
+
+def background_of(
+    metadata: Mapping[str, str], concept_count: int
+) -> npt.NDArray[np.float32] | None:
+    """Read what `background_text` wrote.
+
+    Args:
+        metadata: of an ONNX file.
+        concept_count: K.
+
+    Returns:
+        `[K]`, 0…1; None if the file has none.
+
+    Raises:
+        ValueError: it is not one confidence for each concept.
+    """
+    text = metadata.get(BACKGROUND_KEY)
+    if text is None:
+        return None
+    background = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
+    if len(background) != concept_count or not ((background >= 0) & (background <= 1)).all():
+        raise ValueError(f"{BACKGROUND_KEY} is not one confidence for each concept")
+    return background
 
 
 def rows_of(

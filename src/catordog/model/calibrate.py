@@ -18,13 +18,14 @@ from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import fit_temperature, log_loss
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backbone import Backbone
+from catordog.model.backbone import Backbone, background_of
 from catordog.model.backends import BATCH
 from catordog.model.bundled import BUNDLED
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, load
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
+from catordog.model.onnx_graph import metadata_of
 from catordog.model.own_split import check_own_split
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
@@ -172,7 +173,7 @@ def _calibrate(
             else CatordogError(f"{path} can't be calibrated: there are no {what}")
         )
     logits, *needed, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    ood, backbone = general() if general else (_ood(needs, needed) if needs else None, None)
+    ood, backbone = general() if general else (_ood(path, needs, needed), None)
     model = replace(classifier.model, ood=ood, backbone=backbone)
     return _fit(path, model, logits, labels, what, failures)
 
@@ -258,10 +259,19 @@ def _read(
             done(count)
 
 
-def _ood(needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]) -> Detector | None:
+def _ood(
+    path: Path, needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]
+) -> Detector | None:
+    """Fit a detector on the outputs that it needs; none where it needs none."""
+    if not needs:
+        return None
     try:
+        if needs == GeneralOodDetector.needs:
+            features, concepts = outputs
+            background = background_of(metadata_of(path.read_bytes()), concepts.shape[1])
+            return fit_general_ood(features, concepts, background=background)
         return _FIT_OOD[needs](*outputs)
-    except CatordogError as error:
+    except (CatordogError, ValueError) as error:
         info(f"no photo will be called 'neither': {error}")
         return None
 
@@ -280,4 +290,5 @@ def _general_ood(photos: list[Photo]) -> tuple[Detector | None, str]:
                 pixels = []
             done(count)
     rows = np.concatenate(features)
-    return fit_general_ood(rows, backbone.concepts(rows)), backbone.digest
+    detector = fit_general_ood(rows, backbone.concepts(rows), background=backbone.background)
+    return detector, backbone.digest

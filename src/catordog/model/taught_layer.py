@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from catordog.confidence.ood_general import fit_general_ood
 from catordog.errors import CatordogError
-from catordog.model.backbone import Backbone
+from catordog.model.backbone import BACKGROUND_KEY, Backbone, background_text
 from catordog.model.backends.deferred import DeferredBackend
 from catordog.model.classifier import Classifier
 from catordog.model.first_stage import Output
@@ -64,6 +64,8 @@ class TaughtLayer:
         metadata = {KEY: to_json(self.model)}
         if examples is not None:
             metadata[EXAMPLES_KEY] = examples
+        if backbone.background is not None:
+            metadata[BACKGROUND_KEY] = background_text(backbone.background)
         return with_metadata(backbone.with_head(self.head), metadata)
 
     def classifier(self, content: bytes) -> Classifier:
@@ -88,7 +90,9 @@ def learn_layer(
     features = examples.records["features"].astype(np.float32)
     concepts = backbone.concepts(features)
     groups = _groups(examples)
-    detector = fit_general_ood(features, concepts, groups, bank=bank)
+    detector = fit_general_ood(
+        features, concepts, groups, background=backbone.background, bank=bank
+    )
     if len(classes) == 1 and detector is None:
         raise CatordogError(
             f"{classes[0]!r} is the only class, and has fewer than 3 different photos: add photos, "
