@@ -50,10 +50,10 @@ little."""
 _NEIGHBOURS_AT_HAND, _NEAREST = 1_000, 5
 """For photos of the set itself, which `own_distances` compares."""
 
-_TAIL, _TAIL_PHOTOS = 0.35, 100
-"""From at most 100 photos, the tail of the distances is taken to fall 1.35 times as fast as
-measured; from more photos, less. From few photos it is uncertain, and a longer tail would accept
-nearly everything. So the default true-accept rate of 99 % is about 98 % on new photos."""
+_TAIL, _TAIL_PHOTOS = 0.35, 20
+"""From 57 photos or fewer, the tail of the distances is taken to fall 1.35 times as fast as
+measured; from n photos, 1 + 20 / n times. From few photos it is uncertain, and a longer tail would
+accept nearly everything. So the default true-accept rate of 99 % is about 98 % on new photos."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -319,7 +319,7 @@ def _with_distances(
     start = float(np.quantile(distance, tail_from))
     beyond = distance[distance > start] - start
     body = np.quantile(distance, np.linspace(0, tail_from, GRID)).astype(np.float32)
-    faster = 1 + _TAIL * min(1.0, _TAIL_PHOTOS / n)
+    faster = 1 + min(_TAIL, _TAIL_PHOTOS / n)
     tail = max(float(beyond.mean()) / faster, 1e-6) if len(beyond) else 1e-6
     return replace(detector, body=body, tail_from=tail_from, tail=tail)
 
