@@ -14,7 +14,8 @@ MEAN, STD = 127 / 255, 128 / 255
 """What the pretrained weights expect, for pixels in 0…1."""
 
 CUT = 16
-"""Blocks of Lite2 that both branches share: 70 % of its arithmetic."""
+"""Blocks of Lite2 that both branches share: 70 % of its arithmetic. Training all but the first
+seven got 30 instead of 36 of 4,023 photos wrong, and would take a third more time a photo."""
 
 FIRST_CUT = 3
 """Blocks of Lite0 that keep their pretrained weights in the first stage."""
