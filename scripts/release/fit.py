@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from release.features import SMALL, Arrays, export, normalised, session
-from release.networks import CUT, FIRST_CUT, Branch, Evidence, Trunk, pretrained
+from release.networks import CUT, FIRST_CUT, MIX, Branch, Evidence, Trunk, pretrained
 from release.sources import KAGGLE, NEITHER, THINGS, UNSEEN, Row
 from release.views import View
 
@@ -60,7 +60,7 @@ class Views:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Linear classifiers on the frozen features: the first answer, refined by training.
+    """What a network is taught to answer. The first is linear classifiers on the frozen features.
 
     Attributes:
         logits: of cat and dog for all views, `[N, 2]`.
@@ -168,6 +168,31 @@ def combine(arrays: Arrays, views: Views, branch: Branch) -> tuple[Floats, float
     spread = float((evidence_of(arrays.concepts[rows]) @ direction).std())
     weight = np.concatenate([[1 / float(pet.std())], direction / spread]).astype(np.float32)
     return weight, offset / spread
+
+
+def answers(
+    arrays: Arrays, branch: Branch, teacher: Teacher, weight: Floats, bias: float
+) -> Teacher:
+    """What the large network answers, as the teacher of the small one.
+
+    Args:
+        arrays: outputs of its frozen parts.
+        branch: trained.
+        teacher: the linear classifiers.
+        weight: see `combine`.
+        bias: likewise.
+    """
+    parts = np.array_split(np.arange(len(arrays.middle)), len(arrays.middle) // BATCH)
+    with torch.no_grad():
+        found = [branch.eval()(torch.tensor(arrays.middle[p].astype(np.float32))) for p in parts]
+    logits, pet = (torch.cat(column).numpy() for column in zip(*found, strict=True))
+    both = np.concatenate([pet[:, None], evidence_of(arrays.concepts)], 1) @ weight + bias
+    return Teacher(
+        logits=(1 - MIX) * logits + MIX * teacher.logits,
+        pet=(3 * both / both.std()).astype(np.float32),
+        weight=teacher.weight,
+        bias=teacher.bias,
+    )
 
 
 def losses(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:

@@ -1,0 +1,65 @@
+"""The first stage's 8-bit sums round to the same step on every processor."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from catordog.model.bundled import BUNDLED_FIRST
+from conftest import ROOT
+
+onnx = pytest.importorskip("onnx")
+sys.path.insert(0, str(ROOT / "scripts"))
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - after the check
+
+from release import pack  # noqa: E402 - a script
+
+ERROR_OF_FLOAT32 = 3e-5
+"""Of a sum of up to 256 steps."""
+
+
+def sum_of_two(scales):
+    """A model that adds two 8-bit tensors, in QDQ format."""
+    tensors = [numpy_helper.from_array(np.array(128, np.uint8), "zero")]
+    for name, scale in zip("abc", scales, strict=True):
+        tensors.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}_scale"))
+    nodes = [
+        helper.make_node("DequantizeLinear", [name, f"{name}_scale", "zero"], [f"{name}_wide"])
+        for name in "ab"
+    ]
+    nodes.append(helper.make_node("Add", ["a_wide", "b_wide"], ["sum"]))
+    nodes.append(helper.make_node("QuantizeLinear", ["sum", "c_scale", "zero"], ["c"]))
+    inputs = [helper.make_tensor_value_info(name, TensorProto.UINT8, [None]) for name in "ab"]
+    outputs = [helper.make_tensor_value_info("c", TensorProto.UINT8, [None])]
+    return helper.make_model(helper.make_graph(nodes, "sum", inputs, outputs, tensors))
+
+
+def margins(model):
+    """How close each sum comes to the middle between two steps, in steps."""
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers = {name: node for node in model.graph.node for name in node.input}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            around = [*(makers[name] for name in node.input), readers[node.output[0]]]
+            *terms, result = [
+                (float(tensors[each.input[1]]), int(tensors[each.input[2]])) for each in around
+            ]
+            found.append(pack.rounding_margin(terms, result))
+    return found
+
+
+def test_no_sum_of_the_included_first_stage_is_near_a_boundary():
+    found = margins(onnx.load(BUNDLED_FIRST))
+    assert len(found) == 9
+    assert min(found) > ERROR_OF_FLOAT32
+
+
+def test_settling_moves_sums_away_from_boundaries():
+    model = sum_of_two((0.25, 0.5, 0.5))
+    assert margins(model) == [0]
+    pack.settle(model)
+    assert margins(model)[0] > ERROR_OF_FLOAT32
