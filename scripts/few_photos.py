@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.ood import ACCEPT
-from catordog.confidence.ood_general import fit_general_ood
 from catordog.confidence.softmax import softmax
 from catordog.model.backbone import Backbone
 from catordog.model.feature_cache import features_of
@@ -102,7 +101,7 @@ def _draw(
     right = logits.argmax(axis=1) == labels[rest]
     low, high = learned.interval
     inside = float(low <= right.mean() <= high) if learned.accuracy is not None else np.nan
-    detector = fit_general_ood(features, concepts, groups, background=backbone.background)
+    detector = backbone.knowledge.fit_ood(features, concepts, groups, labels[taught])
     accepted = false_accept = np.nan
     if detector is not None:
         accepted = float((detector.scores(new, new_concepts) <= ACCEPT).mean())

@@ -8,7 +8,7 @@ from PyPI: pip install -e '.[release]'
 
 1. run the frozen networks over all views of the photos       15 min on two cores
 2. train the branch for cats and dogs, and the first stage    60 min, side by side
-3. train the first stage on, on the large network's answers   75 min
+3. teach the first stage what the large network answers       75 min
 4. fit the regional evidence for "also a cat"                 10 min
 5. write, quantise and calibrate both files, and measure       5 min
 """
@@ -87,23 +87,28 @@ def train(root: Path, work: Path, what: str) -> None:
         torch.save({"trunk": trunk.state_dict(), "branch": branch.state_dict()}, work / "first.pt")
 
 
-def refine_first(root: Path, work: Path) -> None:
-    """Train the first stage on, on the large network's answers, and store the weights."""
+def distil(root: Path, work: Path) -> None:
+    """Teach the specialty and the first stage what the large network answers, and store them."""
+    import json
+
     import numpy as np
     import torch
 
-    from release import features, fit, refine
+    from release import features, fit, refine, specialty
     from release.networks import CUT, Branch, fold_norms, pretrained
     from release.sources import Sources
     from release.views import views_of
 
     rows = Sources(root).rows()
-    views = fit.Views.of(rows, views_of(rows))
+    shown = views_of(rows)
+    views = fit.Views.of(rows, shown)
     arrays, fitted = features.compute(root, work), np.load(work / "linear.npz")
     large = Branch(pretrained(2), CUT, 2, fold=True)
     large.load_state_dict(torch.load(work / "branch.pt", weights_only=True))
     linear = fit.fit_teacher(arrays, views)
     teacher = fit.answers(arrays, large, linear, fitted["weight"], float(fitted["bias"]))
+    known = specialty.fit(arrays, views, teacher, rows, shown)
+    (work / "specialty.json").write_text(json.dumps(known.to_dict()))
     trunk, branch = first_network(work / "first.pt")
     fold_norms(trunk)
     fold_norms(branch)
@@ -185,12 +190,15 @@ def fit_regions(root: Path, work: Path) -> None:
 
 def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> ModelInfo:
     """Write the large network, calibrated on validation photos; returns its description."""
+    import json
+
     import numpy as np
     import torch
 
-    from catordog.model.backbone import BACKGROUND_KEY, background_text
+    from catordog.confidence.specialty import Specialty
     from catordog.model.classifier import load
     from catordog.model.info import ModelInfo
+    from catordog.model.knowledge import Knowledge
     from catordog.photos.preprocess import Preprocess
     from release import calibrate, pack, regions
     from release.networks import CUT, MEAN, STD, Branch, Bundled, pretrained
@@ -214,7 +222,8 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
         tta_flip=True,
         tta_flip_below=FLIP_BELOW,
     )
-    metadata = {BACKGROUND_KEY: background_text(fitted["everyday"])}
+    specialty = Specialty.from_dict(json.loads((work / "specialty.json").read_text()))
+    metadata = Knowledge(fitted["everyday"], specialty).to_metadata()
     pack.write(model, out, info, **metadata)
     info = calibrate.calibrated(info, calibrate.measure(load(out), sources, val))
     pack.write(model, out, info, **metadata)
@@ -360,7 +369,7 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     features.compute(root, work)
     step(work, "training", lambda: train_both(root, work))
-    step(work, "refining", lambda: refine_first(root, work))
+    step(work, "distilling", lambda: distil(root, work))
     step(work, "regions", lambda: fit_regions(root, work))
     pack(root, work, args.out)
     return 0

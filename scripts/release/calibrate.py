@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import nonconformity
-from catordog.confidence.detectors import OutputDetector, fit_output
+from catordog.confidence.ood import GRID
+from catordog.confidence.ood_output import OutputDetector, fit_output
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import fit_temperature
 from catordog.model.classifier import Classifier
@@ -22,6 +23,9 @@ NO_PET = 0.003
 """Fraction of Kaggle's photos that show no cat and no dog; they must not set the threshold."""
 
 MOST_SCORES = 10_000
+
+NO_RANKS = OutputDetector(np.zeros(GRID, np.float32))
+"""Of a score that is not ranked yet."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ import pytest
 
 import catordog
 from catordog.cli import main
-from catordog.model.backbone import BACKGROUND_KEY, Backbone, background_text
+from catordog.model.backbone import Backbone
 from catordog.model.classifier import load
+from catordog.model.knowledge import Knowledge
 from catordog.model.onnx_graph import metadata_of, with_metadata
 from catordog.model.taught_file import EXAMPLES_KEY, MOST_KEPT
 from conftest import write_folder
@@ -187,8 +188,8 @@ def test_kept_features_are_limited(backbone, tmp_path, monkeypatch):
 def everyday(backbone, folder, shares):
     """The backbone with the mean confidences in its concepts on everyday photos."""
     file = folder / "everyday.onnx"
-    text = background_text(np.array(shares, np.float32))
-    file.write_bytes(with_metadata(backbone.read_bytes(), {BACKGROUND_KEY: text}))
+    knowledge = Knowledge(background=np.array(shares, np.float32))
+    file.write_bytes(with_metadata(backbone.read_bytes(), knowledge.to_metadata()))
     return file
 
 
@@ -197,7 +198,7 @@ def test_a_model_hands_on_what_its_backbone_knows_of_everyday_photos(data, backb
     informed = everyday(backbone, tmp_path, shares)
     taught = catordog.teach(data, backbone=informed)
     taught.save(tmp_path / "m.onnx")
-    assert np.allclose(Backbone.read(tmp_path / "m.onnx").background, shares, atol=1e-3)
+    assert np.allclose(Backbone.read(tmp_path / "m.onnx").knowledge.background, shares, atol=1e-3)
     weights = taught.classifier.model.ood.weights
     uninformed = catordog.teach(data, backbone=backbone).classifier.model.ood
     assert not np.allclose(weights, uninformed.weights)
@@ -215,7 +216,7 @@ def test_damaged_confidences_of_everyday_photos_are_refused(data, backbone, tmp_
 
 
 def test_the_bundled_backbone_knows_everyday_photos():
-    background = Backbone.read().background
+    background = Backbone.read().knowledge.background
     assert abs(background.sum() - 1) < 0.01
     assert background[151:269].sum() < 0.05  # dogs
 

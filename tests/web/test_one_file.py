@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from PIL import Image, ImageCms
 
 import catordog
 from catordog.cli import main
-from catordog.confidence.detectors import detector_from_dict, fit_output
+from catordog.confidence.detectors import detector_from_dict
 from catordog.confidence.ood import fit_ood
 from catordog.confidence.ood_general import fit_general_ood
+from catordog.confidence.ood_output import fit_output
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError
 from catordog.photos.decode import decode
@@ -32,6 +34,7 @@ from catordog.web.one_file import as_characters
 from catordog.web.runtime import VERSION, open_runtime, registry
 from conftest import jpeg, named, picture, save, write_folder
 from model.small import write_model
+from model.test_specialty import specialty_of
 from model.tiny_backbone import coloured, colours, write_backbone
 from web.browser_page import CHROMIUM, OneFilePage, opened
 
@@ -500,11 +503,14 @@ class TestTheTwinsInJavaScript:
         features = np.maximum(random.normal(0.3, 1, (200, 24)), 0).astype(np.float32)
         concepts = random.normal(0, 2, (200, 30)).astype(np.float32)
         raw = random.normal(0, 1, 300).astype(np.float32)
+        known = specialty_of(24, units=3)
+        known = replace(known, ranks=fit_output(known.raw(features)))
         detectors = {
             "output": fit_output(raw),
             "neighbours": fit_ood(features),
             "general": fit_general_ood(features, concepts),
             "without neighbours": fit_general_ood(features, concepts, bank=False),
+            "with a specialty": fit_general_ood(features, concepts, specialty=known),
         }
         far = np.concatenate([features[:40] * 0.9, random.normal(1, 3, (40, 24))]).astype(
             np.float32

@@ -10,6 +10,9 @@ raw logits of its own classes, here called concepts. A photo belongs to a set of
 
 Each part is scaled by its spread over the set's photos, each measured without itself. The sum of
 both is better than either: docs/teaching.md has the measurements.
+
+Where all classes belong to the group of things that the backbone knows best, see `specialty`, a
+photo has to belong to it, too.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.softmax import softmax
+from catordog.confidence.specialty import Specialty
 from catordog.errors import CatordogError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -54,6 +58,10 @@ _TAIL, _TAIL_PHOTOS = 0.35, 20
 """From 57 photos or fewer, the tail of the distances is taken to fall 1.35 times as fast as
 measured; from n photos, 1 + 20 / n times. From few photos it is uncertain, and a longer tail would
 accept nearly everything. So the default true-accept rate of 99 % is about 98 % on new photos."""
+
+_LENIENCE = 2.0
+"""Where the backbone's specialty rejects most of what is no class, the tail may be this much
+longer: half as many photos of the classes are taken for none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +100,7 @@ class GeneralOodDetector:
             `float32 [GRID]`.
         tail_from: the fraction of distances that are no tail, 0…1.
         tail: the scale of the exponential tail that the other distances are taken for, above 0.
+        specialty: of the backbone, if all classes belong to it.
     """
 
     weights: Floats
@@ -101,6 +110,7 @@ class GeneralOodDetector:
     body: Floats
     tail_from: float
     tail: float
+    specialty: Specialty | None = None
     needs: ClassVar[tuple[str, ...]] = ("features", "concepts")
     kind: ClassVar[str] = "general"
 
@@ -112,6 +122,8 @@ class GeneralOodDetector:
     @property
     def width(self) -> int:
         """The number of features that it takes, D; 0 if it takes any."""
+        if self.specialty is not None:
+            return self.specialty.width
         return self.bank.shape[1] - len(self.weights) if len(self.bank) else 0
 
     def scores(self, *outputs: Floats) -> npt.NDArray[np.float64]:
@@ -134,7 +146,11 @@ class GeneralOodDetector:
         if len(self.bank):
             nearest = (_joined(features, concepts) @ self.bank.T).max(axis=1)
             distance = distance + _NEIGHBOUR_WEIGHT * self.neighbours.distance(nearest)
-        return self._rank(distance)
+        ranks = self._rank(distance)
+        if self.specialty is None:
+            return ranks
+        lenient = np.maximum(1 - _LENIENCE * (1 - ranks), 0)
+        return np.maximum(lenient, self.specialty.scores(features))
 
     def _rank(self, distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The fraction of the set's photos with a smaller distance, `[N]`, 0…1."""
@@ -152,6 +168,7 @@ class GeneralOodDetector:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model file, with one byte for each number of the bank."""
         step = _step(self.bank)
+        beside = {} if self.specialty is None else {"specialty": self.specialty.to_dict()}
         return {
             "kind": "general",
             "weights": _packed(np.rint(self.weights * 65535).astype("<u2")),
@@ -163,6 +180,7 @@ class GeneralOodDetector:
             "body": self.body.tolist(),
             "tail_from": self.tail_from,
             "tail": self.tail,
+            **beside,
         }
 
     @classmethod
@@ -192,7 +210,10 @@ class GeneralOodDetector:
         if not 0 <= tail_from < 1:
             raise ValueError("ood.tail_from is not a fraction")
         concepts, neighbours = Part(*numbers[:2]), Part(*numbers[2:])
-        return cls(weights, concepts, bank, neighbours, body, tail_from, tail)
+        specialty = Specialty.from_dict(values["specialty"]) if "specialty" in values else None
+        if photos and specialty and specialty.width != bank.shape[1] - len(weights):
+            raise ValueError("ood.specialty takes features of another backbone")
+        return cls(weights, concepts, bank, neighbours, body, tail_from, tail, specialty)
 
 
 def fit_general_ood(
@@ -200,7 +221,9 @@ def fit_general_ood(
     concepts: Floats,
     groups: npt.NDArray[np.integer[Any]] | None = None,
     *,
+    labels: npt.NDArray[np.integer[Any]] | None = None,
     background: Floats | None = None,
+    specialty: Specialty | None = None,
     bank: bool = True,
     seed: int = 0,
 ) -> GeneralOodDetector | None:
@@ -213,7 +236,9 @@ def fit_general_ood(
         features: of the general backbone, `[N, D]`.
         concepts: raw, `[N, K]`.
         groups: `[N]`; copies share a number. None: no copies.
+        labels: classes of the photos, `[N]`; None: one class.
         background: the mean confidence in each concept on everyday photos, `[K]`; None: not known.
+        specialty: of the backbone; it counts if all classes belong to it. None: it has none.
         bank: keep neighbours in the detector.
         seed: chooses them, where there are more than `MOST_NEIGHBOURS`.
 
@@ -223,6 +248,7 @@ def fit_general_ood(
     group = np.arange(len(features)) if groups is None else groups
     if len(set(group.tolist())) < LEAST_PHOTOS:
         return None
+    classes = np.zeros(len(features), np.int64) if labels is None else labels
     shown = softmax(concepts)
     weights = _concept_weights(shown.sum(axis=0), background)
     weights = np.rint(weights * 65535) / 65535  # as in a model file
@@ -237,6 +263,7 @@ def fit_general_ood(
         body=np.zeros(GRID, np.float32),
         tail_from=0.0,
         tail=1.0,
+        specialty=specialty if specialty and specialty.covers(features, classes) else None,
     )
     distance = part.distance(evidence)
     if bank:

@@ -6,9 +6,7 @@ the classes that it was trained on. The bundled model is one, and so is every ta
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -20,6 +18,7 @@ from catordog.errors import CatordogError
 from catordog.model.backends import BATCH
 from catordog.model.backends.onnx import Graph
 from catordog.model.bundled import BUNDLED
+from catordog.model.knowledge import Knowledge
 from catordog.model.linear_head import LinearHead
 from catordog.model.onnx_graph import LinearLayer, cut, with_input_size
 from catordog.photos.preprocess import Preprocess
@@ -29,9 +28,6 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 FEATURES, CONCEPTS = "features", "concepts"
 """Outputs of a backbone."""
-
-BACKGROUND_KEY = "catordog.background"
-"""Of the metadata: what `background_text` wrote."""
 
 
 @dataclass(slots=True)
@@ -43,15 +39,14 @@ class Backbone:
         preprocess: how a photo becomes its input.
         width: D, the number of features.
         concept_count: K, the number of concepts.
-        background: the mean confidence in each concept on everyday photos, `float32 [K]`, 0…1;
-            None where the file does not say.
+        knowledge: what the file says about photos in general.
     """
 
     trunk: bytes = field(repr=False)
     preprocess: Preprocess
     width: int
     concept_count: int
-    background: npt.NDArray[np.float32] | None
+    knowledge: Knowledge
     _graph: Graph = field(repr=False)
     _concepts: Graph | None = field(default=None, repr=False)
 
@@ -75,7 +70,7 @@ class Backbone:
             if not {FEATURES, CONCEPTS} <= set(shapes):
                 raise CatordogError("it has no outputs 'features' and 'concepts'")
             width, count = (int(shapes[name][1]) for name in (FEATURES, CONCEPTS))
-            background = background_of(graph.metadata, count)
+            knowledge = Knowledge.of(graph.metadata, width, count)
             trunk = cut(data, {FEATURES: width, CONCEPTS: count})
             if size is not None:
                 trunk = with_input_size(trunk, size)
@@ -86,7 +81,7 @@ class Backbone:
         except (CatordogError, ValueError, TypeError, IndexError) as error:
             raise CatordogError(f"{file} is no general backbone: {error}") from None
         preprocess = Preprocess(side, "squash", MEAN, STD)
-        return cls(trunk, preprocess, width, count, background, graph)
+        return cls(trunk, preprocess, width, count, knowledge, graph)
 
     @classmethod
     def known_as(cls, digest: str) -> Backbone:
@@ -133,35 +128,6 @@ class Backbone:
         layer = LinearLayer((FEATURES, CONCEPTS), "logits", head.weight, head.bias)
         outputs = {"logits": len(head.bias), FEATURES: self.width, CONCEPTS: self.concept_count}
         return cut(self.trunk, outputs, append=layer)
-
-
-def background_text(background: npt.NDArray[np.float32]) -> str:
-    """The mean confidences in concepts on everyday photos, `[K]`, as metadata of an ONNX file."""
-    return base64.b64encode(background.astype("<f2").tobytes()).decode()
-
-
-def background_of(
-    metadata: Mapping[str, str], concept_count: int
-) -> npt.NDArray[np.float32] | None:
-    """Read what `background_text` wrote.
-
-    Args:
-        metadata: of an ONNX file.
-        concept_count: K.
-
-    Returns:
-        `[K]`, 0…1; None if the file has none.
-
-    Raises:
-        ValueError: it is not one confidence for each concept.
-    """
-    text = metadata.get(BACKGROUND_KEY)
-    if text is None:
-        return None
-    background = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
-    if len(background) != concept_count or not ((background >= 0) & (background <= 1)).all():
-        raise ValueError(f"{BACKGROUND_KEY} is not one confidence for each concept")
-    return background
 
 
 def rows_of(

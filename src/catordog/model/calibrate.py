@@ -12,19 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.conformal import nonconformity
-from catordog.confidence.detectors import Detector, OutputDetector, fit_output
+from catordog.confidence.detectors import Detector
 from catordog.confidence.ood import LEAST_PHOTOS, OodDetector, fit_ood
-from catordog.confidence.ood_general import GeneralOodDetector, fit_general_ood
+from catordog.confidence.ood_general import GeneralOodDetector
+from catordog.confidence.ood_output import OutputDetector, fit_output
 from catordog.confidence.softmax import softmax
 from catordog.confidence.temperature import fit_temperature, log_loss
 from catordog.errors import CatordogError, PhotoError
-from catordog.model.backbone import Backbone, background_of
+from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH
 from catordog.model.bundled import BUNDLED
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, load
 from catordog.model.formats import format_of
 from catordog.model.info import ModelInfo
+from catordog.model.knowledge import Knowledge
 from catordog.model.onnx_graph import metadata_of
 from catordog.model.own_split import check_own_split
 from catordog.photos.datasets import open_dataset
@@ -37,12 +39,8 @@ from catordog.terminal import info, progress
 MOST_SCORES = 10_000
 """Conformal scores in a model file; more would hardly make error rates finer."""
 
-_FIT_OOD: dict[tuple[str, ...], Callable[..., Detector | None]] = {
-    OutputDetector.needs: fit_output,
-    GeneralOodDetector.needs: fit_general_ood,
-    OodDetector.needs: fit_ood,
-}
-"""How an ood detector is fitted, by the outputs of the network that it needs, the best first."""
+_OOD_NEEDS = (OutputDetector.needs, GeneralOodDetector.needs, OodDetector.needs)
+"""Outputs of a network that ood detectors need, the best detector first."""
 
 Batches = Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 """Photos `uint8 [N, S, S, 3]` with their labels `[N]`."""
@@ -162,7 +160,7 @@ def _calibrate(
             f"{path} has one class, and no confidence to fit: teach it again with more photos"
         )
     outputs = classifier.backend.outputs
-    needs = next((names for names in _FIT_OOD if set(names) <= set(outputs)), ())
+    needs = next((names for names in _OOD_NEEDS if set(names) <= set(outputs)), ())
     if general is not None:
         needs = ()
     parts = [(*classifier.run(pixels, "logits", *needs), labels) for pixels, labels in batches]
@@ -173,7 +171,7 @@ def _calibrate(
             else CatordogError(f"{path} can't be calibrated: there are no {what}")
         )
     logits, *needed, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    ood, backbone = general() if general else (_ood(path, needs, needed), None)
+    ood, backbone = general() if general else (_ood(path, needs, needed, labels), None)
     model = replace(classifier.model, ood=ood, backbone=backbone)
     return _fit(path, model, logits, labels, what, failures)
 
@@ -260,35 +258,45 @@ def _read(
 
 
 def _ood(
-    path: Path, needs: tuple[str, ...], outputs: Sequence[npt.NDArray[np.float32]]
+    path: Path,
+    needs: tuple[str, ...],
+    outputs: Sequence[npt.NDArray[np.float32]],
+    labels: npt.NDArray[np.int64],
 ) -> Detector | None:
     """Fit a detector on the outputs that it needs; none where it needs none."""
-    if not needs:
-        return None
     try:
+        if needs == OutputDetector.needs:
+            return fit_output(*outputs)
+        if needs == OodDetector.needs:
+            (features,) = outputs
+            return fit_ood(features)
         if needs == GeneralOodDetector.needs:
             features, concepts = outputs
-            background = background_of(metadata_of(path.read_bytes()), concepts.shape[1])
-            return fit_general_ood(features, concepts, background=background)
-        return _FIT_OOD[needs](*outputs)
+            shapes = features.shape[1], concepts.shape[1]
+            knowledge = Knowledge.of(metadata_of(path.read_bytes()), *shapes)
+            return knowledge.fit_ood(features, concepts, labels=labels)
     except (CatordogError, ValueError) as error:
         info(f"no photo will be called 'neither': {error}")
-        return None
+    return None
 
 
 def _general_ood(photos: list[Photo]) -> tuple[Detector | None, str]:
     """A detector on the package's general backbone, and the digest of that backbone."""
     backbone = Backbone.read()
     features: list[npt.NDArray[np.float32]] = []
+    labels: list[int] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     with progress("comparing", len(photos)) as done:
-        for count, result in enumerate(decoded(photos, backbone.preprocess), 1):
+        results = decoded(photos, backbone.preprocess)
+        for count, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
             if not isinstance(result, PhotoError):
                 pixels.append(result)
+                labels.append(photo.label or 0)
             if pixels and (len(pixels) == BATCH or count == len(photos)):
                 features.append(backbone.features(np.stack(pixels)))
                 pixels = []
             done(count)
     rows = np.concatenate(features)
-    detector = fit_general_ood(rows, backbone.concepts(rows), background=backbone.background)
+    concepts = backbone.concepts(rows)
+    detector = backbone.knowledge.fit_ood(rows, concepts, labels=np.array(labels))
     return detector, backbone.digest

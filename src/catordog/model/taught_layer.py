@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.ood_general import fit_general_ood
 from catordog.errors import CatordogError
-from catordog.model.backbone import BACKGROUND_KEY, Backbone, background_text
+from catordog.model.backbone import Backbone
 from catordog.model.backends.deferred import DeferredBackend
 from catordog.model.classifier import Classifier
 from catordog.model.first_stage import Output
@@ -61,11 +60,9 @@ class TaughtLayer:
             backbone: that the layer was learnt on.
             examples: the photos that it has learnt from, as text, to learn more later; None: none.
         """
-        metadata = {KEY: to_json(self.model)}
+        metadata = {KEY: to_json(self.model), **backbone.knowledge.to_metadata()}
         if examples is not None:
             metadata[EXAMPLES_KEY] = examples
-        if backbone.background is not None:
-            metadata[BACKGROUND_KEY] = background_text(backbone.background)
         return with_metadata(backbone.with_head(self.head), metadata)
 
     def classifier(self, content: bytes) -> Classifier:
@@ -90,9 +87,7 @@ def learn_layer(
     features = examples.records["features"].astype(np.float32)
     concepts = backbone.concepts(features)
     groups = _groups(examples)
-    detector = fit_general_ood(
-        features, concepts, groups, background=backbone.background, bank=bank
-    )
+    detector = backbone.knowledge.fit_ood(features, concepts, groups, examples.labels, bank=bank)
     if len(classes) == 1 and detector is None:
         raise CatordogError(
             f"{classes[0]!r} is the only class, and has fewer than 3 different photos: add photos, "

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.detectors import Detector, OutputDetector
+from catordog.confidence.detectors import Detector
+from catordog.confidence.ood_output import OutputDetector
 from catordog.confidence.softmax import softmax
 
 Floats = npt.NDArray[np.float32]

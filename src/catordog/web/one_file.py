@@ -19,8 +19,8 @@ import numpy as np
 from markupsafe import Markup
 
 from catordog import __version__
-from catordog.confidence.detectors import OutputDetector
 from catordog.confidence.ood import ACCEPT
+from catordog.confidence.ood_output import OutputDetector
 from catordog.confidence.softmax import format_percent
 from catordog.errors import CatordogError
 from catordog.model.backbone import CONCEPTS, FEATURES

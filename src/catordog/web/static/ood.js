@@ -4,6 +4,7 @@ import { softmax } from "/softmax.js";
 
 const LEAST_WEIGHT = 1e-3;
 const NEIGHBOUR_WEIGHT = 0.6;
+const LENIENCE = 2;
 
 // What takes a network's outputs for one photo, arrays of numbers by name, and gives its score, 0 to
 // 1. `stored` is what a detector's `to_dict` returns.
@@ -13,7 +14,8 @@ export function detectorOf(stored) {
   if (stored.kind === "general") {
     const whole = new Uint16Array(bytesOf(stored.weights).buffer);
     const weights = Array.from(whole, (x) => Math.max(x / 65535, LEAST_WEIGHT));
-    return ({ features, concepts }) => general(stored, weights, bank, features, concepts);
+    const own = ({ features, concepts }) => general(stored, weights, bank, features, concepts);
+    return stored.specialty ? within(stored.specialty, own) : own;
   }
   return ({ features }) => levelOf(stored.distances, 1 - nearest(bank, unit(roots(features))));
 }
@@ -36,6 +38,23 @@ function general(stored, weights, bank, features, concepts) {
   if (above < 0) return tailFrom;
   const part = (distance - body[above - 1]) / (body[above] - body[above - 1]);
   return (tailFrom * (above - 1 + part)) / last;
+}
+
+// A general score where a photo has to belong to what the backbone knows best, too.
+function within({ weight, steps, bias, output, quantiles }, own) {
+  const weights = new Int8Array(bytesOf(weight).buffer);
+  return (found) => {
+    let raw = 0;
+    for (let unit = 0; unit < bias.length; unit += 1) {
+      let sum = 0;
+      for (let row = 0; row < found.features.length; row += 1) {
+        sum += found.features[row] * weights[row * bias.length + unit];
+      }
+      raw += output[unit] * Math.max(sum * steps[unit] + bias[unit], 0);
+    }
+    const lenient = Math.max(1 - LENIENCE * (1 - own(found)), 0);
+    return Math.max(lenient, levelOf(quantiles, raw));
+  };
 }
 
 // The fraction of calibration photos below a value, from their quantiles.
