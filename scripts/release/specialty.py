@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from release.features import Arrays
 from release.fit import Teacher, Views
 from release.sources import KAGGLE, Row
 from release.views import View
+
+NAME = "cats and dogs"
 
 UNITS, DROPOUT, DECAY = 32, 0.3, 0.1
 RATE, BATCH, EPOCHS = 2e-3, 512, 12
@@ -73,7 +76,8 @@ def _plain(network: nn.Sequential, mean: Any, scale: Any) -> Specialty:
         for index in (0, 3)
     )
     weight = (first["weight"] / scale).T
-    return Specialty(weight, first["bias"] - mean @ weight, -last["weight"][0], calibrate.NO_RANKS)
+    bias = first["bias"] - mean @ weight
+    return Specialty(NAME, weight, bias, -last["weight"][0], calibrate.NO_RANKS)
 
 
 def _ranked(
@@ -87,4 +91,4 @@ def _ranked(
         [rows[shown[index][0]] for index in photos], np.zeros((len(photos), 2), np.float32), raw
     )
     ranks = calibrate.detector_of(found, calibrate.NO_PET)
-    return Specialty(specialty.weight, specialty.bias, specialty.output, ranks)
+    return replace(specialty, ranks=ranks)

@@ -18,6 +18,7 @@ from catordog.model.knowledge import SPECIALTY_KEY, Knowledge
 from catordog.model.onnx_graph import with_metadata
 from catordog.model.teaching_photos import find_photos
 from catordog.photos.decode import DEFAULT_RULES
+from catordog.report.teach_text import teach_text
 from conftest import save, write_folder
 from model.tiny_backbone import FEATURES, colours, write_backbone
 
@@ -27,10 +28,9 @@ WHITE = Image.new("RGB", (40, 32), (255, 255, 255))
 def specialty_of(width, units=1, seed=0):
     generator = np.random.default_rng(seed)
     weight = generator.normal(size=(width, units)).astype(np.float32)
-    return Specialty(
-        weight, np.ones(units, np.float32), generator.normal(size=units).astype(np.float32),
-        fit_output(generator.normal(size=200).astype(np.float32)),
-    )  # fmt: skip
+    output = generator.normal(size=units).astype(np.float32)
+    ranks = fit_output(generator.normal(size=200).astype(np.float32))
+    return Specialty("colours", weight, np.ones(units, np.float32), output, ranks)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def expert(backbone, data, tmp_path):
     raw = own @ weight + bias
     assert (white @ weight + bias).item() > 1.2 * raw.max()
     ranks = fit_output(np.linspace(raw.min(), 1.1 * raw.max(), 200))
-    specialty = Specialty(weight, bias, np.ones(1, np.float32), ranks)
+    specialty = Specialty("colours", weight, bias, np.ones(1, np.float32), ranks)
     file = tmp_path / "expert.onnx"
     metadata = Knowledge(specialty=specialty).to_metadata()
     file.write_bytes(with_metadata(backbone.read_bytes(), metadata))
@@ -76,6 +76,7 @@ def test_a_file_keeps_the_scores():
     [
         ("weight", ""), ("weight", "AAAA"), ("weight", "?"), ("steps", [1.0]), ("bias", []),
         ("output", [float("nan")] * 4), ("quantiles", [0.0]), ("steps", [[1.0] * 4]),
+        ("name", 3), ("name", "a\nb"), ("name", "a" * 61),
     ],
 )  # fmt: skip
 def test_a_damaged_specialty_is_refused(key, value):
@@ -88,6 +89,7 @@ def test_a_model_of_what_the_backbone_knows_best_rejects_everything_else(data, e
     taught = catordog.teach(data, backbone=expert)
     file = tmp_path / "m.onnx"
     taught.save(file)
+    assert "photos of anything but colours are called 'neither'" in teach_text(taught)
     assert Backbone.read(file).knowledge == Backbone.read(expert).knowledge
     for model in (
         taught,
@@ -118,7 +120,7 @@ def test_where_it_knows_one_class_less_well_it_has_no_say(data, expert):
 def test_one_in_ten_photos_of_a_class_may_be_strange(strangers, covered):
     raw = np.r_[np.zeros(10 - strangers), np.full(strangers, 5.0), np.zeros(90)]
     one = np.ones(1, np.float32)
-    specialty = Specialty(one[:, None], 0 * one, one, fit_output(np.linspace(0, 1, 200)))
+    specialty = Specialty("ones", one[:, None], 0 * one, one, fit_output(np.linspace(0, 1, 200)))
     labels = np.r_[np.zeros(10, int), np.ones(90, int)]
     assert specialty.covers(raw[:, None].astype(np.float32), labels) is covered
 
@@ -137,4 +139,5 @@ def test_damaged_metadata_are_refused(data, backbone, tmp_path, capsys):
 
 
 def test_the_included_backbone_knows_cats_and_dogs_best():
-    assert Backbone.read().knowledge.specialty.width == 1280
+    specialty = Backbone.read().knowledge.specialty
+    assert (specialty.name, specialty.width) == ("cats and dogs", 1280)

@@ -18,8 +18,8 @@ from catordog.confidence.ood_output import OutputDetector
 
 Floats = npt.NDArray[np.floating[Any]]
 
-MOST_UNITS = 1024
-"""Of the hidden layer in a file."""
+MOST_UNITS, MOST_LETTERS = 1024, 60
+"""Of the hidden layer and of the name in a file."""
 
 _LEVEL = 0.99
 """Photos of the group with a higher score count as none."""
@@ -35,12 +35,14 @@ class Specialty:
     `score = relu(features · weight + bias) · output`
 
     Attributes:
+        name: of the group, such as "cats and dogs".
         weight: `float32 [D, H]`.
         bias: `float32 [H]`.
         output: `float32 [H]`.
         ranks: of the raw scores of the group's photos.
     """
 
+    name: str
     weight: Floats
     bias: Floats
     output: Floats
@@ -91,6 +93,7 @@ class Specialty:
         steps = np.abs(self.weight).max(axis=0) / 127
         steps = np.where(steps == 0, 1, steps).astype(np.float32)
         return {
+            "name": self.name,
             "weight": base64.b64encode(
                 np.rint(self.weight / steps).astype("i1").tobytes()
             ).decode(),
@@ -119,6 +122,8 @@ class Specialty:
             raise ValueError("the specialty has a wrong shape")
         if not np.isfinite([steps, bias, output]).all():
             raise ValueError("the specialty has numbers that are not finite")
-        return cls(
-            weight.reshape(-1, units) * steps, bias, output, OutputDetector.from_dict(values)
-        )
+        name = values["name"]
+        if not isinstance(name, str) or not name.isprintable() or len(name) > MOST_LETTERS:
+            raise ValueError("the specialty's name is no short text")
+        ranks = OutputDetector.from_dict(values)
+        return cls(name, weight.reshape(-1, units) * steps, bias, output, ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from catordog.confidence.ood import ACCEPT
+from catordog.confidence.ood_general import GeneralOodDetector
 from catordog.confidence.softmax import format_percent
 from catordog.escaping import printable
 from catordog.model.taught_file import MOST_KEPT
@@ -89,11 +90,18 @@ def _more_photos(result: Taught) -> list[str]:
 
 
 def _neither(result: Taught) -> str:
-    if result.classifier.model.ood is None:
+    detector = result.classifier.model.ood
+    if detector is None:
         return "no photo will be called 'neither': that takes 3 different photos"
-    n = sum(result.counts.values())
-    rough = ", roughly: that takes about 100 photos" if n < 100 else ""
-    return f"photos unlike these are called 'neither' (--accept {ACCEPT} by default){rough}"
+    rough = ", roughly: that takes about 100 photos" if sum(result.counts.values()) < 100 else ""
+    rate = f"(--accept {ACCEPT} by default)"
+    if isinstance(detector, GeneralOodDetector) and detector.specialty is not None:
+        group = detector.specialty.name
+        return (
+            f"photos of anything but {group} are called 'neither' {rate}, "
+            f"and so are photos unlike these{rough}"
+        )
+    return f"photos unlike these are called 'neither' {rate}{rough}"
 
 
 def _hardest(result: Taught) -> list[str]:
