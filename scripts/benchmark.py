@@ -6,6 +6,7 @@ python scripts/benchmark.py audit [--data D]           # an audit vs. decoding t
 python scripts/benchmark.py train [--data D]           # training vs. a standard PyTorch script and,
                     # if installed (pip install -e .[bench]), fastai and ultralytics;
                     # --minutes 5 20 also reports the accuracy that each reaches in that time
+python scripts/benchmark.py busy                       # training steps beside another training
 python scripts/benchmark.py predict [--photos FOLDER]  # predicting a folder vs. decoding it
 python scripts/benchmark.py start [--photo FILE]       # one photo, from a cold start
 python scripts/benchmark.py page [--photos FOLDER]     # the one-file page vs. predicting
@@ -197,6 +198,60 @@ def benchmark_train(args: argparse.Namespace) -> None:
                     f"test split after {result['seconds'] / 60:.1f} min",
                     flush=True,
                 )
+
+
+_STEPS = """
+import statistics, sys, time
+import catordog
+import torch
+from catordog.model.networks import build_network
+network = build_network("residual", 2).to(memory_format=torch.channels_last).train()
+photos = torch.randn(64, 3, 64, 64).to(memory_format=torch.channels_last)
+seconds = []
+for _ in range(int(sys.argv[1])):
+    start = time.perf_counter()
+    network(photos).square().mean().backward()
+    seconds.append(time.perf_counter() - start)
+print(statistics.median(seconds) / len(photos))
+"""
+
+_GOMP_TURNS = "300000"
+"""How often threads of GNU's OpenMP check what they wait for before they sleep, by default (its
+manual, GOMP_SPINCOUNT)."""
+
+
+def benchmark_busy(args: argparse.Namespace) -> None:
+    """Training steps on all cores: alone, and beside training on one core."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+
+    def step(environment: dict[str, str]) -> float:
+        ended = subprocess.run(
+            [sys.executable, "-c", _STEPS, "12"], env=environment,
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        return 1e3 * float(ended.stdout)
+
+    for what in ("alone", "beside another"):
+        with ExitStack() as stack:
+            if what != "alone":
+                busy = subprocess.Popen(
+                    [sys.executable, "-c", _STEPS, "1000000"], env={**kept, "OMP_NUM_THREADS": "1"},
+                    start_new_session=True,  # scheduled as another program of the desktop is
+                )  # fmt: skip
+                stack.callback(busy.kill)
+                time.sleep(20)  # it has started
+            times = [
+                (step(kept), step({**kept, "GOMP_SPINCOUNT": _GOMP_TURNS}))
+                for _ in range(args.rounds)
+            ]
+        ours, usual = (statistics.median(column) for column in zip(*times, strict=True))
+        ratios = [theirs / mine for mine, theirs in times]
+        print(
+            f"{what:<14} catordog {ours:>6.2f} ms, torch's default {usual:>6.2f} ms per photo; "
+            f"relative speed {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f})",
+            flush=True,
+        )
 
 
 def benchmark_predict(args: argparse.Namespace) -> None:
@@ -479,6 +534,8 @@ def main() -> int:
     )  # fmt: skip
     command.add_argument("--only", nargs="+", help="for example catordog fastai")
     command.add_argument("--at", type=Path, help="parent of the temporary folder")
+    command = add("busy", benchmark_busy)
+    command.add_argument("--rounds", type=int, default=3)
     command = add("predict", benchmark_predict)
     command.add_argument("--photos", type=Path, help="default: synthetic photos of 12 megapixels")
     command.add_argument("--model", help="default: the model that ships with the package")

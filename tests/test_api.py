@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,17 @@ def test_importing_catordog_imports_neither_numpy_nor_torch():
     code = "import catordog, sys; print(sorted({'numpy', 'torch', 'PIL'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "turns"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_torchs_threads_do_not_spin_for_long_unless_the_environment_says_so(environment, turns):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_"))}
+    code = "import os, catordog; print(os.environ.get('GOMP_SPINCOUNT'))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **environment},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout == f"{turns}\n"

@@ -6,6 +6,7 @@ Names are imported on first use, so that `import catordog` imports neither numpy
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,14 @@ _HOMES = {
     "teach": "catordog.model.teach",
     "train": "catordog.commands.train",
 }
+
+
+# Torch's threads spin while they wait for one another. Where another program takes one of the
+# cores, they may take the other from those that work. 10,000 turns instead of the usual 300,000
+# prevent that, and cost little where all cores are free (scripts/benchmark.py busy). Torch reads
+# this at its import.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def __getattr__(name: str) -> Any:

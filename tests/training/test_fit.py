@@ -67,7 +67,7 @@ class TestTheDemosRun:
         }
 
     def test_a_line_per_epoch_and_no_progress_bar_without_a_terminal(self, drawn_run):
-        assert len(re.findall(r"^epoch +\d+/\d+ ", drawn_run.ended.err, re.MULTILINE)) == 5
+        assert len(re.findall(r"^epoch +\d+/\d+ ", drawn_run.ended.err, re.MULTILINE)) == 4
         assert "\x1b" not in drawn_run.ended.err
         assert "Warning" not in drawn_run.ended.err
 
@@ -80,7 +80,7 @@ class TestTheDemosRun:
         assert scalars <= set(tags["scalars"]), tags["scalars"]
         assert {"training photos", "confusion matrix"} <= set(tags["images"])
         assert {"validation/reliability", "validation/logit margins"} <= set(tags["images"])
-        assert len(board.Images("training photos")) == 5
+        assert len(board.Images("training photos")) == 4
         assert tags["graph"]
         hparams = board.summary_metadata["_hparams_/session_start_info"]
         assert b"residual" in hparams.plugin_data.content
