@@ -105,6 +105,7 @@ def leaves(value: object, path: tuple[object, ...] = ()) -> dict[tuple[object, .
     return found
 
 
+@pytest.mark.slow
 def test_a_classifier_can_be_evaluated_as_well_as_a_path():
     classifier = catordog.load()
     by_classifier = evaluate(classifier, "drawn:n=60,seed=3", "all")
@@ -114,6 +115,7 @@ def test_a_classifier_can_be_evaluated_as_well_as_a_path():
     assert by_name.model == evaluate(None, "drawn:n=60,seed=3", "all").model == "bundled"
 
 
+@pytest.mark.slow
 def test_evaluating_an_onnx_model_imports_no_torch(tmp_path):
     code = (
         "import sys; from catordog.cli import main; "

@@ -39,6 +39,7 @@ def neither(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_the_error_budget_is_not_claimed_for_photos_called_neither(tmp_path, capsys):
     words = ["evaluate", "bundled", "--data", "drawn:n=80,seed=3", "--split", "all"]
     file = tmp_path / "e.json"

@@ -127,6 +127,7 @@ class TestTheCommand:
             assert picture.format == "PNG"
             assert picture.width > 2.5 * picture.height
 
+    @pytest.mark.slow
     def test_without_out_it_writes_into_the_current_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "a b.jpg").write_bytes(jpeg(0))

@@ -60,6 +60,7 @@ class TestTheFile:
             assert (mine.label, mine.verdict) == (other.label, other.verdict)
             assert mine.ood_score == pytest.approx(other.ood_score, abs=0.01)
 
+    @pytest.mark.slow
     def test_all_commands_take_it(self, exported, capsys, tmp_path):
         words = ["--data", "drawn:n=200", "--split", "all"]
         assert main(["evaluate", str(exported), *words]) == 0
@@ -120,6 +121,7 @@ class TestTheFile:
         difference = catordog.load(out).logits(PHOTOS) - catordog.load(exported).logits(PHOTOS)
         assert np.abs(difference).max() < 0.1
 
+    @pytest.mark.slow
     def test_8_bits_lose_little_accuracy_and_the_loss_is_printed(self, drawn_run, tmp_path, capsys):
         out = tmp_path / "int8.onnx"
         words = ["export", str(drawn_run.checkpoint), "--out", str(out), "--int8"]
@@ -190,6 +192,7 @@ def test_a_network_that_cannot_be_exported_leaves_the_good_file_and_the_cause_is
     assert [file.name for file in out.parent.iterdir()] == ["m.onnx"]
 
 
+@pytest.mark.slow
 def test_a_file_that_gives_other_logits_is_not_written(drawn_run, tmp_path, monkeypatch, capsys):
     out = tmp_path / "m.onnx"
     content = to_onnx(made())

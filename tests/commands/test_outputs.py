@@ -126,6 +126,7 @@ def test_reports_may_go_to_a_device_and_to_links(here, words, options):
     json.loads((here / "target").read_text("utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 @pytest.mark.parametrize(
     ("words", "options"),

@@ -94,6 +94,7 @@ def loads_a_model(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_worker_makes_the_rows_of_the_csv_file(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("CATORDOG_THREADS", "1")  # the worker sets it
     paths = [str(photos / name) for name in ("more.zip", "photos/3", "photos/0/1.jpg")]

@@ -201,6 +201,7 @@ class TestAfterTraining:
         assert len(model.nonconformity) == int(line[1].replace(",", ""))
         assert list(model.nonconformity) == sorted(model.nonconformity)
 
+    @pytest.mark.slow
     def test_the_temperature_is_the_best_one_for_the_validation_photos(self, drawn_run):
         result = evaluate(catordog.load(drawn_run.checkpoint), "drawn", "val")
         assert result.temperature == pytest.approx(
@@ -240,6 +241,7 @@ class TestErrorRate:
         assert unsure == sorted(unsure)
         assert unsure[0] < unsure[-1]
 
+    @pytest.mark.slow
     def test_evaluate_compares_error_rates_with_misses(self, drawn_run, tmp_path, capsys):
         file = tmp_path / "e.json"
         words = ["evaluate", str(drawn_run.checkpoint), "--data", "drawn", "--json", str(file)]

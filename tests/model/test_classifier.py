@@ -239,6 +239,7 @@ class TestRules:
             classifier.predict(picture(0), **rules)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_the_same_logits_in_another_process(classifier, drawn_run, tmp_path):
     paths = []
     for index in range(8):

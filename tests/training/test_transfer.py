@@ -164,6 +164,7 @@ class TestARun:
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_the_finetune_config_starts_from_the_bundled_backbone(tmp_path, capsys, monkeypatch):
     def offline(*_, **__):
         raise AssertionError("no connection is needed")

@@ -148,6 +148,7 @@ class TestImbalance:
 class TestStreaming:
     """`--data.cache false` decodes in DataLoader's workers and caches nothing."""
 
+    @pytest.mark.slow
     def test_it_gives_the_same_weights_as_the_cache(self, tmp_path):
         pets = write_zip(tmp_path / "pets.zip", named(120))
         words = ["--data", pets, *TINY, "--trainer.max_epochs", 2]

@@ -154,6 +154,7 @@ class TestTheAPI:
             assert answer.status_code == 413
         assert len(sent) < 200
 
+    @pytest.mark.slow
     def test_explain_draws_a_heat_map_for_any_class(self, url):
         for query in ("", "?class=cat", "?class=dog"):
             answer = httpx.post(url + "/explain" + query, content=jpeg(0), timeout=60)
@@ -367,6 +368,7 @@ class TestInABrowser:
         page.locator("#reset").click()
         assert shown() == before
 
+    @pytest.mark.slow
     def test_the_heat_map_is_shown_on_demand(self, page, tmp_path):
         (tmp_path / "a.jpg").write_bytes(jpeg(0, size=200))
         page.set_input_files("#files", str(tmp_path / "a.jpg"))
