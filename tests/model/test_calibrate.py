@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +227,10 @@ class TestAfterTraining:
 
 class TestErrorRate:
     def test_a_lower_one_gives_not_sure_more_often(self, drawn_run, tmp_path, capsys):
+        model = Path(shutil.copy(drawn_run.checkpoint, tmp_path))
+        catordog.calibrate(
+            model, "drawn:n=300,morph=0.5,seed=3", "all"
+        )  # whose labels are doubtful
         folder = tmp_path / "new"
         folder.mkdir()
         generator = np.random.default_rng(0)
@@ -232,14 +238,13 @@ class TestErrorRate:
             image = synthetic.picture(number / 59, generator, 64)
             image.save(folder / f"{number:02}.png")
         unsure = []
-        for rate in (0.2, 0.002, 0.0005):
-            words = ["predict", str(folder), "--model", str(drawn_run.checkpoint)]
+        for rate in (0.2, 0.01):
+            words = ["predict", str(folder), "--model", str(model)]
             words += ["--format", "jsonl", "--error-rate", str(rate)]
             assert main(words) == 0
             rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
             unsure.append(sum(row["verdict"] == "not sure" for row in rows))
-        assert unsure == sorted(unsure)
-        assert unsure[0] < unsure[-1]
+        assert unsure[0] < unsure[1]
 
     @pytest.mark.slow
     def test_evaluate_compares_error_rates_with_misses(self, drawn_run, tmp_path, capsys):
