@@ -272,6 +272,7 @@ def test_a_model_finds_wrong_labels_and_photos_of_no_class(
     assert 'id="suspects"' in (tmp_path / "a.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_evaluate_reports_the_accuracy_with_and_without_the_excluded_photos(
     mislabelled, drawn_run, catordog, tmp_path
 ):

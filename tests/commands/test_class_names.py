@@ -56,6 +56,7 @@ def test_models_of_different_classes_are_not_compared(tmp_path, data, classes, c
     assert "models of different classes can't be compared" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_export_reports_the_accuracy_that_evaluate_reports(tmp_path, data, capsys):
     model = write_checkpoint(tmp_path / "m.ckpt", classes=("ant", "cat", "dog"))
     assert main(["export", str(model), "--out", str(tmp_path / "m.onnx"), "--data", data]) == 0

@@ -92,7 +92,7 @@ class TestTheFile:
             pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
         ],
     )
-    @pytest.mark.parametrize("tta_flip", [False, True])
+    @pytest.mark.parametrize("tta_flip", [pytest.param(False, marks=pytest.mark.slow), True])
     def test_any_network_gives_the_same_logits_for_any_batch_size(
         self, network, tta_flip, tmp_path
     ):
@@ -294,6 +294,7 @@ class TestTheBundledModel:
         assert catordog.load().classes == ("cat", "dog")
         assert catordog.load("bundled").classes == ("cat", "dog")
 
+    @pytest.mark.slow
     def test_it_classifies_real_photos(self, shared_photos):
         classifier = catordog.load()
         folder = shared_photos / "oxford-iiit-pet-60"

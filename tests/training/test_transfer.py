@@ -134,6 +134,7 @@ class TestARun:
         assert "network.head.weight" not in frozen
         assert "network.stages.1.second.1.running_var" not in frozen
 
+    @pytest.mark.slow
     def test_the_learning_rate_schedule_restarts_when_all_layers_join(self, tmp_path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

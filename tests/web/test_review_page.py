@@ -258,6 +258,7 @@ serve_until_interrupted(app, listener)
 """
 
 
+@pytest.mark.slow
 def test_each_of_many_classes_has_keys(browser, tmp_path):
     picture = named(2)["cat.0.jpg"]
     classes = [*"0123456789", "ant lion", "Bée"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DESCRIPTION = """Train a network on synthetic pictures, evaluate it, and predict new pictures.
-It takes about two minutes and needs no data. Each step is a command to copy."""
+It takes about a minute and needs no data. Each step is a command to copy."""
 
 NEW_SEED = 20_000  # no picture of this seed is in the training data
 MORPHED = 10  # index of the animal that morphs from cat to dog
