@@ -131,7 +131,8 @@ class TestTheFile:
             float(err.split(word)[0].rsplit(None, 1)[1].rstrip("%"))
             for word in (" before", " after")
         )
-        assert after > before - 2
+        assert after > before - 1
+        assert float(re.search(r"its logits are within (\S+) of", err)[1]) < 1
 
 
 class Unsuitable(ResidualNet):
