@@ -229,7 +229,7 @@ def benchmark_busy(args: argparse.Namespace) -> None:
             [sys.executable, "-c", _STEPS, "12"], env=environment,
             stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
-        return 1e3 * float(ended.stdout)
+        return float(ended.stdout)
 
     for what in ("alone", "beside another"):
         with ExitStack() as stack:
@@ -245,13 +245,7 @@ def benchmark_busy(args: argparse.Namespace) -> None:
                 for _ in range(args.rounds)
             ]
         ours, usual = (statistics.median(column) for column in zip(*times, strict=True))
-        ratios = [theirs / mine for mine, theirs in times]
-        print(
-            f"{what:<14} catordog {ours:>6.2f} ms, torch's default {usual:>6.2f} ms per photo; "
-            f"relative speed {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-            f"{max(ratios):.2f})",
-            flush=True,
-        )
+        show(f"training {what}", 1, ours, usual, [theirs / mine for mine, theirs in times])
 
 
 def benchmark_predict(args: argparse.Namespace) -> None:

@@ -108,7 +108,7 @@ def fit_evidence(arrays: Arrays, views: Views) -> tuple[Floats, float]:
     mean, scale = evidence.mean(0), evidence.std(0)
     weight, bias = logistic_regression(
         ((evidence - mean) / scale)[views.trained], views.pet[views.trained].astype(np.int64),
-        1e-3, _balance(views),
+        1e-3, balance(views),
     )  # fmt: skip
     direction = (weight[:, 1] - weight[:, 0]) / scale
     return direction, float(bias[1] - bias[0] - direction @ mean)
@@ -122,7 +122,7 @@ def everyday_concepts(arrays: Arrays, views: Views) -> Floats:
     return result
 
 
-def _balance(views: Views) -> Floats:
+def balance(views: Views) -> Floats:
     """Weights of the training views: as much for pets as for the rest; small sources count more."""
     pet = views.pet[views.trained]
     mass = np.where(pet, 1 / pet.sum(), 1 / (~pet).sum())
@@ -142,7 +142,7 @@ def fit_teacher(arrays: Arrays, views: Views) -> Teacher:
     direction, offset = fit_evidence(arrays, views)
     inputs = np.concatenate([x, 3 * (evidence - evidence.mean(0)) / evidence.std(0)], 1)
     w, b = logistic_regression(
-        inputs[views.trained], views.pet[views.trained].astype(np.int64), 1e-1, _balance(views)
+        inputs[views.trained], views.pet[views.trained].astype(np.int64), 1e-1, balance(views)
     )
     both = inputs @ (w[:, 1] - w[:, 0]) + b[1] - b[0] + evidence @ direction + offset
     return Teacher(

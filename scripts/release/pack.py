@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,26 +123,35 @@ def settle(model: onnx.ModelProto) -> None:
     Args:
         model: in QDQ format; changed in place.
     """
+    for tensor, terms, (scale, zero) in quantised_sums(model):
+        candidates = np.float32(scale) * (1 + np.arange(300, dtype=np.float32) / 100_000)
+        margins = [rounding_margin(terms, (float(each), zero)) for each in candidates]
+        best = candidates[int(np.argmax(margins))]
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(best), tensor.name))
+
+
+Scale = tuple[float, int]
+"""Scale and zero point of a quantised tensor."""
+
+
+def quantised_sums(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, list[Scale], Scale]]:
+    """For each sum of two tensors: the result's scale in the file, and the scales of all three."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = {name: node for node in model.graph.node for name in node.input}
 
-    def scale_and_zero(node: onnx.NodeProto) -> tuple[float, int]:
+    def scale_of(node: onnx.NodeProto) -> Scale:
         scale, zero = (numpy_helper.to_array(tensors[name]) for name in node.input[1:3])
         return float(scale), int(zero)
 
     for node in model.graph.node:
         if node.op_type == "Add":
-            terms = [scale_and_zero(makers[name]) for name in node.input]
-            name = readers[node.output[0]].input[1]
-            scale, zero = scale_and_zero(readers[node.output[0]])
-            candidates = np.float32(scale) * (1 + np.arange(300, dtype=np.float32) / 100_000)
-            margins = [rounding_margin(terms, (float(each), zero)) for each in candidates]
-            best = candidates[int(np.argmax(margins))]
-            tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(best), name))
+            result = readers[node.output[0]]
+            terms = [scale_of(makers[name]) for name in node.input]
+            yield tensors[result.input[1]], terms, scale_of(result)
 
 
-def rounding_margin(terms: Sequence[tuple[float, int]], result: tuple[float, int]) -> float:
+def rounding_margin(terms: Sequence[Scale], result: Scale) -> float:
     """How close the sum of two 8-bit numbers comes to the middle between two steps, in steps.
 
     Args:

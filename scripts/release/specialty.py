@@ -13,8 +13,8 @@ from torch import nn
 from catordog.confidence.specialty import Specialty
 from release import calibrate
 from release.features import Arrays
-from release.fit import Teacher, Views
-from release.sources import KAGGLE, Row
+from release.fit import Teacher, Views, balance
+from release.sources import Row
 from release.views import View
 
 NAME = "cats and dogs"
@@ -44,11 +44,9 @@ def fit(
     features = arrays.features[chosen].astype(np.float32)
     mean, scale = features.mean(0), features.std(0) + 1e-2
     inputs = torch.tensor((features - mean) / scale)
-    pet = views.pet[chosen]
-    mass = np.where(pet, 1 / pet.sum(), 1 / (~pet).sum())
-    mass[pet & (views.source[chosen] != KAGGLE)] *= 8
-    weights = torch.tensor((mass / mass.mean()).astype(np.float32))
-    labels = torch.tensor(pet * (1 - 2 * SMOOTHED) + SMOOTHED, dtype=torch.float32)
+    mass = balance(views)
+    weights = torch.tensor(mass / mass.mean())
+    labels = torch.tensor(views.pet[chosen] * (1 - 2 * SMOOTHED) + SMOOTHED, dtype=torch.float32)
     answers = torch.tensor(teacher.pet[chosen]).sigmoid()
     targets = LARGE * answers + (1 - LARGE) * labels
     network = nn.Sequential(

@@ -38,18 +38,7 @@ def sum_of_two(scales):
 
 def margins(model):
     """How close each sum comes to the middle between two steps, in steps."""
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    makers = {name: node for node in model.graph.node for name in node.output}
-    readers = {name: node for node in model.graph.node for name in node.input}
-    found = []
-    for node in model.graph.node:
-        if node.op_type == "Add":
-            around = [*(makers[name] for name in node.input), readers[node.output[0]]]
-            *terms, result = [
-                (float(tensors[each.input[1]]), int(tensors[each.input[2]])) for each in around
-            ]
-            found.append(pack.rounding_margin(terms, result))
-    return found
+    return [pack.rounding_margin(terms, result) for _, terms, result in pack.quantised_sums(model)]
 
 
 def test_no_sum_of_the_included_first_stage_is_near_a_boundary():
