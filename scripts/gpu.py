@@ -383,6 +383,7 @@ CHECKS: dict[str, tuple[Callable[[Visit], str], float]] = {
     "DDP with one process": (one_process, 40),
     "exact resume": (resume, 60),
     "best recipe": (recipe("dogs-vs-cats-best.yaml"), 200),
+    "best recipe, not compiled": (recipe("dogs-vs-cats-best.yaml", "--compile", "false"), 200),
     "sweep": (sweep, 120),
 }
 """Each check, and how many seconds must be left to begin it."""

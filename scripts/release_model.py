@@ -8,7 +8,7 @@ from PyPI: pip install -e '.[release]'
 
 1. run the frozen networks over all views of the photos       15 min on two cores
 2. train the branch for cats and dogs, and the first stage    60 min, side by side
-3. teach the first stage what the large network answers       75 min
+3. teach the first stage what the large network answers       75 min, and with a GPU 25 more
 4. fit the regional evidence for "also a cat"                 10 min
 5. write, quantise and calibrate both files, and measure       5 min
 """
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 if TYPE_CHECKING:
     from catordog.model.info import ModelInfo
-    from release.networks import Branch, Trunk
+    from release.networks import Branch, Bundled, Trunk
     from release.sources import Row, Sources
 
 MAX_BYTES = 16_000_000
@@ -43,6 +43,9 @@ validation photos its answers are then right as often as those of the large netw
 UNLIKE = 0.0015
 """Fraction of Kaggle's photos of pets that the second look may take for `neither`: of 2,012
 validation photos two logos, and the two least clear dogs."""
+
+AGAIN = (8e-5, 400)
+"""Learning rate and steps on the CPU after those on a GPU, whose views are its own."""
 
 LIMIT = 4.0
 """Regional evidence above which a photo is said to show a class: 1 false alarm in 800 photos."""
@@ -94,8 +97,8 @@ def distil(root: Path, work: Path) -> None:
     import numpy as np
     import torch
 
-    from release import features, fit, refine, specialty
-    from release.networks import CUT, Branch, fold_norms, pretrained
+    from release import features, fit, fresh, refine, specialty
+    from release.networks import fold_norms
     from release.sources import Sources
     from release.views import views_of
 
@@ -103,16 +106,17 @@ def distil(root: Path, work: Path) -> None:
     shown = views_of(rows)
     views = fit.Views.of(rows, shown)
     arrays, fitted = features.compute(root, work), np.load(work / "linear.npz")
-    large = Branch(pretrained(2), CUT, 2, fold=True)
-    large.load_state_dict(torch.load(work / "branch.pt", weights_only=True))
-    linear = fit.fit_teacher(arrays, views)
-    teacher = fit.answers(arrays, large, linear, fitted["weight"], float(fitted["bias"]))
+    large, linear = large_network(work), fit.fit_teacher(arrays, views)
+    teacher = fit.answers(arrays, large.branch, linear, fitted["weight"], float(fitted["bias"]))
     known = specialty.fit(arrays, views, teacher, rows, shown)
     (work / "specialty.json").write_text(json.dumps(known.to_dict()))
     trunk, branch = first_network(work / "first.pt")
     fold_norms(trunk)
     fold_norms(branch)
     refine.refine(arrays, views, teacher, trunk, branch)
+    if torch.cuda.is_available():
+        fresh.refine(root, rows, large, teacher.spread, trunk, branch)
+        refine.refine(arrays, views, teacher, trunk, branch, *AGAIN)
     torch.save({"trunk": trunk.state_dict(), "branch": branch.state_dict()}, work / "refined.pt")
 
 
@@ -188,12 +192,27 @@ def fit_regions(root: Path, work: Path) -> None:
     np.savez(work / "regions.npz", weight=weight, bias=bias)
 
 
+def large_network(work: Path) -> Bundled:
+    """The large network, as trained."""
+    import numpy as np
+    import torch
+
+    from release.networks import CUT, Branch, Bundled, pretrained
+
+    fitted = np.load(work / "linear.npz")
+    linear = torch.nn.Linear(1280, 2)
+    linear.weight.data = torch.tensor(fitted["classifier"].T, dtype=torch.float32)
+    linear.bias.data = torch.tensor(fitted["offset"], dtype=torch.float32)
+    branch = Branch(pretrained(2), CUT, 2, fold=True)
+    branch.load_state_dict(torch.load(work / "branch.pt", weights_only=True))
+    return Bundled(branch, linear, torch.tensor(fitted["weight"]), float(fitted["bias"]))
+
+
 def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> ModelInfo:
     """Write the large network, calibrated on validation photos; returns its description."""
     import json
 
     import numpy as np
-    import torch
 
     from catordog.confidence.specialty import Specialty
     from catordog.model.classifier import load
@@ -201,17 +220,11 @@ def pack_large(work: Path, out: Path, sources: Sources, val: list[Row]) -> Model
     from catordog.model.knowledge import Knowledge
     from catordog.photos.preprocess import Preprocess
     from release import calibrate, pack, regions
-    from release.networks import CUT, MEAN, STD, Branch, Bundled, pretrained
+    from release.networks import MEAN, STD
     from release.sources import FRACTIONS
 
     fitted, layer = np.load(work / "linear.npz"), np.load(work / "regions.npz")
-    linear = torch.nn.Linear(1280, 2)
-    linear.weight.data = torch.tensor(fitted["classifier"].T, dtype=torch.float32)
-    linear.bias.data = torch.tensor(fitted["offset"], dtype=torch.float32)
-    branch = Branch(pretrained(2), CUT, 2, fold=True)
-    branch.load_state_dict(torch.load(work / "branch.pt", weights_only=True))
-    network = Bundled(branch, linear, torch.tensor(fitted["weight"]), float(fitted["bias"]))
-    model = pack.to_onnx(network, work / "large.onnx", 256, pack.OUTPUTS)
+    model = pack.to_onnx(large_network(work), work / "large.onnx", 256, pack.OUTPUTS)
     model = regions.add_regions(model, layer["weight"], layer["bias"], limit=LIMIT)
     pack.shrink(model, wide=("trunk", "linear", "branch.out", "branch.attention"))
     info = ModelInfo(

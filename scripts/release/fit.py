@@ -66,12 +66,14 @@ class Teacher:
         logits: of cat and dog for all views, `[N, 2]`.
         pet: raw logit of "cat or dog", `[N]`.
         weight, bias: of the logits on the features as they are, `[1280, 2]` and `[2]`.
+        spread: standard deviation of `pet` before it was scaled to one of 3.
     """
 
     logits: Floats
     pet: Floats
     weight: Floats
     bias: Floats
+    spread: float
 
 
 def logistic_regression(
@@ -150,6 +152,7 @@ def fit_teacher(arrays: Arrays, views: Views) -> Teacher:
         pet=(3 * both / both.std()).astype(np.float32),
         weight=weight / scale[:, None],
         bias=bias - (mean / scale) @ weight,
+        spread=float(both.std()),
     )
 
 
@@ -192,6 +195,7 @@ def answers(
         pet=(3 * both / both.std()).astype(np.float32),
         weight=teacher.weight,
         bias=teacher.bias,
+        spread=float(both.std()),
     )
 
 
@@ -320,7 +324,12 @@ class Targets:
         )
 
     def loss(
-        self, logits: Tensor, pet: Tensor, rows: npt.NDArray[np.int64], soft: float, soft_pet: float
+        self,
+        logits: Tensor,
+        pet: Tensor,
+        rows: npt.NDArray[np.int64] | Tensor,
+        soft: float,
+        soft_pet: float,
     ) -> Tensor:
         """The loss of a network's outputs.
 
