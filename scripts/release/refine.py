@@ -23,15 +23,7 @@ BATCH, PART = 48, 16
 stay in the processor's cache."""
 
 
-def refine(
-    arrays: Arrays,
-    views: Views,
-    teacher: Teacher,
-    trunk: Trunk,
-    branch: Branch,
-    rate: float = RATE,
-    steps: int = STEPS,
-) -> None:
+def refine(arrays: Arrays, views: Views, teacher: Teacher, trunk: Trunk, branch: Branch) -> None:
     """Train the small network on, all but its first layer, on both input sizes alike.
 
     Its norms are folded, so that one set of weights serves both sizes. Half of every step is
@@ -44,8 +36,6 @@ def refine(
         teacher: the large network, whose answers it learns.
         trunk: of the small network, folded; changed in place.
         branch: likewise.
-        rate: the highest learning rate.
-        steps: how many.
     """
     torch.manual_seed(0)
     pixels = {SMALL: np.array(arrays.small), MEDIUM: np.array(arrays.medium)}
@@ -67,11 +57,11 @@ def refine(
     margin = torch.where(targets.pet[rows], (logits[:, 0] - logits[:, 1]).abs(), pet.abs())
     unsure = torch.exp(-margin / 2).numpy()
     weights = {SMALL: usual, MEDIUM: usual * (0.1 + unsure / unsure.mean())}
-    optimiser, average = optimiser_of(network, rate), copy.deepcopy(network).eval()
+    optimiser, average = optimiser_of(network, RATE), copy.deepcopy(network).eval()
     rng = np.random.default_rng(1)
     begun, total = time.monotonic(), 0.0
-    for step in range(steps):
-        set_rate(optimiser, rate, step, steps)
+    for step in range(STEPS):
+        set_rate(optimiser, RATE, step, STEPS)
         network.train()
         optimiser.zero_grad()
         for size, mass in weights.items():
@@ -90,6 +80,6 @@ def refine(
         follow(average, network, min(0.998, (step + 1) / (step + 20)))
         if (step + 1) % 100 == 0:
             seconds = time.monotonic() - begun
-            print(f"step {step + 1}/{steps}, loss {total / 200:.4f}, {seconds:.0f} s", flush=True)
+            print(f"step {step + 1}/{STEPS}, loss {total / 200:.4f}, {seconds:.0f} s", flush=True)
             total = 0.0
     network.load_state_dict(average.state_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
@@ -18,6 +18,7 @@ from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
 from catordog.model.backends import BATCH, Backend, Floats
+from catordog.model.backends.onnx import OnnxBackend
 from catordog.model.bundled import BUNDLED, BUNDLED_FIRST
 from catordog.model.first_stage import FirstStage, Output, Prepared, open_first_stage
 from catordog.model.formats import format_of
@@ -25,7 +26,7 @@ from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import open_bundled
 from catordog.model.photo_forms import PhotoLike, Pictured, is_one, reread, several, to_image
 from catordog.model.tta import average_flip, never_one
-from catordog.photos.parallel import in_parallel
+from catordog.photos.parallel import in_parallel, threads
 
 if TYPE_CHECKING:
     from catordog.model.backbone import Backbone
@@ -366,12 +367,31 @@ class Classifier:
             except PhotoError as error:
                 return item, error
 
-        size = BATCH if self.first_stage is None else 4 * BATCH
-        for batch in _batches(in_parallel(prepared, items, ahead=8 * BATCH), size):
-            good = [result for _, result in batch if not isinstance(result, PhotoError)]
-            rows = iter(self.outputs_of(good))
-            for item, result in batch:
-                yield item, result if isinstance(result, PhotoError) else next(rows)
+        def done(batch: list[Item]) -> list[tuple[Item, Output | PhotoError]]:
+            return list(self._with_outputs(map(prepared, batch)))
+
+        iterator = iter(items)
+        first = list(islice(iterator, BATCH + 1))
+        items = chain(first, iterator)
+        if len(first) > BATCH and isinstance(self.backend, OnnxBackend):
+            # Many photos: a thread reads and predicts some of them alone, which saves the threads
+            # from waiting for each other after each layer.
+            batches = _batches(items, BATCH)
+            for results in in_parallel(done, batches, ahead=4 * threads(), alone=True):
+                yield from results
+            return
+        for pairs in _batches(in_parallel(prepared, items, ahead=8 * BATCH), BATCH):
+            yield from self._with_outputs(pairs)
+
+    def _with_outputs(
+        self, items: Iterable[tuple[Item, Prepared | PhotoError]]
+    ) -> Iterator[tuple[Item, Output | PhotoError]]:
+        """Items with the network's outputs instead of its inputs."""
+        pairs = list(items)
+        good = [result for _, result in pairs if not isinstance(result, PhotoError)]
+        rows = iter(self.outputs_of(good))
+        for item, result in pairs:
+            yield item, result if isinstance(result, PhotoError) else next(rows)
 
 
 def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:

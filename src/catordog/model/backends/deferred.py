@@ -25,6 +25,7 @@ class DeferredBackend(OnnxBackend):
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._session: Any = None
+        self._single: Any = None
         self._input = "photos"
         self.input_shape = []
         self.shapes = {name: [] for name in output_names(data)}
@@ -34,4 +35,4 @@ class DeferredBackend(OnnxBackend):
     @property
     def has_started(self) -> bool:
         """Whether the network has been used."""
-        return self._session is not None
+        return self._session is not None or self._single is not None

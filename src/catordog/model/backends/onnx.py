@@ -9,6 +9,7 @@ from typing import Any
 
 from catordog.errors import CatordogError
 from catordog.model.backends import Floats, watch_forks
+from catordog.photos.parallel import is_one_of_many
 
 
 class Graph:
@@ -30,6 +31,7 @@ class Graph:
         self._data = data
         session = _session(data)
         self._session: Any = session
+        self._single: Any = None
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise CatordogError(f"it has {len(inputs)} inputs, and not one")
@@ -58,15 +60,24 @@ class Graph:
         for name in names:
             if name not in self.shapes:
                 raise CatordogError(f"this ONNX file has no output {name!r}")
+        return tuple(self._chosen_session().run(list(names), {self._input: inputs}))
+
+    def _chosen_session(self) -> Any:
+        """The session of one thread where others of these work beside it, or that of all cores."""
+        if is_one_of_many():
+            if self._single is None:
+                self._single = _session(self._data, threads=1)
+            return self._single
         if self._session is None:
             self._session = _session(self._data)
-        return tuple(self._session.run(list(names), {self._input: inputs}))
+        return self._session
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process, with a new session on its first use."""
         # The old session is never destroyed: that would wait for its threads, which do not exist.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-        self._session = None
+        for session in (self._session, self._single):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._session = self._single = None
 
     def __getstate__(self) -> bytes:
         return self._data
@@ -119,11 +130,11 @@ def quiet_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(data: bytes) -> Any:
+def _session(data: bytes, threads: int = 0) -> Any:
     onnxruntime = quiet_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = int(os.environ.get("CATORDOG_THREADS", "0"))  # 0: all cores
+    options.intra_op_num_threads = threads or int(os.environ.get("CATORDOG_THREADS", "0"))  # 0: all
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
