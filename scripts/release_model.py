@@ -38,7 +38,7 @@ MAX_BYTES = 16_000_000
 FLIP_BELOW = 0.95
 """Logits are averaged with the horizontal flip where the confidence is lower."""
 
-CONFIDENCE, SECOND_CONFIDENCE = 0.983, 0.9
+CONFIDENCE, SECOND_CONFIDENCE = 0.985, 0.93
 OOD_SCORES = (0.9, 0.93)
 """The first stage answers from these confidences on, up to these ood scores, at its two looks. On
 validation photos its answers are then right as often as those of the large network."""
@@ -97,7 +97,7 @@ def distil(root: Path, work: Path) -> None:
     import numpy as np
     import torch
 
-    from release import features, fit, fresh, refine, specialty
+    from release import both, features, fit, fresh, refine, specialty
     from release.networks import fold_norms
     from release.sources import Sources
     from release.views import views_of
@@ -116,6 +116,7 @@ def distil(root: Path, work: Path) -> None:
     refine.refine(arrays, views, teacher, trunk, branch)
     if torch.cuda.is_available():
         fresh.refine(root, rows, large, teacher.spread, trunk, branch)
+    both.fit(Sources(root), rows, teacher, trunk, branch)
     torch.save({"trunk": trunk.state_dict(), "branch": branch.state_dict()}, work / "refined.pt")
 
 

@@ -83,13 +83,16 @@ class Branch(nn.Module):
             x = block(x)
         return F.relu6(self.bn(self.conv(x)))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw logits of cat and dog `[N, 2]`, and a raw logit of "cat or dog" `[N]`."""
+    def pooled(self, x: Tensor) -> Tensor:
+        """The map, pooled by mean and by each head of attention, `[N, 1280 · (1 + heads)]`."""
         places = self.map(x).flatten(2)
         weights = F.conv1d(places, self.attention.weight.flatten(2), self.attention.bias)
         attended = torch.bmm(places, weights.softmax(2).transpose(1, 2))
-        pooled = torch.cat([places.mean(2, keepdim=True), attended], 2).transpose(1, 2).flatten(1)
-        out = self.out(F.dropout(pooled, 0.1, self.training))
+        return torch.cat([places.mean(2, keepdim=True), attended], 2).transpose(1, 2).flatten(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw logits of cat and dog `[N, 2]`, and a raw logit of "cat or dog" `[N]`."""
+        out = self.out(F.dropout(self.pooled(x), 0.1, self.training))
         return out[:, :2], out[:, 2]
 
 

@@ -174,7 +174,7 @@ def learn(
     weight = span.basis @ fits.weights[0]
     bias = fits.biases[0] - span.mean @ weight
     if not len(tested):  # no temperature can be fitted; measured on animals, objects and groceries
-        scale = 0.03 * (1 + 2 / classes)
+        scale = 0.017 * (1 + 2 / classes)
         weight, bias = weight / scale, bias / scale
     return Learned(
         head=_unscaled(weight, bias, scales),
