@@ -376,7 +376,7 @@ class Classifier:
         if len(first) > BATCH and isinstance(self.backend, OnnxBackend):
             # Many photos: a thread reads and predicts some of them alone, which saves the threads
             # from waiting for each other after each layer.
-            batches = _batches(items, BATCH)
+            batches = _batches(items, max(4, 2 * BATCH // threads()))
             for results in in_parallel(done, batches, ahead=4 * threads(), alone=True):
                 yield from results
             return

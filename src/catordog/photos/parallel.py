@@ -12,7 +12,6 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-
 _thread = threading.local()
 
 
