@@ -377,7 +377,7 @@ class Classifier:
             # Many photos: a thread reads and predicts some of them alone, which saves the threads
             # from waiting for each other after each layer.
             batches = _batches(items, max(4, 2 * BATCH // threads()))
-            for results in in_parallel(done, batches, ahead=4 * threads(), alone=True):
+            for results in in_parallel(done, batches, ahead=2 * threads(), alone=True):
                 yield from results
             return
         for pairs in _batches(in_parallel(prepared, items, ahead=8 * BATCH), BATCH):
