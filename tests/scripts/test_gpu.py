@@ -24,7 +24,7 @@ def test_a_dry_run_passes_every_check_on_the_cpu(tmp_path):
     names = [line.partition(":")[0] for line in ended.stdout.splitlines()]
     assert names == [
         "hardware", "speed", "quick recipe", "quick recipe, not compiled", "CPU and GPU agree",
-        "DDP with one process", "exact resume", "best recipe", "sweep",
+        "DDP with one process", "exact resume", "best recipe", "best recipe, not compiled", "sweep",
     ]  # fmt: skip
     assert json.loads((tmp_path / "figures.json").read_text())["resume"] is True
 
