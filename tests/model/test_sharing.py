@@ -6,12 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import catordog
+from catordog.model.backends import onnx
 from model.small import FORMATS, write_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
@@ -81,6 +83,22 @@ def test_threads_share_a_classifier(path):
     for (logits, features), (mine, own) in zip(found, expected, strict=True):
         assert np.allclose(logits, mine, atol=1e-5)
         assert np.allclose(features, own, atol=1e-5)
+
+
+def test_the_threads_of_many_photos_share_one_session_of_one_thread(tmp_path, monkeypatch):
+    classifier = catordog.load(write_model(tmp_path, ".onnx"))
+    started = []
+
+    def slow(data, threads=0, session=onnx._session):
+        started.append(threads)
+        time.sleep(0.2)  # the other threads ask, too
+        return session(data, threads)
+
+    monkeypatch.setattr(onnx, "_session", slow)
+    monkeypatch.setenv("CATORDOG_THREADS", "8")
+    logits = classifier.logits(PIXELS)
+    assert started == [1]
+    assert np.allclose(logits, classifier.logits_of_pixels(PIXELS), atol=1e-5)
 
 
 def run(code: str, path: object, tmp_path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from catordog.model.backends import watch_forks
@@ -26,6 +27,7 @@ class DeferredBackend(OnnxBackend):
         self._data = data
         self._session: Any = None
         self._single: Any = None
+        self._starting = threading.Lock()
         self._input = "photos"
         self.input_shape = []
         self.shapes = {name: [] for name in output_names(data)}

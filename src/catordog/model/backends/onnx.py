@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class Graph:
         session = _session(data)
         self._session: Any = session
         self._single: Any = None
+        self._starting = threading.Lock()
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise CatordogError(f"it has {len(inputs)} inputs, and not one")
@@ -64,13 +66,14 @@ class Graph:
 
     def _chosen_session(self) -> Any:
         """The session of one thread where others of these work beside it, or that of all cores."""
-        if is_one_of_many():
-            if self._single is None:
-                self._single = _session(self._data, threads=1)
-            return self._single
-        if self._session is None:
-            self._session = _session(self._data)
-        return self._session
+        with self._starting:
+            if is_one_of_many():
+                if self._single is None:
+                    self._single = _session(self._data, threads=1)
+                return self._single
+            if self._session is None:
+                self._session = _session(self._data)
+            return self._session
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process, with a new session on its first use."""
@@ -78,6 +81,7 @@ class Graph:
         for session in (self._session, self._single):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         self._session = self._single = None
+        self._starting = threading.Lock()  # another thread may have held the old one
 
     def __getstate__(self) -> bytes:
         return self._data
