@@ -86,7 +86,7 @@ def test_threads_share_a_classifier(path):
 
 
 def test_the_threads_of_many_photos_share_one_session_of_one_thread(tmp_path, monkeypatch):
-    classifier = catordog.load(write_model(tmp_path, ".onnx"))
+    classifier = catordog.load(write_model(tmp_path, "onnx"))
     started = []
 
     def slow(data, threads=0, session=onnx._session):
