@@ -77,7 +77,7 @@ class Backbone:
                 graph = Graph(trunk)
             side = int(graph.input_shape[2])
         except OSError as error:
-            raise CatordogError(f"backbone {file}: {error.strerror or error}") from None
+            raise CatordogError(f"{file} can't be read: {error.strerror or error}") from None
         except (CatordogError, ValueError, TypeError, IndexError) as error:
             raise CatordogError(f"{file} is no general backbone: {error}") from None
         preprocess = Preprocess(side, "squash", MEAN, STD)
