@@ -3,7 +3,7 @@
 python scripts/model_card.py --data FOLDER [--out F.md]
 
 FOLDER holds the archives that scripts/release/sources.py names. Only test photos count: none of
-them was used for training, for model selection or for calibration.
+them was used for training or for calibration.
 """
 
 from __future__ import annotations
