@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from catordog.model.classifier import Classifier
 from catordog.model.feature_cache import features_of
 from catordog.photos.decode import DecodeRules
 from catordog.photos.findings import Findings
+from catordog.photos.parallel import batched
 from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.reading import decoded
 from catordog.terminal import info, progress
@@ -205,7 +205,7 @@ def _features(
     pixels = decoded((photos[index] for index in indices), classifier.model.preprocess)
     stream = zip(indices, pixels, strict=True)
     with progress("running the model", len(indices)) as done:
-        while batch := list(islice(stream, 64)):
+        for batch in batched(stream, 64):
             good = [(index, one) for index, one in batch if not isinstance(one, PhotoError)]
             if good:
                 batch_pixels = np.stack([one for _, one in good])

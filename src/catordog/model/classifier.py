@@ -26,13 +26,12 @@ from catordog.model.info import ModelInfo
 from catordog.model.onnx_file import open_bundled
 from catordog.model.photo_forms import PhotoLike, Pictured, is_one, reread, several, to_image
 from catordog.model.tta import average_flip, never_one
-from catordog.photos.parallel import in_parallel, threads
+from catordog.photos.parallel import batched, in_parallel, threads
 
 if TYPE_CHECKING:
     from catordog.model.backbone import Backbone
 
 Item = TypeVar("Item")
-Out = TypeVar("Out")
 
 
 class Classifier:
@@ -367,38 +366,29 @@ class Classifier:
             except PhotoError as error:
                 return item, error
 
-        def done(batch: list[Item]) -> list[tuple[Item, Output | PhotoError]]:
-            return list(self._with_outputs(map(prepared, batch)))
-
         iterator = iter(items)
         first = list(islice(iterator, BATCH + 1))
         items = chain(first, iterator)
         if len(first) > BATCH and isinstance(self.backend, OnnxBackend):
             # Many photos: a thread reads and predicts some of them alone, which saves the threads
             # from waiting for each other after each layer.
-            batches = _batches(items, max(4, 2 * BATCH // threads()))
-            for results in in_parallel(done, batches, ahead=2 * threads(), alone=True):
-                yield from results
-            return
-        for pairs in _batches(in_parallel(prepared, items, ahead=8 * BATCH), BATCH):
-            yield from self._with_outputs(pairs)
+            results = in_parallel(
+                lambda batch: self._with_outputs([*map(prepared, batch)]),
+                batched(items, max(4, 2 * BATCH // threads())),
+                ahead=2 * threads(),
+                alone=True,
+            )
+        else:
+            pairs = in_parallel(prepared, items, ahead=8 * BATCH)
+            results = map(self._with_outputs, batched(pairs, BATCH))
+        yield from chain.from_iterable(results)
 
     def _with_outputs(
-        self, items: Iterable[tuple[Item, Prepared | PhotoError]]
-    ) -> Iterator[tuple[Item, Output | PhotoError]]:
+        self, pairs: list[tuple[Item, Prepared | PhotoError]]
+    ) -> list[tuple[Item, Output | PhotoError]]:
         """Items with the network's outputs instead of its inputs."""
-        pairs = list(items)
-        good = [result for _, result in pairs if not isinstance(result, PhotoError)]
-        rows = iter(self.outputs_of(good))
-        for item, result in pairs:
-            yield item, result if isinstance(result, PhotoError) else next(rows)
-
-
-def _batches(items: Iterable[Out], size: int) -> Iterator[list[Out]]:
-    """Consecutive lists of at most `size` items; Python 3.12 has `itertools.batched`."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+        outputs = iter(self.outputs_of([x for _, x in pairs if not isinstance(x, PhotoError)]))
+        return [(item, x if isinstance(x, PhotoError) else next(outputs)) for item, x in pairs]
 
 
 def load(path: str | PathLike[str] | None = None) -> Classifier:

@@ -7,7 +7,6 @@ to 16 bits, also on their first use, so that a second run learns exactly the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH
 from catordog.photos.decode import DecodeRules
 from catordog.photos.near_copies import HASH_BYTES, grey_thumbnail, hashes_of_thumbnails
+from catordog.photos.parallel import batched
 from catordog.photos.photo import Photo, keys_of
 from catordog.photos.reading import decoded
 from catordog.photos.records import Records, load_records, records_file, save_records
@@ -95,7 +95,7 @@ def _compute(
     pairs = zip(photos, decoded(photos.values(), backbone.preprocess), strict=True)
     done = 0
     with progress("reading photos", len(photos)) as report:
-        while batch := list(islice(pairs, BATCH)):
+        for batch in batched(pairs, BATCH):
             read = [(key, result) for key, result in batch if not isinstance(result, PhotoError)]
             failures += [result for _, result in batch if isinstance(result, PhotoError)]
             if read:

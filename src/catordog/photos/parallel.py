@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 In = TypeVar("In")
@@ -49,6 +50,13 @@ def in_parallel(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    """Consecutive lists of at most `size` items; Python 3.12 has `itertools.batched`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def threads() -> int:

@@ -195,10 +195,8 @@ class PhotosDataModule(L.LightningDataModule):
         labels = {photo.label for photo in read.photos}
         for label, name in enumerate(self.classes):
             if label not in labels:
-                raise CatordogError(
-                    f"{self.source}: no {split} photo of {name} could be read: replace the broken "
-                    "ones, or add others"
-                )
+                problem = f"{self.source}: no {split} photo of {name} could be read"
+                raise CatordogError(f"{problem}: replace the broken ones, or add others")
 
     @property
     def class_weights(self) -> Tensor | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 from catordog.model.backends import watch_forks
 from catordog.model.backends.onnx import OnnxBackend
 from catordog.model.onnx_graph import metadata_of, output_names
@@ -25,9 +22,7 @@ class DeferredBackend(OnnxBackend):
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._session: Any = None
-        self._single: Any = None
-        self._starting = threading.Lock()
+        self._start({})
         self._input = "photos"
         self.input_shape = []
         self.shapes = {name: [] for name in output_names(data)}
@@ -37,4 +32,4 @@ class DeferredBackend(OnnxBackend):
     @property
     def has_started(self) -> bool:
         """Whether the network has been used."""
-        return self._session is not None or self._single is not None
+        return bool(self._sessions)

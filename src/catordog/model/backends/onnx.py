@@ -31,9 +31,7 @@ class Graph:
     def __init__(self, data: bytes) -> None:
         self._data = data
         session = _session(data)
-        self._session: Any = session
-        self._single: Any = None
-        self._starting = threading.Lock()
+        self._start({False: session})
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise CatordogError(f"it has {len(inputs)} inputs, and not one")
@@ -66,22 +64,23 @@ class Graph:
 
     def _chosen_session(self) -> Any:
         """The session of one thread where others of these work beside it, or that of all cores."""
+        alone = is_one_of_many()
         with self._starting:
-            if is_one_of_many():
-                if self._single is None:
-                    self._single = _session(self._data, threads=1)
-                return self._single
-            if self._session is None:
-                self._session = _session(self._data)
-            return self._session
+            if alone not in self._sessions:
+                self._sessions[alone] = _session(self._data, threads=int(alone))
+            return self._sessions[alone]
+
+    def _start(self, sessions: dict[bool, Any]) -> None:
+        """Begin with these sessions: True: of one thread, False: of all cores."""
+        self._sessions = sessions
+        self._starting = threading.Lock()
 
     def after_fork(self) -> None:
         """Make the network usable in a forked process, with a new session on its first use."""
         # The old session is never destroyed: that would wait for its threads, which do not exist.
-        for session in (self._session, self._single):
+        for session in self._sessions.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        self._session = self._single = None
-        self._starting = threading.Lock()  # another thread may have held the old one
+        self._start({})  # with a new lock: another thread may have held the old one
 
     def __getstate__(self) -> bytes:
         return self._data
