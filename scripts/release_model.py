@@ -12,8 +12,8 @@ from PyPI: pip install -e '.[release]'
 4. fit the regional evidence for "also a cat"                 10 min
 5. write, quantise and calibrate both files, and measure       5 min
 
-Where there is a GPU, step 3 goes on for 8 minutes on views that the network has not seen before.
-The first stage that ships has had that; without, it leaves more photos to the large network.
+With a GPU, step 3 continues for 8 minutes on newly augmented views. The first stage that ships was
+trained that way; without it, more photos are left to the large network.
 """
 
 from __future__ import annotations

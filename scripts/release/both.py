@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from catordog.photos.parallel import batched
 from release.composites import composites, singles
 from release.features import MEDIUM, SMALL, normalised, shrunk
-from release.fit import Teacher
+from release.fit import Teacher, logistic_regression
 from release.networks import Branch, Trunk
 from release.sources import PETS, Row, Sources
 from release.views import SIZE
@@ -62,23 +63,12 @@ def fit(sources: Sources, rows: list[Row], teacher: Teacher, trunk: Trunk, branc
     targets = torch.cat([answers, answers, wanted, wanted]).float()
     each = torch.tensor([OTHERS if row.source in PETS else 1.0 for row in alone])
     mass = torch.cat([each, each, torch.full((2 * len(wanted),), MASS)])
-    before = branch.out.weight[:2].detach().clone()
-    weight, bias = before.clone().requires_grad_(), branch.out.bias[:2].detach().clone()
-    bias.requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe"
+    start = branch.out.weight[:2].detach().numpy().T, branch.out.bias[:2].detach().numpy()
+    weight, bias = logistic_regression(
+        inputs.numpy(), targets.numpy(), KEPT, mass.numpy(), steps=60, start=start
     )
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        losses = -(targets * (inputs @ weight.T + bias).log_softmax(1)).sum(1)
-        value = (losses * mass).sum() / mass.sum() + KEPT * (weight - before).square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        branch.out.weight[:2], branch.out.bias[:2] = weight, bias
+        branch.out.weight[:2], branch.out.bias[:2] = torch.tensor(weight.T), torch.tensor(bias)
 
 
 def _features(
@@ -86,20 +76,11 @@ def _features(
 ) -> tuple[Tensor, Tensor]:
     """Pooled features at both input sizes, `[N, 2560]` each."""
     found: dict[int, list[Tensor]] = {SMALL: [], MEDIUM: []}
-    batch: list[np.ndarray] = []
-
-    def flush() -> None:
+    for batch in batched(images, at_once):
+        views = [np.asarray(each.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for each in batch]
         for size, parts in found.items():
-            pixels = normalised(np.stack([shrunk(each, size) for each in batch]))
+            pixels = normalised(np.stack([shrunk(view, size) for view in views]))
             inputs = torch.tensor(pixels).to(memory_format=torch.channels_last)
             with torch.no_grad():
                 parts.append(branch.pooled(trunk(inputs)))
-        batch.clear()
-
-    for image in images:
-        batch.append(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)))
-        if len(batch) == at_once:
-            flush()
-    if batch:
-        flush()
     return torch.cat(found[SMALL]), torch.cat(found[MEDIUM])

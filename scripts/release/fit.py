@@ -24,6 +24,9 @@ Floats = npt.NDArray[np.float32]
 
 BATCH = 64
 
+IMPOSSIBLE = 4.0
+"""The teacher's loss above which a label is not learnt."""
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -77,12 +80,28 @@ class Teacher:
 
 
 def logistic_regression(
-    x: Floats, y: npt.NDArray[np.int64], decay: float, weights: Floats, steps: int = 40
+    x: Floats,
+    y: npt.NDArray[np.int64] | Floats,
+    decay: float,
+    weights: Floats,
+    steps: int = 40,
+    start: tuple[Floats, Floats] | None = None,
 ) -> tuple[Floats, Floats]:
-    """Multinomial logistic regression with L2, on two classes."""
+    """Multinomial logistic regression with L2, on two classes.
+
+    Args:
+        x: inputs, `[N, D]`.
+        y: classes, `[N]`, or their probabilities, `[N, 2]`.
+        decay: strength of the penalty.
+        weights: of the rows, `[N]`.
+        steps: of the solver, at most.
+        start: weight `[D, 2]`, to which the penalty draws, and bias `[2]`; None: zeros.
+    """
     inputs, labels, mass = torch.tensor(x), torch.tensor(y), torch.tensor(weights)
-    weight = torch.zeros(x.shape[1], 2, requires_grad=True)
-    bias = torch.zeros(2, requires_grad=True)
+    before, offset = start or (np.zeros((x.shape[1], 2), np.float32), np.zeros(2, np.float32))
+    origin = torch.tensor(before).contiguous()
+    weight = origin.clone().requires_grad_()
+    bias = torch.tensor(offset, requires_grad=True)
     solver = torch.optim.LBFGS(
         [weight, bias], max_iter=steps, history_size=20, line_search_fn="strong_wolfe"
     )
@@ -90,7 +109,7 @@ def logistic_regression(
     def loss() -> Tensor:
         solver.zero_grad()
         each = F.cross_entropy(inputs @ weight + bias, labels, reduction="none")
-        value = (each * mass).sum() / mass.sum() + decay * weight.square().sum()
+        value = (each * mass).sum() / mass.sum() + decay * (weight - origin).square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -314,14 +333,30 @@ class Targets:
     @classmethod
     def of(cls, views: Views, teacher: Teacher, temperature: float) -> Targets:
         """The targets of all views; `temperature` is the teacher's."""
-        impossible = views.pet & (losses(teacher.logits, views.label * views.pet) > 4)
-        return cls(
-            torch.tensor(views.pet),
-            torch.tensor(np.where(views.pet, views.label, 0)),
-            torch.tensor(~impossible),
-            torch.softmax(torch.tensor(teacher.logits) / temperature, 1).float(),
-            torch.sigmoid(torch.tensor(teacher.pet)),
+        return cls.from_answers(
+            torch.tensor(views.label),
+            torch.tensor(teacher.logits),
+            torch.tensor(teacher.pet),
+            temperature,
         )
+
+    @classmethod
+    def from_answers(
+        cls, label: Tensor, logits: Tensor, pet: Tensor, temperature: float = 1.0
+    ) -> Targets:
+        """The targets of N views.
+
+        Args:
+            label: CAT, DOG or NEITHER, `[N]`.
+            logits: of the teacher, `[N, 2]`.
+            pet: its raw logit of "cat or dog", `[N]`.
+            temperature: of its logits.
+        """
+        is_pet = label != NEITHER
+        known = torch.where(is_pet, label, 0)
+        impossible = is_pet & (F.cross_entropy(logits, known, reduction="none") > IMPOSSIBLE)
+        answers = (logits / temperature).softmax(1).float()
+        return cls(is_pet, known, ~impossible, answers, pet.sigmoid())
 
     def loss(
         self,

@@ -1,4 +1,4 @@
-"""Teach the first stage on a GPU, from views that it has not seen before."""
+"""Train the first stage further on a GPU, on newly augmented views."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from release.features import MEDIUM, SMALL
 from release.fit import Targets, follow, optimiser_of, set_rate
 from release.networks import Branch, Bundled, Trunk
-from release.sources import KAGGLE, NEITHER, PETS, UNSEEN, Row, Sources
+from release.refine import SOFT, SOFT_PET, unsure
+from release.sources import KAGGLE, PETS, UNSEEN, Row, Sources
 from release.views import Viewer
 
 RATE, STEPS = 3e-4, 1250
@@ -38,9 +39,6 @@ MASS = {KAGGLE: 3.0, PETS[0]: 14.0, PETS[1]: 10.0}
 """How often photos are shown, by source, and those of neither: `OTHERS`."""
 
 OTHERS = 6.5
-
-IMPOSSIBLE = 4.0
-"""A label is not learnt where the large network's loss is above this: about 1 in 300 is wrong."""
 
 
 class FreshViews(IterableDataset[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]]):
@@ -106,7 +104,7 @@ def refine(
 ) -> None:
     """Train the small network on, all but its first layer, on both input sizes alike.
 
-    As `release.refine.refine`, but every view is new, and the large network answers for it.
+    As `release.refine.refine`, but every view is newly augmented and answered by the large network.
 
     Args:
         root: the folder of `Sources`.
@@ -136,19 +134,20 @@ def refine(
         shown = shown.permute(0, 3, 1, 2).float()
         if step % 2:
             shown = shown.flip(3)
-        targets = _targets(label[torch.cat(chosen).to(device)], *answers(large, shown, spread))
+        labels = label[torch.cat(chosen).to(device)]
+        targets = Targets.from_answers(labels, *answers(large, shown, spread))
         set_rate(optimiser, RATE, step, STEPS)
         network.train()
         optimiser.zero_grad()
         with torch.autocast(device, torch.bfloat16):
             first = network(normalised(shrunk(shown, SMALL)))
         every = torch.arange(len(shown), device=device)
-        loss = targets.loss(first[0].float(), first[1].float(), every, 0.7, 0.5)
+        loss = targets.loss(first[0].float(), first[1].float(), every, SOFT, SOFT_PET)
         loss.backward()  # type: ignore[no-untyped-call]
-        hard = _unsure(targets.pet, *first)
+        hard = torch.multinomial(unsure(targets.pet, *first), min(HARD, len(shown)))
         with torch.autocast(device, torch.bfloat16):
             second = network(normalised(shrunk(shown[hard], MEDIUM)))
-        again = targets.loss(second[0].float(), second[1].float(), hard, 0.7, 0.5)
+        again = targets.loss(second[0].float(), second[1].float(), hard, SOFT, SOFT_PET)
         again.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
@@ -161,17 +160,3 @@ def refine(
             total.zero_()
     network.load_state_dict(average.state_dict())
     network.cpu()
-
-
-def _targets(label: Tensor, logits: Tensor, pet: Tensor) -> Targets:
-    is_pet = label != NEITHER
-    known = torch.where(is_pet, label, 0)
-    impossible = is_pet & (F.cross_entropy(logits, known, reduction="none") > IMPOSSIBLE)
-    return Targets(is_pet, known, ~impossible, logits.softmax(1), pet.sigmoid())
-
-
-def _unsure(is_pet: Tensor, logits: Tensor, pet: Tensor) -> Tensor:
-    """Indices of `HARD` views: mostly those that the first look is unsure about."""
-    margin = torch.where(is_pet, (logits[:, 0] - logits[:, 1]).abs(), pet.abs())
-    unsure = torch.exp(-margin.detach().float() / 2)
-    return torch.multinomial(0.1 + unsure / unsure.mean(), min(HARD, len(unsure)))

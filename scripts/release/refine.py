@@ -18,6 +18,9 @@ from release.sources import KAGGLE
 RATE, STEPS = 1.5e-4, 1800
 """The highest learning rate; steps. At 5e-4 it loses what it knew."""
 
+SOFT, SOFT_PET = 0.7, 0.5
+"""How much the large network's answers count in the targets; see `Targets.loss`."""
+
 BATCH, PART = 48, 16
 """Views of each size in a step, and how many of them go through the network at a time, so that they
 stay in the processor's cache."""
@@ -54,9 +57,7 @@ def refine(arrays: Arrays, views: Views, teacher: Teacher, trunk: Trunk, branch:
             network.eval()(inputs(SMALL, part)) for part in np.array_split(rows, len(rows) // 64)
         ]
     logits, pet = (torch.cat(column) for column in zip(*found, strict=True))
-    margin = torch.where(targets.pet[rows], (logits[:, 0] - logits[:, 1]).abs(), pet.abs())
-    unsure = torch.exp(-margin / 2).numpy()
-    weights = {SMALL: usual, MEDIUM: usual * (0.1 + unsure / unsure.mean())}
+    weights = {SMALL: usual, MEDIUM: usual * unsure(targets.pet[rows], logits, pet).numpy()}
     optimiser, average = optimiser_of(network, RATE), copy.deepcopy(network).eval()
     rng = np.random.default_rng(1)
     begun, total = time.monotonic(), 0.0
@@ -72,7 +73,9 @@ def refine(arrays: Arrays, views: Views, teacher: Teacher, trunk: Trunk, branch:
             for start in range(0, BATCH, PART):
                 part = slice(start, start + PART)
                 found = network(batch[part])
-                loss = targets.loss(*found, chosen[part], soft=0.7, soft_pet=0.5) * (PART / BATCH)
+                loss = targets.loss(*found, chosen[part], soft=SOFT, soft_pet=SOFT_PET) * (
+                    PART / BATCH
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
@@ -83,3 +86,16 @@ def refine(arrays: Arrays, views: Views, teacher: Teacher, trunk: Trunk, branch:
             print(f"step {step + 1}/{STEPS}, loss {total / 200:.4f}, {seconds:.0f} s", flush=True)
             total = 0.0
     network.load_state_dict(average.state_dict())
+
+
+def unsure(is_pet: Tensor, logits: Tensor, pet: Tensor) -> Tensor:
+    """Weights of N views at the second look: larger where the first look is unsure, `[N]`.
+
+    Args:
+        is_pet: whether a view shows a cat or dog, `[N]`.
+        logits: of the first look, `[N, 2]`.
+        pet: its raw logit of "cat or dog", `[N]`.
+    """
+    margin = torch.where(is_pet, (logits[:, 0] - logits[:, 1]).abs(), pet.abs())
+    doubt = torch.exp(-margin.detach().float() / 2)
+    return 0.1 + doubt / doubt.mean()
