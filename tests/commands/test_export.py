@@ -22,6 +22,7 @@ import catordog
 from catordog.cli import main
 from catordog.model.backends.torch import TorchBackend
 from catordog.model.classifier import Classifier
+from catordog.model.export import eight_bits
 from catordog.model.export.onnx import to_onnx
 from catordog.model.info import ModelInfo
 from catordog.model.networks import ResidualNet, build_network
@@ -133,6 +134,9 @@ class TestTheFile:
         )
         assert after > before - 1
         assert float(re.search(r"its logits are within (\S+) of", err)[1]) < 1
+        sums = list(eight_bits.quantised_sums(onnx.load(out)))
+        assert sums
+        assert all(eight_bits.rounding_margin(*scales) > 3e-5 for _, *scales in sums)
 
 
 class Unsuitable(ResidualNet):

@@ -1,20 +1,13 @@
-"""The first stage's 8-bit sums round to the same step on every processor."""
+"""8-bit sums round to the same step on every processor."""
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import pytest
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from catordog.model.bundled import BUNDLED_FIRST
-from conftest import ROOT
-
-onnx = pytest.importorskip("onnx")
-sys.path.insert(0, str(ROOT / "scripts"))
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - after the check
-
-from release import pack  # noqa: E402 - a script
+from catordog.model.export import eight_bits
 
 ERROR_OF_FLOAT32 = 3e-5
 """Of a sum of up to 256 steps."""
@@ -38,7 +31,8 @@ def sum_of_two(scales):
 
 def margins(model):
     """How close each sum comes to the middle between two steps, in steps."""
-    return [pack.rounding_margin(terms, result) for _, terms, result in pack.quantised_sums(model)]
+    sums = eight_bits.quantised_sums(model)
+    return [eight_bits.rounding_margin(terms, result) for _, terms, result in sums]
 
 
 def test_no_sum_of_the_included_first_stage_is_near_a_boundary():
@@ -50,5 +44,5 @@ def test_no_sum_of_the_included_first_stage_is_near_a_boundary():
 def test_settling_moves_sums_away_from_boundaries():
     model = sum_of_two((0.25, 0.5, 0.5))
     assert margins(model) == [0]
-    pack.settle(model)
+    eight_bits.settle(model)
     assert margins(model)[0] > ERROR_OF_FLOAT32

@@ -20,17 +20,9 @@ from catordog.model.teaching_photos import find_photos
 from catordog.photos.decode import DEFAULT_RULES
 from catordog.report.teach_text import teach_text
 from conftest import save, write_folder
-from model.tiny_backbone import FEATURES, colours, write_backbone
+from model.tiny_backbone import FEATURES, colours, specialty_of, write_backbone
 
 WHITE = Image.new("RGB", (40, 32), (255, 255, 255))
-
-
-def specialty_of(width, units=1, seed=0):
-    generator = np.random.default_rng(seed)
-    weight = generator.normal(size=(width, units)).astype(np.float32)
-    output = generator.normal(size=units).astype(np.float32)
-    ranks = fit_output(generator.normal(size=200).astype(np.float32))
-    return Specialty("colours", weight, np.ones(units, np.float32), output, ranks)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from catordog.confidence.ood_output import fit_output
+from catordog.confidence.specialty import Specialty
 from conftest import save, write_folder
 
 SIZE, FEATURES, CONCEPTS = 16, 24, 12
@@ -79,3 +81,12 @@ def colours(folder: Path, **counts: int) -> Path:
         f"{name}/{i}.png": coloured(name, i) for name, count in counts.items() for i in range(count)
     }
     return write_folder(folder, files)
+
+
+def specialty_of(width, units=1, seed=0):
+    """A random specialty of features of this width."""
+    generator = np.random.default_rng(seed)
+    weight = generator.normal(size=(width, units)).astype(np.float32)
+    output = generator.normal(size=units).astype(np.float32)
+    ranks = fit_output(generator.normal(size=200).astype(np.float32))
+    return Specialty("colours", weight, np.ones(units, np.float32), output, ranks)

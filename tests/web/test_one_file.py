@@ -34,8 +34,7 @@ from catordog.web.one_file import as_characters
 from catordog.web.runtime import VERSION, open_runtime, registry
 from conftest import jpeg, named, picture, save, write_folder
 from model.small import write_model
-from model.test_specialty import specialty_of
-from model.tiny_backbone import coloured, colours, write_backbone
+from model.tiny_backbone import coloured, colours, specialty_of, write_backbone
 from web.browser_page import CHROMIUM, OneFilePage, opened
 
 NODE = shutil.which("node")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,8 +112,7 @@ def halve(proto: Any) -> None:
 def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     """Quantise an ONNX file of `to_onnx` to 8 bits. The first and the last layer stay in 32 bits.
 
-    Weights take 7 of the 8 bits, since sums of processors without VNNI would overflow. A computed
-    first layer, as `whiten` makes it, amplifies what 8 bits round off.
+    A computed first layer, as `whiten` makes it, amplifies what 8 bits round off.
 
     Args:
         proto: the file.
@@ -127,42 +125,19 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     quiet_onnxruntime()
     try:
         import onnx
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        from catordog.model.export import eight_bits
     except ImportError as error:
         raise missing_package(error, "export") from None
 
+    def ends(nodes: Sequence[Any]) -> list[Any]:
+        convolutions = [node for node in nodes if node.op_type == "Conv"]
+        return convolutions[:1] + eight_bits.linear(nodes)[-1:]
+
     preprocess = classifier.model.preprocess
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Photos one by one."""
-
-        def __init__(self) -> None:
-            self.left = iter(photos)
-
-        def get_next(self) -> dict[str, Any] | None:
-            pixels = next(self.left, None)
-            return None if pixels is None else {"photos": preprocess.normalise(pixels[None])}
-
-    with tempfile.TemporaryDirectory() as made, silence():
-        original, ready, small = (str(Path(made) / f"{name}.onnx") for name in "abc")
-        Path(original).write_bytes(proto)
-        quant_pre_process(original, ready, skip_symbolic_shape=True)
-        graph = onnx.load(ready).graph
-        first = [node.name for node in graph.node if node.op_type == "Conv"][:1]
-        last = [node.name for node in graph.node if node.op_type in {"Gemm", "MatMul"}][-1:]
-        quantization.quantize_static(
-            ready,
-            small,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[*first, *last],
-        )
-        model = onnx.load(small)
-        onnx.helper.set_model_props(model, {KEY: description(classifier)})
-        packed: bytes = model.SerializeToString()
+    batches = (preprocess.normalise(pixels[None]) for pixels in photos)
+    with silence():
+        model = eight_bits.quantise(proto, batches, ends)
+    onnx.helper.set_model_props(model, {KEY: description(classifier)})
+    packed: bytes = model.SerializeToString()
     return packed
