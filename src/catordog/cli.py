@@ -31,7 +31,7 @@ COMMANDS = {
     "explain": "show which parts of a photo decide its class",
     "audit": "find problems in a photo folder",
     "review": "see doubtful photos and fix their labels in the browser",
-    "export": "write a model as one ONNX file, or as a web page",
+    "export": "write a model as one ONNX, Core ML or TFLite file, or as a web page",
     "serve": "serve a web page and an HTTP API",
     "shard": "pack photos for training on many machines",
     "softmax": "turn raw logits into confidences, step by step",
