@@ -72,7 +72,9 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
         return ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    between = {"La": "LA", "PA": "P", "RGBa": "RGBA"}.get(mode)
+    if mode in {"P", "PA"}:  # its own 256 colours, as files have them; the default ones are coarse
+        return image.quantize(256).convert(mode)
+    between = {"La": "LA", "RGBa": "RGBA"}.get(mode)
     return (image.convert(between) if between else image).convert(mode)
 
 
