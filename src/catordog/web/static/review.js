@@ -156,7 +156,9 @@ function stepQueue(by) {
 function onKey(event) {
   if (byId("all").open) return keyInAll(event);
   if (document.querySelector("dialog[open]")) return;
-  if (event.target.matches("select, input") && event.key !== "Escape") return;
+  // A field of a dialog that has just closed may still have the focus.
+  const typing = event.target.matches("select, input") && !event.target.closest("dialog");
+  if (typing && event.key !== "Escape") return;
   if (event.ctrlKey || event.metaKey) {
     const key = event.key.toLowerCase();
     const work = key === "y" || (key === "z" && event.shiftKey) ? redo : key === "z" && undo;
