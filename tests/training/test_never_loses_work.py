@@ -49,12 +49,13 @@ def pets(tmp_path_factory) -> Path:
 
 
 def words(pets: Path, *more: object) -> list[str]:
-    """A run with all kinds of state: optimiser, schedule, average, sizes, draws, dropout."""
+    """A run with all kinds of state: optimiser, schedule, average, norms, sizes, draws, dropout."""
     return [
         *("train", "--data", str(pets), "--data.size", "32", "--data.start_size", "16"),
         *("--data.batch_size", "16", "--model.network", NETWORK, "--model.optimizer", "muon"),
         *("--model.whiten", "true"),
         *("--trainer.callbacks+", "catordog.training.callbacks.MovingAverage"),
+        *("--trainer.callbacks.norm_photos", "32"),
         *("--trainer.max_epochs", "4", "--save_every", "0.0005"),
         *map(str, more),
     ]

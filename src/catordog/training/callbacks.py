@@ -13,10 +13,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from catordog.errors import CatordogError
 from catordog.terminal import info
 from catordog.training.runs import LAST
+from catordog.training.transfer import Transfer
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM) + (
     (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
@@ -36,11 +38,22 @@ class MovingAverage(WeightAveraging):
     Args:
         decay: in 0…1; the average spans about `1 / (1 - decay)` steps, and at most a tenth of
             all steps so far.
+        norm_photos: before each validation, recompute the running statistics of batch norms from so
+            many training photos, prepared as for prediction; 0: average those of training, which
+            random crops and the size of training photos have shaped. It makes long runs with strong
+            augmentation more accurate (`docs/recipes.md`).
+
+    Raises:
+        CatordogError: an argument is out of its range; or, when training starts, there are no
+            photos to compute from, or `model.transfer.frozen_norms` keeps the statistics.
     """
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(self, decay: float = 0.99, norm_photos: int = 0) -> None:
         if not 0 <= decay < 1:
             raise CatordogError(f"MovingAverage: decay = {decay} is not within 0…1")
+        if norm_photos < 0:
+            raise CatordogError(f"MovingAverage: norm_photos = {norm_photos} is below 0")
+        self.norm_photos = norm_photos
 
         def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
             weight = min(decay, (1 + int(count)) / (10 + int(count)))
@@ -50,6 +63,26 @@ class MovingAverage(WeightAveraging):
             return torch.lerp(current.to(averaged.dtype), averaged, weight)
 
         super().__init__(avg_fn=average)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Copy the network, and check that its statistics may be computed."""
+        super().setup(trainer, pl_module, stage)
+        if not self.norm_photos:
+            return
+        if not hasattr(_data(trainer), "views"):
+            raise CatordogError("MovingAverage: norm_photos needs the photos of PhotosDataModule")
+        if getattr(pl_module, "transfer", Transfer()).frozen_norms:
+            raise CatordogError(
+                "MovingAverage: norm_photos would replace the statistics that "
+                "model.transfer.frozen_norms keeps: set one of them only"
+            )
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate the averaged weights, with statistics of their own."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        if self.norm_photos and trainer.state.fn == "fit":
+            with trainer.precision_plugin.forward_context():
+                update_bn(_data(trainer).views(self.norm_photos), pl_module, pl_module.device)
 
 
 class EpochLines(L.Callback):
@@ -90,7 +123,7 @@ class LongValidationInterval(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lightning would refuse the interval as soon as it counts the batches, after this."""
         del pl_module, stage
-        interval, data = trainer.val_check_interval, getattr(trainer, "datamodule", None)
+        interval, data = trainer.val_check_interval, _data(trainer)
         if data is None or trainer.check_val_every_n_epoch is None or not isinstance(interval, int):
             return
         batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
@@ -228,6 +261,11 @@ class LastCheckpoint(Checkpoint):
             f"{trainer.global_step}), probably because the learning rate is too high; {saved}; "
             f"train again with --model.lr {lr / 10:g}, or measure one with --find lr"
         )
+
+
+def _data(trainer: L.Trainer) -> Any:
+    """The data module; None: the trainer has DataLoaders alone."""
+    return getattr(trainer, "datamodule", None)
 
 
 def _max_over_ranks(trainer: L.Trainer, number: int) -> int:

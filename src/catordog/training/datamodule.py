@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -226,13 +228,41 @@ class PhotosDataModule(L.LightningDataModule):
         Raises:
             CatordogError: none of them can be read.
         """
+        return self._normalise(resized(self._training_photos(self._spread(n)), self.end_size))
+
+    def views(self, n: int) -> Iterator[Tensor]:
+        """Evenly spaced training photos as prediction shows them: normalised, of the input size.
+
+        Args:
+            n: there are fewer if there are fewer photos, or some can't be read.
+
+        Yields:
+            `float32 [B, 3, S, S]`; each batch spans all photos, and so all classes.
+
+        Raises:
+            CatordogError: none of a batch can be read.
+        """
+        indices, size = self._spread(n), self.preprocess.size
+        batches = math.ceil(len(indices) / self.batch_size)
+        for first in range(batches):
+            photos = self._training_photos(indices[first::batches]).float().div_(255)
+            if photos.shape[-1] != size:  # as PIL resizes
+                photos = F.interpolate(photos, size, mode="bicubic", antialias=True).clamp_(0, 1)
+            yield self._normalise(photos).contiguous(memory_format=torch.channels_last)
+
+    def _spread(self, n: int) -> list[int]:
+        """Indices of at most n training photos, evenly spaced."""
         assert self._train is not None
-        indices = np.linspace(0, len(self._train) - 1, min(n, len(self._train))).astype(int)
-        photos, _, failures = self._train.__getitems__(indices.tolist())
+        return [*map(int, np.linspace(0, len(self._train) - 1, min(n, len(self._train))))]
+
+    def _training_photos(self, indices: list[int]) -> Tensor:
+        """Those of them that can be read, `uint8 [N, 3, T, T]`."""
+        assert self._train is not None
+        photos, _, failures = self._train.__getitems__(indices)
         if isinstance(self._train, StreamedDataset) and not len(photos):
             unreadable = self._train.photos
             raise none_read([PhotoError(unreadable[i].path, reason) for i, reason in failures])
-        return self._normalise(resized(photos, self.end_size))
+        return photos
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches: `uint8 [B, 3, T, T]`, labels `int64 [B]`, and unreadable photos.
