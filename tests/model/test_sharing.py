@@ -85,6 +85,22 @@ def test_threads_share_a_classifier(path):
         assert np.allclose(features, own, atol=1e-5)
 
 
+def test_threads_may_ask_for_different_outputs_from_the_first_photo_on(path):
+    features = catordog.load(path).features_of_pixels(PIXELS)[1]
+    for _ in range(5):
+        classifier = catordog.load(path)
+
+        def check(index, classifier=classifier):
+            part = PIXELS[index : index + 1 + index % 3]
+            if index % 2:
+                return len(classifier.logits_of_pixels(part)) == len(part)
+            own = classifier.features_of_pixels(part)[1]
+            return np.allclose(own, features[index : index + len(own)], atol=1e-5)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(check, range(29)))
+
+
 def test_the_threads_of_many_photos_share_one_session_of_one_thread(tmp_path, monkeypatch):
     classifier = catordog.load(write_model(tmp_path, "onnx"))
     started = []

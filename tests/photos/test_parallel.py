@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -38,6 +39,23 @@ def test_an_exception_is_raised_where_its_result_is_due():
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize("end", ["close", "error"])
+def test_what_has_not_begun_is_never_done_after_the_end(end):
+    begun, go_on = [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        if end == "error" and number == 0:
+            raise KeyError(number)
+        go_on.wait(0.05)
+
+    results = in_parallel(work, range(200))
+    with contextlib.suppress(KeyError):
+        next(results)
+    results.close()
+    assert len(begun) <= 3 * threads()
 
 
 def test_the_environment_sets_the_number_of_threads(monkeypatch):

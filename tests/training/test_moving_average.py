@@ -59,10 +59,14 @@ def test_norms_have_the_statistics_of_photos_as_prediction_shows_them(more):
     assert distance_to_predicted_photos(renewed) < 0.01
 
 
-def test_norms_that_stay_frozen_are_not_renewed(capsys):
-    words = ["--trainer.callbacks.norm_photos", "64", "--model.transfer.frozen_norms", "true"]
+@pytest.mark.parametrize("transfer", ["frozen_norms=true", "frozen=0.5", "head_epochs=1"])
+def test_norms_that_stay_frozen_are_not_renewed(capsys, transfer):
+    words = ["--trainer.callbacks.norm_photos", "64", f"--model.transfer.{transfer}"]
     assert main(["train", *SMALL, *AVERAGE, *words]) == 2
-    assert "set one of them only" in capsys.readouterr().err
+    assert "set norm_photos to 0" in capsys.readouterr().err
+
+
+def test_a_negative_number_of_norm_photos_is_refused(capsys):
     assert main(["train", *SMALL, *AVERAGE, "--trainer.callbacks.norm_photos", "-1"]) == 2
     assert "norm_photos = -1 is below 0" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.commands.review import _unlabelled
+from catordog.evaluation.asking import Asking
 from catordog.model.active_learning import DOZEN
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decisions import apply, read_decisions
@@ -79,3 +80,15 @@ def test_a_start_without_two_classes_is_refused_in_a_line(folders, capsys):
     err = capsys.readouterr().err
     assert "--unlabelled needs a few labelled photos of two classes or more" in err
     assert len(err.splitlines()) == 1
+
+
+def test_copies_of_a_photo_do_not_raise_the_stated_accuracy(tmp_path):
+    by_chance = {f"{('cat', 'dog')[index // 2 % 2]}/{index}": jpeg(index) for index in range(20)}
+    copies = {f"{path}-{turn}.jpg": data for path, data in by_chance.items() for turn in range(4)}
+    dataset = open_dataset(str(write_folder(tmp_path / "copies", copies)))
+    more = open_dataset(
+        str(write_folder(tmp_path / "more", {"a.jpg": jpeg(50)})), labels="optional"
+    )
+    asked = Asking(dataset, more.photos, DEFAULT_RULES).next({})
+    assert asked.round.labels == 80
+    assert asked.round.accuracy < 0.8  # each copy would reveal the label of the others

@@ -13,6 +13,7 @@ from catordog.model.active_learning import Round, learn_round, propose
 from catordog.model.backbone import Backbone, rows_of
 from catordog.model.feature_cache import features_of
 from catordog.photos.decode import DecodeRules
+from catordog.photos.near_copies import Hashes, copy_groups
 from catordog.photos.photo import Photo
 from catordog.photos.photo_dataset import PhotoDataset
 
@@ -59,7 +60,8 @@ class Asking:
         other, self._indices, _ = features_of(photos, backbone, rules)
         if not self._indices:
             raise CatordogError("--unlabelled: none of its photos could be read")
-        self._features = np.concatenate([own, other])["features"].astype(np.float32)
+        self._records = np.concatenate([own, other])[["hash", "mirrored"]]
+        self._features = np.concatenate([own["features"], other["features"]]).astype(np.float32)
         self._concepts = backbone.concepts(self._features)
         self._rows = rows_of(self._features, self._concepts)
         self._labels = labels.tolist()
@@ -81,8 +83,17 @@ class Asking:
                 if label is not None:
                     labelled.append(row)
                     labels.append(label)
+        groups = np.zeros(len(self._features), np.int64)  # only those of labelled photos count
+        records = self._records[labelled]
+        groups[labelled] = copy_groups(Hashes(records["hash"], records["mirrored"]))
         taught, logits = learn_round(
-            self._features, self._concepts, labelled, labels, self._classes, self._predicted
+            self._features,
+            self._concepts,
+            labelled,
+            labels,
+            self._classes,
+            self._predicted,
+            groups=groups,
         )
         self._predicted = logits.argmax(axis=1)
         start = len(self._labels)

@@ -17,7 +17,7 @@ from catordog.model.linear_head import Learned, LinearHead, learn, typical_direc
 from catordog.model.onnx_file import KEY, to_json
 from catordog.model.onnx_graph import with_metadata
 from catordog.model.taught_file import EXAMPLES_KEY, Examples
-from catordog.photos.near_copies import Hashes, groups_of_pairs, similar_pairs
+from catordog.photos.near_copies import Hashes, copy_groups
 from catordog.photos.splits import SplitFractions
 
 NETWORK = "taught"
@@ -86,7 +86,7 @@ def learn_layer(
     """
     features = examples.records["features"].astype(np.float32)
     concepts = backbone.concepts(features)
-    groups = _groups(examples)
+    groups = copy_groups(Hashes(examples.records["hash"], examples.records["mirrored"]))
     detector = backbone.knowledge.fit_ood(features, concepts, groups, examples.labels, bank=bank)
     if len(classes) == 1 and detector is None:
         raise CatordogError(
@@ -107,13 +107,6 @@ def learn_layer(
     )
     head = learned.head if learned else typical_direction(features, concepts)
     return TaughtLayer(model, head, learned)
-
-
-def _groups(examples: Examples) -> npt.NDArray[np.int64]:
-    """A number for each photo that its near copies share."""
-    hashes = Hashes(examples.records["hash"], examples.records["mirrored"])
-    pairs = similar_pairs(hashes)
-    return np.array(groups_of_pairs(len(examples.labels), pairs), np.int64)
 
 
 def _scores(learned: Learned | None) -> tuple[float, ...]:

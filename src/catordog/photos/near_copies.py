@@ -182,6 +182,11 @@ def _ordered(i: int, j: int) -> tuple[int, int]:
     return (i, j) if i < j else (j, i)
 
 
+def copy_groups(hashes: Hashes) -> npt.NDArray[np.int64]:
+    """A number for each of N photos that its near copies share, `[N]`."""
+    return np.array(groups_of_pairs(len(hashes.plain), similar_pairs(hashes)), np.int64)
+
+
 def groups_of_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Connected components: for each of n photos the least index in its group.
 

@@ -42,14 +42,17 @@ def in_parallel(
     if is_one_of_many():
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(threads(), initializer=_mark, initargs=(alone,)) as pool:
-        waiting: deque[Future[Out]] = deque()
+    pool = ThreadPoolExecutor(threads(), initializer=_mark, initargs=(alone,))
+    waiting: deque[Future[Out]] = deque()
+    try:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:  # after an error or Ctrl-C, nobody waits for what has not begun
+        pool.shutdown(cancel_futures=True)
 
 
 def batched(items: Iterable[In], size: int) -> Iterator[list[In]]:

@@ -45,7 +45,7 @@ class MovingAverage(WeightAveraging):
 
     Raises:
         CatordogError: an argument is out of its range; or, when training starts, there are no
-            photos to compute from, or `model.transfer.frozen_norms` keeps the statistics.
+            photos to compute from, or `model.transfer` keeps the statistics of frozen layers.
     """
 
     def __init__(self, decay: float = 0.99, norm_photos: int = 0) -> None:
@@ -71,10 +71,10 @@ class MovingAverage(WeightAveraging):
             return
         if not hasattr(_data(trainer), "views"):
             raise CatordogError("MovingAverage: norm_photos needs the photos of PhotosDataModule")
-        if getattr(pl_module, "transfer", Transfer()).frozen_norms:
+        if getattr(pl_module, "transfer", Transfer()).keeps_norms:
             raise CatordogError(
-                "MovingAverage: norm_photos would replace the statistics that "
-                "model.transfer.frozen_norms keeps: set one of them only"
+                "MovingAverage: norm_photos would replace batch-norm statistics that "
+                "model.transfer keeps (head_epochs, frozen, frozen_norms): set norm_photos to 0"
             )
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -49,6 +49,11 @@ class Transfer:
                 f"> 0; got {self.head_epochs}, {self.frozen}, {self.first_lr}, {self.head_lr}"
             )
 
+    @property
+    def keeps_norms(self) -> bool:
+        """Whether running statistics of pretrained batch norms stay as they are, even at first."""
+        return self.frozen_norms or self.frozen > 0 or self.head_epochs > 0
+
     def apply(self, network: nn.Module, head: nn.Module, epoch: int) -> None:
         """Freeze the layers that don't learn in this epoch, and unfreeze the others.
 

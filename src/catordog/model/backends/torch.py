@@ -28,15 +28,18 @@ class TorchBackend:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self._size = size
         self._last: nn.Module | None = None
-        self._hook_lock = threading.Lock()  # a hook also sees the photos of other threads
+        # Hooks also see the photos of other threads. So one thread runs the network at a time, on
+        # all cores.
+        self._lock = threading.RLock()
         watch_forks(self)
 
     @property
     def last(self) -> nn.Module:
         """The last layer, or the network itself if that layer is not a module."""
-        if self._last is None:
-            self._last = last_layer(self.network, self._size)
-        return self._last
+        with self._lock:
+            if self._last is None:
+                self._last = last_layer(self.network, self._size)
+            return self._last
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -50,7 +53,7 @@ class TorchBackend:
 
     def logits(self, inputs: Floats) -> Floats:
         """Raw logits `[N, C]` of normalised photos `[N, 3, S, S]`."""
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             result: Floats = self.network(torch.from_numpy(inputs)).float().numpy()
         return result
 
@@ -63,7 +66,7 @@ class TorchBackend:
         if not self.has_features:
             raise CatordogError("this network's last layer is not a module of its own")
         seen: list[Floats] = []
-        with self._hook_lock:
+        with self._lock:
             hook = self.last.register_forward_pre_hook(
                 lambda _, given: seen.append(given[0].float().flatten(1).numpy())
             )
@@ -91,7 +94,7 @@ class TorchBackend:
         """Make the network usable in a forked process."""
         # OpenMP's worker threads do not survive a fork, and the child would wait for them for ever.
         torch.set_num_threads(1)
-        self._hook_lock = threading.Lock()  # another thread may have held it
+        self._lock = threading.RLock()  # another thread may have held it
 
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: multiprocessing would move tensors into shared memory of the sending process.
