@@ -140,17 +140,26 @@ def _guarded(words: list[str], debug: bool) -> int:
         discard(sys.stdout)
         return DONE
     except ModuleNotFoundError as error:
-        if debug or error.name not in _TRAINING_PACKAGES:
+        if debug:
+            return _traceback()
+        if error.name not in _TRAINING_PACKAGES:
             raise
         _report(str(missing_package(error, "train")))
         return WRONG
     except Exception as error:
         if debug:
-            raise
+            return _traceback()
         if isinstance(error, OSError) and error.errno in _DISK_FULL and not error.filename:
             discard(sys.stdout)  # else Python would try again at exit
         _report(_in_a_line(error))
         return WRONG
+
+
+def _traceback() -> int:
+    import traceback
+
+    traceback.print_exc()
+    return WRONG
 
 
 def _report(message: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 
-from catordog.evaluation import labels
+from catordog.evaluation import judging, labels
 from catordog.evaluation.judging import rows_to_judge
 from catordog.evaluation.labels import cross_validated, ood_scores, suspect_labels
 from catordog.model.backbone import Backbone, rows_of
@@ -109,3 +109,22 @@ def test_with_many_photos_the_seed_draws_the_neighbours(monkeypatch):
     assert not np.array_equal(one, other)
     monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 40)
     assert (ood_scores(points) <= one + 1e-9).all()  # with all of them, the nearest are nearer
+
+
+def test_every_photo_is_compared_with_its_nearest_neighbours_of_a_sample(monkeypatch):
+    monkeypatch.setattr(labels, "MOST_NEIGHBOURS", 40)
+    features = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    unit = labels.signed_sqrt(features)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    sampled = np.random.default_rng(3).choice(60, 40, replace=False)
+    found = labels.ood_scores(features, seed=3)
+    for index in range(60):
+        distances = 1 - unit[sampled[sampled != index]] @ unit[index]
+        assert found[index] == pytest.approx(
+            np.sort(distances)[: labels.NEIGHBOURS].mean(), abs=1e-5
+        )
+
+
+def test_copies_do_not_make_outliers_of_all_other_photos():
+    scores = np.array([0.0] * 30 + [0.2, 0.3] * 10)
+    assert judging._outliers(scores, range(50), (), 5, judging._median_deviation) == []

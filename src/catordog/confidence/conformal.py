@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from catordog.errors import CatordogError
 
+MOST_SCORES = 10_000
+"""Scores in a model file; more would hardly make error rates finer."""
+
 
 def nonconformity(
     confidences: npt.NDArray[np.float64], labels: npt.NDArray[np.integer[Any]]
@@ -56,6 +59,28 @@ def quantile(scores: npt.ArrayLike, error_rate: float) -> float:
     # Rounding errors would raise some whole ranks by one, such as 3 to 4.
     rank = math.ceil((len(ranked) + 1) * (1 - error_rate) - 1e-9)
     return float(ranked[rank - 1]) if rank <= len(ranked) else math.inf
+
+
+def lowest_error_rate(n: int) -> float:
+    """The lowest error rate that n calibration photos can guarantee, rounded up to two digits.
+
+    >>> lowest_error_rate(99), lowest_error_rate(64)
+    (0.01, 0.016)
+    """
+    exact = 1 / (n + 1)
+    scale = 10.0 ** (1 - math.floor(math.log10(exact)))
+    return math.ceil(exact * scale - 1e-9) / scale
+
+
+def thinned(scores: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Scores for a model file: all, or `MOST_SCORES` of them at evenly spaced ranks.
+
+    Args:
+        scores: sorted, `[N]`. The smallest and the largest stay.
+    """
+    if len(scores) > MOST_SCORES:
+        scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
+    return tuple(map(float, scores))
 
 
 def prediction_set(confidences: npt.NDArray[np.float64], most: float) -> npt.NDArray[np.bool_]:

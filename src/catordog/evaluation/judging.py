@@ -225,7 +225,10 @@ def _outliers(
 ) -> list[tuple[int, float]]:
     """Photos whose ood score is far above the others', in robust standard deviations."""
     above = scores - np.median(scores)
-    out = above / (deviation_of(above) or 1e-12)
+    deviation = deviation_of(above)
+    if not deviation > 0:  # most photos are copies, and say nothing of how much others differ
+        return []
+    out = above / deviation
     far = [(indices[i], float(out[i])) for i in np.argsort(-out) if out[i] > deviations]
     return [(index, score) for index, score in far if index not in confirmed]
 

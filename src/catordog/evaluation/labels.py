@@ -158,14 +158,15 @@ def ood_scores(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[
     from sklearn.preprocessing import normalize
 
     unit = normalize(signed_sqrt(features))
-    sample = unit
+    sampled = np.arange(len(unit))
     if len(unit) > MOST_NEIGHBOURS:
-        sample = np.random.default_rng(seed).choice(unit, MOST_NEIGHBOURS, replace=False)
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(sample))).fit(sample)
+        sampled = np.random.default_rng(seed).choice(len(unit), MOST_NEIGHBOURS, replace=False)
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(sampled))).fit(unit[sampled])
     distance, _ = nearest.kneighbors(unit)
-    # For unit vectors the cosine distance is half the squared Euclidean distance. The nearest
-    # neighbour of a photo is the photo itself.
-    return np.asarray((distance[:, 1:] ** 2 / 2).mean(axis=1), dtype=np.float64)
+    others = distance[:, :-1]
+    others[sampled] = distance[sampled, 1:]  # the nearest of them is the photo itself
+    # For unit vectors the cosine distance is half the squared Euclidean distance.
+    return np.asarray((others**2 / 2).mean(axis=1), dtype=np.float64)
 
 
 def signed_sqrt(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -132,20 +133,27 @@ def first_queues(photos: Photos) -> dict[str, list[Item]]:
 def queues_of_findings(found: Findings) -> dict[str, list[Item]]:
     """The queues that need no model: contradictions, copies, unreadable and suspicious files."""
     indices = {photo.path: index for index, photo in enumerate(found.photos)}
-    contradictions = [set(group) for group in found.contradictions]
     groups: list[list[int]] = []
-    seen = list(contradictions)
+    containing: defaultdict[int, list[set[int]]] = defaultdict(list)  # groups of each photo so far
+    for group in found.contradictions:
+        _contain(containing, group)
     for kind in (found.near_copies, found.exact_copies):
         for group in kind:
-            if not any(set(group) <= other for other in seen):
+            if not any(set(group) <= other for other in containing[group[0]]):
                 groups.append(group)
-                seen.append(set(group))
+                _contain(containing, group)
     return {
         "contradictions": _grouped(found.contradictions, "the same picture, another label"),
         "copies": _grouped(groups, "the same picture"),
         "unreadable": [Item(indices[error.path], error.reason) for error in found.unreadable],
         "suspicious": [Item(index, reason) for index, reason in found.suspicious],
     }
+
+
+def _contain(containing: defaultdict[int, list[set[int]]], group: Sequence[int]) -> None:
+    members = set(group)
+    for index in members:
+        containing[index].append(members)
 
 
 def _grouped(groups: Iterable[Sequence[int]], reason: str) -> list[Item]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from catordog.confidence.conformal import nonconformity
+from catordog.confidence.conformal import nonconformity, thinned
 from catordog.confidence.detectors import Detector
 from catordog.confidence.ood import LEAST_PHOTOS, OodDetector, fit_ood
 from catordog.confidence.ood_general import GeneralOodDetector
@@ -35,9 +35,6 @@ from catordog.photos.photo import Photo
 from catordog.photos.reading import decoded, none_read
 from catordog.photos.splits import Split
 from catordog.terminal import info, progress
-
-MOST_SCORES = 10_000
-"""Conformal scores in a model file; more would hardly make error rates finer."""
 
 _OOD_NEEDS = (OutputDetector.needs, GeneralOodDetector.needs, OodDetector.needs)
 """Outputs of a network that ood detectors need, the best detector first."""
@@ -212,9 +209,7 @@ def _fit(
     before, temperature = model.temperature, fit_temperature(logits, labels)
     confidences = softmax(logits, temperature)
     scores = np.sort(nonconformity(confidences, labels))
-    if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
-        scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
-    model = replace(model, temperature=temperature, nonconformity=tuple(map(float, scores)))
+    model = replace(model, temperature=temperature, nonconformity=thinned(scores))
     result = Calibration(
         model=model,
         logits=logits,

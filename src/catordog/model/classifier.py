@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catordog.confidence.conformal import quantile
+from catordog.confidence.conformal import lowest_error_rate, quantile
 from catordog.confidence.ood import ACCEPT
 from catordog.confidence.verdict import Prediction, check_rules, judge
 from catordog.errors import CatordogError, PhotoError
@@ -251,7 +251,7 @@ class Classifier:
         if found > 1:
             raise CatordogError(
                 f"an error rate of {error_rate} is too low for a model that was calibrated on "
-                f"{len(scores):,} photos: the lowest is {1 / (len(scores) + 1):.2g}"
+                f"{len(scores):,} photos: the lowest is {lowest_error_rate(len(scores)):g}"
             )
         return found
 

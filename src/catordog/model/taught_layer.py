@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from catordog.confidence.conformal import thinned
 from catordog.errors import CatordogError
 from catordog.model.backbone import Backbone
 from catordog.model.backends.deferred import DeferredBackend
@@ -22,9 +23,6 @@ from catordog.photos.splits import SplitFractions
 
 NETWORK = "taught"
 """`ModelInfo.network` of taught models."""
-
-MOST_SCORES = 10_000
-"""Conformal scores in a model file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,17 +100,8 @@ def learn_layer(
         preprocess=backbone.preprocess,
         split_fractions=SplitFractions(0, 0),  # it has learnt from all photos
         temperature=learned.temperature if learned else 1.0,
-        nonconformity=_scores(learned),
+        nonconformity=thinned(learned.nonconformity) if learned else (),
         ood=detector,
     )
     head = learned.head if learned else typical_direction(features, concepts)
     return TaughtLayer(model, head, learned)
-
-
-def _scores(learned: Learned | None) -> tuple[float, ...]:
-    if learned is None:
-        return ()
-    scores = learned.nonconformity
-    if len(scores) > MOST_SCORES:  # evenly spaced ranks, the smallest and the largest included
-        scores = scores[np.linspace(0, len(scores) - 1, MOST_SCORES).round().astype(int)]
-    return tuple(map(float, scores))

@@ -16,8 +16,9 @@ from catordog.photos.stores import SingleFile, Store, open_store
 class Inputs:
     """The photos that files, folders (at any depth), archives and glob patterns name, in order.
 
-    A file that is named itself is always taken; in folders and archives, suffixes decide. Photos
-    are listed anew by each iteration, so a million of them take no memory.
+    A file that is named itself is always taken; in folders and archives, suffixes decide. What
+    several paths name is taken once. Photos are listed anew by each iteration, so a million of them
+    take no memory.
 
     Args:
         paths: files, folders, archives and patterns.
@@ -29,7 +30,8 @@ class Inputs:
 
     def __init__(self, paths: Sequence[str], rules: DecodeRules = DEFAULT_RULES) -> None:
         self.rules = rules
-        self._stores: list[tuple[str, Store]] = []
+        stores: dict[Path, tuple[str, Store]] = {}
+        matched: set[Path] = set()
         for path in paths:
             # A name with brackets in it is a name if there is such a file. Path.glob takes no
             # absolute patterns.
@@ -38,7 +40,23 @@ class Inputs:
             if not matches:
                 kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
                 raise CatordogError(f"{path}: {kind}")
-            self._stores += [(match, _store_at(match)) for match in matches]
+            for match in matches:
+                if Path(match) not in stores:
+                    stores[Path(match)] = match, _store_at(match)
+            if not exists:
+                matched.update(map(Path, matches))
+        folders = {path for path in stores if path.is_dir()}
+
+        def listed(path: Path, store: Store) -> bool:
+            """Whether another folder's listing covers it, as that of `pets` in `pets/**`."""
+            if folders.isdisjoint(path.parents):
+                return False
+            file = isinstance(store, SingleFile)
+            return path in folders or (file and (path in matched or is_photo_name(path.name)))
+
+        self._stores = [
+            (shown, store) for path, (shown, store) in stores.items() if not listed(path, store)
+        ]
 
     def __iter__(self) -> Iterator[Photo]:
         for _, store in self._stores:

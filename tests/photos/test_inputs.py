@@ -1,0 +1,42 @@
+"""Paths and patterns of `predict`: each photo once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catordog.photos.inputs import Inputs
+from conftest import jpeg, write_folder, write_zip
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    files = {"1.jpg": jpeg(1), "sub/2.jpg": jpeg(2), "sub/deep/3.jpg": jpeg(3)}
+    folder = write_folder(tmp_path / "pets", {**files, "notes.txt": b"no photo"})
+    write_zip(folder / "more.zip", {"4.jpg": jpeg(4)})
+    return folder
+
+
+def found(*paths: str) -> list[str]:
+    inputs = Inputs(paths)
+    names = [photo.path for photo in inputs]
+    assert inputs.count() == len(names)
+    assert len(names) == len(set(names))
+    return sorted(names)
+
+
+@pytest.mark.parametrize("paths", [("pets/**",), ("pets/**", "pets"), ("pets/*", "pets/1.jpg")])
+def test_what_a_pattern_matches_twice_is_taken_once(pets, paths):
+    expected = {"pets/1.jpg", "pets/more.zip/4.jpg", "pets/sub/2.jpg", "pets/sub/deep/3.jpg"}
+    assert {*found(*paths)} - {"pets/notes.txt"} == expected
+
+
+def test_a_pattern_for_files_alone_takes_each_of_them(pets):
+    assert found("pets/**/*.jpg") == ["pets/1.jpg", "pets/sub/2.jpg", "pets/sub/deep/3.jpg"]
+
+
+def test_a_file_that_is_named_itself_is_taken_beside_its_folder(pets):
+    assert "pets/notes.txt" in found("pets", "pets/notes.txt")
+    assert found("pets", "pets/1.jpg") == found("pets")
