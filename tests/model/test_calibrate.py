@@ -254,7 +254,7 @@ class TestErrorRate:
         assert main(["calibrate", str(model), "--data", "drawn:n=24000"]) == 0
         assert main(["evaluate", str(model), "--data", "drawn", "--json", str(file)]) == 0
         out = capsys.readouterr().out
-        assert "with an error budget of 1.00%" in out
+        assert "with an error budget of 1.00 %" in out
         found = json.loads(file.read_text())
         assert [check["error_rate"] for check in found["promises"]] == [0.01, 0.05]
         for check in found["promises"]:

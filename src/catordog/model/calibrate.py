@@ -223,7 +223,7 @@ def _fit(
     )
     format_of(path).rewrite(path, model)
     info(
-        f"calibrated on {result.n:,} {what} (accuracy {result.accuracy:.2%}): temperature "
+        f"calibrated on {result.n:,} {what} (accuracy {100 * result.accuracy:.2f} %): temperature "
         f"{before:.3f} before and {temperature:.3f} after, NLL {result.nll_before:.4f} before and "
         f"{result.nll:.4f} after"
     )

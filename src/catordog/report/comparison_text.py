@@ -76,6 +76,9 @@ def answer(one: Evaluation, index: int) -> str:
 def sentence(pair: Pair, names: Sequence[str]) -> str:
     """What the differences of two models amount to: accuracy, then calibration, then loss."""
     a, b = names[pair.first], names[pair.second]
+    if pair.n < FEW_PHOTOS:
+        few = f"{pair.n:,} photos are too few to compare calibration and loss"
+        return f"{_accuracy(pair, a, b)}; {few}"
     return "; ".join((_accuracy(pair, a, b), _calibration(pair, a, b), _loss(pair, a, b)))
 
 
@@ -92,8 +95,6 @@ def _accuracy(pair: Pair, a: str, b: str) -> str:
 
 
 def _calibration(pair: Pair, a: str, b: str) -> str:
-    if pair.n < FEW_PHOTOS:
-        return f"{pair.n:,} photos are too few to compare calibration and loss"
     low, high = (100 * end for end in pair.ece_ci95)
     evidence = f"ECE of {b} − {a}: {low:+.2f} to {high:+.2f} points"
     if pair.calibrations_differ:

@@ -89,11 +89,11 @@ def _results(result: Evaluation) -> list[list[str]]:
 def _check_in_words(check: ErrorRateCheck) -> str:
     low, high = check.missed_ci95
     words = f"missed ({percent(low)} to {percent(high)}) with an error budget of "
-    words += f"{check.error_rate:.2%}"
+    words += percent(check.error_rate)
     if check.rejected:
         words += f": {percent(check.outside_set)} by the prediction set, which the budget covers, "
         words += f"and {percent(check.rejected)} called 'neither', which it does not"
-    return words + f"; one answer for {check.answered:.1%} of the photos"
+    return words + f"; one answer for {100 * check.answered:.1f} % of the photos"
 
 
 def _note(result: Evaluation, metric: Metric) -> str:

@@ -95,7 +95,7 @@ def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
             axes.text(
                 predicted,
                 true,
-                f"{count:,}\n{fraction:.1%}",
+                f"{count:,}\n{100 * fraction:.1f} %",
                 ha="center",
                 va="center",
                 color="white" if fraction > 0.5 else "black",
