@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,15 +14,20 @@ from pathlib import Path
 import pytest
 
 from catordog.errors import CatordogError
-from catordog.escaping import encodable, json_text, path_cell, text_cell
+from catordog.escaping import csv_row, encodable, json_text, path_cell, text_cell
 from catordog.files import (
+    PHOTO_SUFFIXES,
     atomic_path,
     atomic_writer,
     check_folder,
     check_outputs,
+    file_name,
     locked,
     write_text,
 )
+from catordog.folders import write_folder
+from catordog.photos.decode import FORMATS
+from conftest import picture, save
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
 
@@ -95,6 +103,64 @@ def test_no_cell_of_a_csv_file_is_a_formula(start):
     assert path_cell(f"{start}1.jpg") == f"./{start}1.jpg"
     assert text_cell(f"{start}1") == f"'{start}1"
     assert (path_cell("a=1.jpg"), text_cell("a=1")) == ("a=1.jpg", "a=1")
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_line_break_in_a_cell_of_a_csv_file_starts_no_row(end):
+    cells = [f"a{end}=1+1.png", "plain", 'a "quoted", one', "ü"]
+    text = csv_row(cells)
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [cells]
+    assert text == f'"a{end}=1+1.png",plain,"a ""quoted"", one",ü\n'
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "🐈", "\udce9"])
+def test_a_long_stem_is_shortened_and_its_tail_stays(letter):
+    name = file_name(letter * 300, " (2).jpg")
+    assert name.endswith(f"{letter} (2).jpg")
+    assert 251 < len(os.fsencode(name)) <= 255
+    assert file_name(letter, " (2).jpg") == f"{letter} (2).jpg"
+
+
+@pytest.mark.parametrize("writer", [atomic_path, atomic_writer])
+def test_an_error_of_another_file_names_that_file(tmp_path, writer):
+    other = tmp_path / "model.onnx"
+    for error in (FileNotFoundError(2, "No such file", str(other)), OSError(5, "I/O", str(other))):
+        with (
+            pytest.raises(CatordogError, match=rf"^{re.escape(str(other))}: {error.strerror}$"),
+            writer(tmp_path / "r.csv"),
+        ):
+            raise error
+    with pytest.raises(CatordogError, match=r"^can't write .*r\.csv: full$"):  # noqa: SIM117
+        with writer(tmp_path / "r.csv"):
+            raise OSError(28, "full")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_whose_replacement_is_interrupted_is_the_old_one(
+    tmp_path, monkeypatch, step, error
+):
+    """Ctrl-C or an error right after the old folder has been moved away, or right before it."""
+    folder = tmp_path / "m"
+    write_folder(folder, {"f": b"old"})
+    rename, calls = Path.rename, []
+
+    def interrupted(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == 1 == step:
+            rename(path, target)
+        if len(calls) == step:
+            raise error
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else CatordogError):
+            write_folder(folder, {"f": b"new"})
+    assert (folder / "f").read_bytes() == b"old"
+    write_folder(folder, {"f": b"new"})
+    assert (folder / "f").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 class TestOtherThanFiles:
@@ -226,10 +292,26 @@ class TestCheckingOutputs:
         assert (data / output).read_bytes() == before
 
     @pytest.mark.parametrize(
-        "output", ["data/new.jpg", "data/old.csv", "data/old.txt", "data/old.json", "m.onnx"]
+        "output", ["data/new.json", "data/old.csv", "data/old.txt", "data/old.json", "m.onnx"]
     )
     def test_new_files_and_earlier_results_may_lie_among_the_photos(self, data, output):
         check_outputs({"--json": data / output}, [data / "data", data / "d.zip", "drawn"])
+
+    @pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
+    def test_an_output_that_has_the_name_of_a_photo_is_refused(self, tmp_path, suffix):
+        for name in (f"new{suffix}", f"NEW{suffix.upper()}"):
+            with pytest.raises(CatordogError, match=rf"--csv .*{name} is a photo, or has the name"):
+                check_outputs({"--csv": tmp_path / name})
+            check_outputs({"--out": tmp_path / name}, pictures=True)
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_an_output_that_has_the_content_of_a_photo_is_refused(self, tmp_path, form):
+        for name in ("photo", "r.csv"):
+            (tmp_path / name).write_bytes(save(picture(1), form))
+            with pytest.raises(CatordogError, match=rf"{name} is a photo, or has the name of one"):
+                check_outputs({"--csv": tmp_path / name})
+        (tmp_path / "r.csv").write_bytes(b"BM,label\n")
+        check_outputs({"--csv": tmp_path / "r.csv"})
 
     def test_two_outputs_in_one_file_are_refused(self, data):
         with pytest.raises(CatordogError, match=r"--json and --html are both .*: give two files"):

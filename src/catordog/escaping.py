@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 AnyPath = str | os.PathLike[str]
@@ -52,6 +55,20 @@ def _escape(match: re.Match[str]) -> str:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def csv_row(cells: Iterable[object]) -> str:
+    r"""Return a row of a CSV file, with its line end; cells with a line break are quoted.
+
+    With `lineterminator="\n"`, Python before 3.13 writes a carriage return without quotes, and what
+    follows would be another row.
+
+    >>> csv_row(["a\r=1.jpg", 0.5])
+    '"a\r=1.jpg",0.5\n'
+    """
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def path_cell(path: str) -> str:

@@ -23,17 +23,23 @@ from catordog.terminal import PLAIN, info
 
 
 def check_outputs(
-    outputs: Mapping[str, AnyPath | None], inputs: Iterable[AnyPath | None] = ()
+    outputs: Mapping[str, AnyPath | None],
+    inputs: Iterable[AnyPath | None] = (),
+    *,
+    pictures: bool = False,
 ) -> None:
-    """Refuse outputs that can't be written, or that would replace an input, before any work.
+    """Refuse outputs that can't be written, or would replace an input or a photo, before any work.
+
+    In `--out *.jpg`, a file name was forgotten, and the shell has put photos there.
 
     Args:
         outputs: the path of each option, such as `{"--json": args.json}`; None: not given.
         inputs: the files, folders, archives and patterns that the command reads. Names such as
             `drawn` do no harm.
+        pictures: the outputs are pictures themselves.
 
     Raises:
-        CatordogError: an output can't be written, is an input, or is named twice.
+        CatordogError: an output can't be written, is an input or a photo, or is named twice.
     """
     taken: dict[Path, str] = {}
     sources = [given for given in inputs if given]
@@ -54,6 +60,11 @@ def check_outputs(
             raise CatordogError(
                 f"{option} {printable(path)} would replace an input: give another file"
             )
+        if not pictures and _is_photo(target):
+            raise CatordogError(
+                f"{option} {printable(path)} is a photo, or has the name of one: give the name "
+                "of a file to write"
+            )
 
 
 def check_folder(option: str, path: AnyPath) -> None:
@@ -66,6 +77,40 @@ def check_folder(option: str, path: AnyPath) -> None:
         raise CatordogError(f"{option} '': the name is empty; give the name of a folder")
     with _errors_of(path, "put files into"):
         _check_folder(resolved(path))
+
+
+def check_outside(option: str, path: AnyPath, source: AnyPath, shown: str) -> None:
+    """Refuse a folder for copies of photos within the folder that the photos are read from.
+
+    Args:
+        option: that names the folder for copies.
+        path: that folder.
+        source: where photos are read from; anything but a folder does no harm.
+        shown: names the source in the error.
+
+    Raises:
+        CatordogError: the folder is within the other: the next run would find the copies.
+    """
+    if Path(source).is_dir() and resolved(path).is_relative_to(resolved(source)):
+        raise CatordogError(
+            f"{option} {printable(path)} is within {printable(shown)}: give a folder outside of it"
+        )
+
+
+def file_name(stem: str, tail: str = "") -> str:
+    """Return a file name; a stem that is too long for file systems is shortened.
+
+    >>> len(file_name("x" * 300, " (2).jpg"))
+    255
+    """
+    stem = stem[:_LONGEST_NAME]
+    while stem and len(os.fsencode(stem + tail)) > _LONGEST_NAME:
+        stem = stem[:-1]  # a letter, which may be four bytes
+    return stem + tail
+
+
+_LONGEST_NAME = 255
+"""Bytes."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -121,7 +166,8 @@ def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterat
             handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name[:30]}.")
             os.close(handle)
             temporary = Path(name)
-            yield temporary
+            with _errors_of_others(temporary):
+                yield temporary
             before()
             if stream:
                 with open_stream(path) as file, temporary.open("rb") as content:
@@ -136,7 +182,11 @@ def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterat
 
 @contextmanager
 def atomic_writer(
-    path: Path, *, append: bool = False, before: Callable[[], None] = lambda: None
+    path: Path,
+    *,
+    append: bool = False,
+    before: Callable[[], None] = lambda: None,
+    advice: str = "",
 ) -> Iterator[IO[str]]:
     """Write a long file step by step to `NAME.partial`, which is renamed to `NAME` at the end.
 
@@ -147,6 +197,7 @@ def atomic_writer(
         path: the file.
         append: continue `NAME.partial`, if it exists.
         before: called when `NAME.partial` is complete, before it is renamed.
+        advice: ends the line that names `NAME.partial` after an interruption.
 
     Raises:
         CatordogError: it can't be written. Unless the disk fills up, this is raised on entry,
@@ -154,7 +205,7 @@ def atomic_writer(
     """
     with _errors_of(path):
         if is_stream(path):
-            with open_stream(path) as raw, _text(raw) as file:
+            with open_stream(path) as raw, _text(raw) as file, _errors_of_others(path):
                 yield file
             return
         target, partial = resolved(path), partial_of(path)
@@ -163,7 +214,11 @@ def atomic_writer(
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 raise _os_error(errno.EISDIR)
-            with partial.open("ab" if append else "wb") as raw, _text(raw) as file:
+            with (
+                partial.open("ab" if append else "wb") as raw,
+                _text(raw) as file,
+                _errors_of_others(partial),
+            ):
                 yield file
             before()
             if target.exists():
@@ -172,7 +227,7 @@ def atomic_writer(
             complete = True
         finally:
             if not complete and partial.is_file() and partial.stat().st_size:
-                info(f"results so far are in {partial}")
+                info(f"results so far are in {printable(partial)}{advice}")
 
 
 def partial_of(path: Path) -> Path:
@@ -218,6 +273,12 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         if os.name == "nt":
             with suppress(OSError):
                 file.unlink()
+
+
+def expanded(path: AnyPath) -> Path:
+    """A path with `~` as the home folder; `~name` stays where there is no such user."""
+    # Path.expanduser raises RuntimeError there, although a file may have this name.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def resolved(path: AnyPath) -> Path:
@@ -306,6 +367,30 @@ _LISTS = frozenset({".csv", ".tsv", ".txt"})
 _OUR_HEADERS = (b"path,label,confidence", b"path,label,predicted", b"path,label,suggested")
 
 
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif"}
+    | {".bmp", ".tif", ".tiff", ".heic", ".heif"}
+)
+"""Suffixes of photos, in lower case. Content decides on a file's format (`photos.decode`)."""
+
+_PHOTO_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*"
+    rb"|.{4}ftyp(avi[fs]|hei[cfmsx]|hev[cmsx]|mif1|msf1)",
+    re.DOTALL,
+)
+
+
+def _is_photo(target: Path) -> bool:
+    """Whether a path has a photo's suffix, or is an existing file with a photo's content."""
+    if target.suffix.lower() in PHOTO_SUFFIXES:
+        return True
+    try:
+        with target.open("rb") as file:
+            return _PHOTO_START.match(file.read(16)) is not None
+    except OSError:  # it does not exist, or can be written but not read
+        return False
+
+
 def _is_input(target: Path, source: AnyPath) -> bool:
     """Whether an existing file is a source, matches it, or is one of the photos in it."""
     place = Path(source)
@@ -338,6 +423,19 @@ def _errors_of(path: AnyPath, work: str = "write") -> Iterator[None]:
         if "\0" not in os.fspath(path):
             raise
         raise CatordogError(f"can't {work} {os.fspath(path)!r}: {error}") from None
+
+
+@contextmanager
+def _errors_of_others(ours: Path) -> Iterator[None]:
+    """Name the file of an error in work that writes a file, unless it is that file."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if not isinstance(name, str | bytes) or Path(os.fsdecode(name)) == ours:
+            raise
+        shown = printable(os.fsdecode(name))
+        raise CatordogError(f"{shown}: {error.strerror or error}") from None
 
 
 def _os_error(number: int) -> OSError:

@@ -54,12 +54,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-            if target.exists():
-                target.rename(old)
             try:
+                if target.exists():
+                    target.rename(old)
                 new.rename(target)
-            except OSError:
-                if old.exists():
+            except BaseException:  # Ctrl-C included: what is in `made` is removed
+                if old.exists() and not target.exists():
                     old.rename(target)
                 raise
     except OSError as error:

@@ -134,6 +134,13 @@ class TestTheCommand:
         assert main(["explain", "a b.jpg"]) == 0
         assert (tmp_path / "a b-explained.png").exists()
 
+    def test_the_longest_name_is_shortened(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ("ü" * 125 + "x.jpg")).write_bytes(jpeg(0))
+        assert main(["explain", "ü" * 125 + "x.jpg"]) == 0
+        (written,) = tmp_path.glob("*.png")
+        assert written.name == "ü" * 120 + "-explained.png"
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 import catordog
 from catordog.cli import main
 from catordog.model.backends.torch import TorchBackend
+from catordog.model.bundled import BUNDLED
 from catordog.model.classifier import Classifier
 from catordog.model.export import eight_bits
 from catordog.model.export.onnx import to_onnx
@@ -211,6 +212,7 @@ BAD = [
     (["export", "{model}", "--out", "m.bin"], "give a file that ends in .onnx"),
     (["export", "{model}", "--out", "m.onnx", "--int8"], "--data"),
     (["export", "bundled", "--out", "m.onnx"], "an ONNX file already"),
+    (["export", "{bundled}", "--out", "m.onnx"], "M.ONNX is an ONNX file already"),
     (["export", "nowhere.ckpt", "--out", "m.onnx"], "no such file"),
 ]
 
@@ -220,7 +222,9 @@ def test_wrong_usage_is_an_error_in_one_line(
     drawn_run, tmp_path, monkeypatch, capsys, words, error
 ):
     monkeypatch.chdir(tmp_path)
-    assert main([word.format(model=drawn_run.checkpoint) for word in words]) == 2
+    bundled = tmp_path / "M.ONNX"
+    bundled.write_bytes(BUNDLED.read_bytes())
+    assert main([word.format(model=drawn_run.checkpoint, bundled=bundled) for word in words]) == 2
     err = capsys.readouterr().err
     assert error in err
     assert len(err.splitlines()) == 1

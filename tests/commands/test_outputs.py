@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import stat
@@ -41,6 +42,9 @@ AUDIT = ["audit", "--data", "data"]
         ([*AUDIT, "--model", "m.onnx", "--fix-list", "m.onnx"], "m.onnx"),
         (["explain", "photo.png", "--out", "photo.png"], "photo.png"),
         (["export", "m.onnx", "--out", "m.onnx"], "m.onnx"),
+        (["teach", "data", "--backbone", "m.onnx", "--out", "m.onnx"], "m.onnx"),
+        (["teach", "data", "--exclude", "m.onnx", "--out", "m.onnx"], "m.onnx"),
+        (["teach", "data", "--decisions", "m.onnx", "--out", "m.onnx"], "m.onnx"),
         (["predict", "data", "--out", "data/cat/0.jpg"], "data/cat/0.jpg"),
         (["predict", "data", "--model", "m.onnx", "--out", "m.onnx"], "m.onnx"),
     ],
@@ -53,6 +57,28 @@ def test_an_output_that_is_an_input_is_refused(here, capsys, words, output):
     assert len(err.splitlines()) == 1
     assert f"{output} would replace an input: give another file" in err
     assert (here / output).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (EVALUATE, ["--json", "--html", "--csv"]),
+        (COMPARE, ["--json", "--html"]),
+        (AUDIT, ["--json", "--html", "--fix-list"]),
+        (["predict", "data"], ["--out"]),
+    ],
+)
+def test_an_output_that_is_a_photo_is_refused(here, capsys, words, options):
+    write_folder(here, {"named": jpeg(2)})
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    for option in options:
+        for path in ("photo.png", "new.jpg", "named"):
+            assert main([*words, option, path]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert len(err.splitlines()) == 1
+            assert f"{option} {path} is a photo, or has the name of one: give the name" in err
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -124,6 +150,28 @@ def test_reports_may_go_to_a_device_and_to_links(here, words, options):
     assert main([*words, options[0], "link"]) == 0
     assert (here / "link").is_symlink()
     json.loads((here / "target").read_text("utf-8"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_carriage_return_in_a_name_starts_no_row_of_any_csv_file(here, capsys):
+    """A spreadsheet would run the formula after it; the fix list is read again."""
+    name = "a\r=1+1.jpg"
+    write_folder(here, {f"data/cat/{name}": b"no photo", f"data/dog/{name}": jpeg(1)})
+    assert main([*EVALUATE, "--csv", "e.csv"]) == 1
+    assert main([*AUDIT, "--no-labels", "--fix-list", "f.csv"]) == 1
+    assert main(["predict", "data", "--out", "p.csv"]) == 1
+    assert main(["predict", "data", "--out", "p.csv", "--resume"]) == 1
+    found = {}
+    for file in ("e.csv", "f.csv", "p.csv"):
+        with Path(file).open(encoding="utf-8", newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        assert all(None not in row.values() and None not in row for row in rows), file
+        found[file] = sorted(row["path"] for row in rows if "\r" in row["path"])
+    assert [len(paths) for paths in found.values()] == [2, 2, 2]
+    assert all(path.endswith(name) for paths in found.values() for path in paths)
+    capsys.readouterr()
+    assert main(["shard", "--data", "data", "--out", "shards", "--exclude", "f.csv"]) == 0
+    assert "2 excluded" in capsys.readouterr().err
 
 
 @pytest.mark.slow

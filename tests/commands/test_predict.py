@@ -20,6 +20,7 @@ import catordog
 from catordog.cli import main
 from catordog.confidence import softmax
 from conftest import CATORDOG, jpeg, named, write_folder, write_zip
+from model.small import write_checkpoint
 
 KEYS = ["path", "label", "confidence", "confidences", "logits", "verdict", "error"]
 
@@ -135,6 +136,49 @@ def test_out_writes_a_file_and_nothing_to_stdout(predict, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "r.csv"]
 
 
+@pytest.mark.parametrize(
+    ("name", "further", "start"),
+    [
+        ("r.csv", [], "path,label,confidence,"),
+        ("r.JSONL", [], '{"path": '),
+        ("r.txt", [], "   "),
+        ("r.csv", ["--format", "jsonl"], '{"path": '),
+        ("r.csv", ["--format", "table"], "   "),
+    ],
+)
+def test_the_suffix_of_out_is_the_format_unless_another_is_given(
+    predict, tmp_path, name, further, start
+):
+    write_folder(tmp_path / "p", named(2))
+    assert predict(tmp_path / "p", "--out", tmp_path / name, *further)[0] == 0
+    assert (tmp_path / name).read_text().startswith(start)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_forgotten_file_name_before_a_pattern_overwrites_no_photo(tmp_path):
+    write_folder(tmp_path, named(6))
+    command = f"{shlex.join(CATORDOG)} predict --format csv --out *.jpg"
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert "--out cat.0.jpg is a photo, or has the name of one" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == named(6)
+
+
+def test_a_class_called_unreadable_is_no_failure(predict, tmp_path):
+    model = write_checkpoint(tmp_path / "m.ckpt", classes=("unreadable", "dog"))
+    write_folder(tmp_path / "p", named(4))
+    words = ("--model", model, *ALWAYS_A_CLASS, "--out", tmp_path / "r.csv")
+    code, _, err = predict(tmp_path / "p", *words)
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        verdicts = [row["verdict"] for row in csv.DictReader(file)]
+    assert "unreadable" in verdicts, "else this test tells nothing"
+    assert code == 0
+    assert f"{verdicts.count('unreadable')} unreadable" in err
+
+
 def test_photos_of_any_aspect_ratio_can_be_predicted(predict, tmp_path):
     for size in ((600, 20), (20, 600), (1, 1), (3000, 2000)):
         Image.new("RGB", size, (90, 60, 30)).save(tmp_path / f"{size[0]}x{size[1]}.jpg")
@@ -166,7 +210,13 @@ def test_results_go_to_stdout_and_the_summary_to_stderr(photo_folder):
             (["PHOTO", "--error-rate", value], f"--error-rate {value} is not between 0 and 1")
             for value in ("nan", "0", "1", "1.5", "-1e-3", "inf")
         ),
+        ([""], "PATH '': the name is empty"),
         (["PHOTO", "--out", ""], "--out '': the name is empty"),
+        (["PHOTO", "--link"], "--link needs --sort-into DIR"),
+        (["EMPTY", "--sort-into", "empty/s"], "--sort-into empty/s is within empty: give a folder"),
+        (["EMPTY", "--sort-into", "empty"], "--sort-into empty is within empty: give a folder"),
+        (["emp*", "--sort-into", "empty/s"], "--sort-into empty/s is within empty: give a folder"),
+        (["PHOTO", "--out", "other.JPG"], "--out other.JPG is a photo, or has the name of one"),
         (["PHOTO", "--sort-into", ""], "--sort-into '': the name is empty"),
         (["PHOTO", "--out", "photo.jpg"], "--out photo.jpg would replace an input"),
         (["PHOTO", "--out", "empty"], "can't write empty: Is a directory"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from catordog.cli import main
 from catordog.commands import predict
+from catordog.errors import PhotoError
 from catordog.model.bundled import BUNDLED
 from catordog.photos.inputs import Inputs
 from catordog.photos.photo import Photo
@@ -27,6 +30,12 @@ def rows(path: Path) -> list[str]:
         if path.suffixes[0] == ".csv":
             return [row["path"] for row in csv.DictReader(file)]
         return [json.loads(line)["path"] for line in file]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """The files under a folder."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -76,6 +85,21 @@ class TestResume:
         assert "1 photo:" in capsys.readouterr().err
         assert out.read_text().startswith(before)
         assert sorted(rows(out)) == sorted(map(str, photos.iterdir()))
+
+    def test_rows_of_an_interrupted_run_are_not_thrown_away(self, photos, tmp_path, capsys):
+        out, partial = tmp_path / "r.csv", tmp_path / "r.csv.partial"
+        words = ["predict", str(photos), "--out", str(out)]
+        assert main(words) == 0
+        out.rename(partial)
+        before = partial.read_bytes()
+        capsys.readouterr()
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert "r.csv.partial has the rows of an interrupted run: continue it with --resume" in err
+        assert len(err.splitlines()) == 1
+        assert partial.read_bytes() == before
+        assert main([*words, "--resume"]) == 0
+        assert out.read_bytes() == before
 
     def test_rows_of_another_model_are_not_mixed_in(self, photos, tmp_path, capsys):
         out = tmp_path / "r.csv"
@@ -169,6 +193,109 @@ class TestResume:
 
 
 class TestSorting:
+    @pytest.mark.parametrize("style", ["jsonl", "csv"])
+    def test_a_resumed_run_sorts_photos_that_have_a_row(self, photos, tmp_path, capsys, style):
+        (photos / "broken.jpg").write_bytes(b"no photo")
+        out, folders = tmp_path / f"r.{style}", tmp_path / "s"
+        words = ["predict", str(photos), "--out", str(out)]
+        assert main([*words, "--sort-into", str(tmp_path / "at once")]) == 1
+        expected = tree(tmp_path / "at once")
+        assert len(expected) == 13
+        (folders / "cat").mkdir(parents=True)
+        for _ in range(2):  # the second time changes nothing
+            assert main([*words, "--resume", "--sort-into", str(folders)]) == 1
+            assert tree(folders) == expected
+        assert "not sorted" not in capsys.readouterr().err
+
+    def test_a_photo_that_did_not_fit_on_the_disk_is_sorted_by_the_resumed_run(
+        self, photos, tmp_path, capsys, monkeypatch
+    ):
+        """The disk is full while the fifth photo is copied."""
+        out, folders = tmp_path / "r.jsonl", tmp_path / "s"
+        words = ["predict", str(photos), "--out", str(out), "--sort-into", str(folders)]
+        change, calls = os.utime, []
+
+        def full(*words, **options) -> None:
+            calls.append(words)
+            if len(calls) == 5:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            change(*words, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "utime", full)
+            assert main(words) == 2
+        err = capsys.readouterr().err
+        assert "No space left on device" in err
+        assert "results so far are in" in err
+        assert "--resume continues" in err
+        assert len(tree(folders)) == len(rows(tmp_path / "r.jsonl.partial")) == 4
+        assert main([*words, "--resume"]) == 0
+        assert sorted(tree(folders).values()) == sorted(map(Path.read_bytes, photos.iterdir()))
+        assert len(rows(out)) == 13
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no paths of this length")
+    def test_a_name_that_is_too_long_there_stops_no_other_photo(self, tmp_path, capsys):
+        """In a folder so deep that a path with a long name is longer than any can be."""
+        photos = write_folder(tmp_path / "photos", {f"{'x' * 240}.jpg": jpeg(0), "a.jpg": jpeg(1)})
+        folders = tmp_path
+        while len(str(folders)) < 3900:
+            folders /= "d" * min(200, 3900 - len(str(folders)))
+        words = ["predict", str(photos), "--out", str(tmp_path / "r.csv"), "--accept", "1"]
+        words += ["--threshold", "0.5", "--sort-into", str(folders)]
+        for further in ([], ["--resume"]):
+            assert main([*words, *further]) == 1
+            err = capsys.readouterr().err
+            assert err.count("not sorted: ") == 1
+            assert "xxx.jpg: can't be put into" in err
+            assert "File name too long" in err
+            assert "1 photo was not sorted" in err
+            assert [path.name for path in folders.rglob("*.jpg")] == ["a.jpg"]
+        assert len(rows(tmp_path / "r.csv")) == 2
+
+    def test_the_longest_names_are_numbered_and_shortened(self, tmp_path):
+        name = "x" * 251 + ".jpg"
+        files = {f"{number}/{name}": jpeg(number) for number in range(4)}
+        write_zip(tmp_path / "p.zip", {"y" * 300 + ".jpg": jpeg(4), "no suffix." + "z" * 300: b""})
+        words = [str(write_folder(tmp_path / "p", files)), str(tmp_path / "p.zip")]
+        assert main(["predict", *words, "--sort-into", str(tmp_path / "s")]) == 0
+        copies = tree(tmp_path / "s")
+        assert sorted(copies.values()) == sorted(jpeg(number) for number in range(5))
+        assert {Path(copy).suffix for copy in copies} == {".jpg"}
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+    def test_a_copy_has_the_bytes_of_the_original_name(self, tmp_path):
+        name = os.fsdecode(b"\x8e" * 120 + b".jpg")
+        for option in ([], ["--link"]):
+            photos, folders = tmp_path / f"p{len(option)}", tmp_path / f"s{len(option)}"
+            write_folder(photos, {f"a/{name}": jpeg(0), f"b/{name}": jpeg(2)})
+            assert main(["predict", str(photos), "--sort-into", str(folders), *option]) == 0
+            names = {path.name for path in folders.rglob("*.jpg")}
+            assert name in names
+            assert len(tree(folders)) == 2
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_photo_that_is_gone_is_named(self, tmp_path, link):
+        photo = Photo.from_file(tmp_path / "gone.jpg")
+        with pytest.raises(PhotoError, match="No such file"):
+            SortedFolders(tmp_path / "s", link=link).put(photo, "cat")
+
+    @pytest.mark.parametrize(
+        ("verdicts", "folders"),
+        [
+            (["a:b", "a?b", "a*b"], ["a_b", "a_b (2)", "a_b (3)"]),
+            (["a.", "a"], ["a (2)", "a"]),
+            (["a:b", "a_b", "not sure"], ["a_b (2)", "a_b", "not sure"]),
+            (["..", "//"], ["_", "__"]),
+            (["A", "a"], ["A", "a"]),
+        ],
+    )
+    def test_no_two_verdicts_share_a_folder(self, tmp_path, monkeypatch, verdicts, folders):
+        monkeypatch.setattr("catordog.report.sorted_folders.sys.platform", "linux")
+        assert [SortedFolders(tmp_path, verdicts).names[each] for each in verdicts] == folders
+        for system in ("win32", "darwin"):
+            monkeypatch.setattr("catordog.report.sorted_folders.sys.platform", system)
+            assert SortedFolders(tmp_path, ["A", "a"]).names == {"A": "A", "a": "a (2)"}
+
     def test_each_photo_is_copied_and_the_original_stays(self, shared_photos, tmp_path):
         source = tmp_path / "photos"
         for folder in ("cat", "dog"):

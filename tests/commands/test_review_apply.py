@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,8 +96,61 @@ def test_a_photo_that_is_gone_is_named_and_the_others_are_copied(pets, decisions
     assert main(["review", "--apply", *words]) == 1
     err = capsys.readouterr().err
     assert "cat.3.jpg" in err
-    assert "1 photo could not be read" in err
+    assert "1 photo was not copied" in err
     assert len(tree(tmp_path / "clean")) == 11
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_classes_whose_folders_would_have_one_name_stay_apart(tmp_path, capsys):
+    files = {f"{name}/{i}.jpg": jpeg(10 * n + i) for n, name in enumerate(("a:b", "a?b", "dog"))
+             for i in range(3)}  # fmt: skip
+    pets = write_folder(tmp_path / "pets", files)
+    DecisionLog(tmp_path / "d.jsonl").append(Decision("dog/0.jpg", "relabel", "a?b", "dog"))
+    words = ["--data", str(pets), "--decisions", str(tmp_path / "d.jsonl")]
+    assert main(["review", "--apply", *words, "--out", str(tmp_path / "clean")]) == 0
+    after = tree(tmp_path / "clean")
+    assert Counter(Path(path).parent.name for path in after) == {"a_b": 3, "a_b (2)": 4, "dog": 2}
+    assert after["a_b/0.jpg"] == files["a:b/0.jpg"]
+    assert "class a?b is in the folder 'a_b (2)'" in capsys.readouterr().err
+
+
+def test_a_copy_that_is_interrupted_leaves_no_part_and_says_what_to_do(
+    pets, decisions, tmp_path, capsys, monkeypatch
+):
+    change, calls, out = os.utime, [], tmp_path / "clean"
+
+    def interrupted(*words, **options) -> None:
+        calls.append(words)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        change(*words, **options)
+
+    words = ["review", "--apply", "--data", str(pets), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", interrupted)
+        assert main(words) == 130
+    assert f"{out} is incomplete: remove it before you apply again" in capsys.readouterr().err
+    assert [name for name in tree(out) if not name.endswith(".jpg")] == []
+    assert len(tree(out)) == 2
+    shutil.rmtree(out)
+    assert main(words) == 0
+
+
+def test_a_name_that_cannot_be_written_is_named_and_the_others_are_copied(
+    pets, decisions, tmp_path, capsys
+):
+    """Numbered and legacy names fit; a path that is longer than any can be does not."""
+    write_folder(pets, {f"dog/{'x' * 240}.jpg": jpeg(90)})
+    out = tmp_path
+    while len(str(out)) < 3900:
+        out /= "d" * min(200, 3900 - len(str(out)))
+    words = ["review", "--apply", "--data", str(pets), "--out", str(out)]
+    assert main(words) == 1
+    shown, err = capsys.readouterr()
+    assert "12 photos (6 cat, 6 dog)" in shown
+    assert "xxx.jpg: can't be put into" in err
+    assert "1 photo was not copied" in err
+    assert len(tree(out)) == 12
 
 
 @pytest.mark.parametrize(

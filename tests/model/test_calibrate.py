@@ -193,7 +193,7 @@ class TestAfterTraining:
     def test_training_ends_with_a_calibrated_model(self, drawn_run):
         model = load_checkpoint(drawn_run.checkpoint).model
         line = re.search(
-            r"calibrated on ([\d,]+) validation photos \(accuracy [\d.]+%\): temperature 1.000 "
+            r"calibrated on ([\d,]+) validation photos \(accuracy [\d.]+ %\): temperature 1.000 "
             r"before and ([\d.]+) after, NLL ([\d.]+) before and ([\d.]+) after",
             drawn_run.ended.err,
         )

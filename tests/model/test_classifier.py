@@ -304,7 +304,7 @@ def broken(drawn_run, tmp_path: Path, name: str) -> Path:
         ("foreign", "not written by 'catordog train'"),
         ("other weights", "don't fit its network"),
         ("newer", "format 99"),
-        ("damaged", "unusable preprocessing"),
+        ("damaged", "preprocess.size"),
         ("no temperature", "damaged"),
     ],
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import pickle
 import tarfile
+import tempfile
+import tracemalloc
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -12,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos import archives
 from catordog.photos.datasets import open_dataset
+from catordog.photos.findings import audit
 from catordog.photos.inputs import Inputs
 from catordog.photos.splits import SplitFractions
 from catordog.photos.stores import open_store
@@ -110,11 +116,108 @@ def test_a_damaged_photo_or_archive_in_an_archive_is_named_by_the_path_that_user
         found.photos[0].image()
     assert caught.value.path == f"{path}/train/cat.0.jpg"
     path.write_bytes(zipped({"train.zip": zipped(named(4))[:700]}))
-    with pytest.raises(CatordogError, match=rf"{path}/train\.zip is not a complete zip"):
+    with pytest.raises(CatordogError, match=rf"{path}/train\.zip: not a complete zip"):
         open_dataset(str(path))
     path.write_bytes(zipped({"train.tar": photos[:900]}))
-    with pytest.raises(CatordogError, match=rf"{path}/train\.tar is not a complete tar"):
+    with pytest.raises(CatordogError, match=rf"{path}/train\.tar: not a complete tar"):
         open_dataset(str(path))
+
+
+BROKEN = {
+    ".zip": lambda: zipped(named(4))[:700],
+    ".tar": lambda: tarred(named(4))[:900],
+    ".tar.gz": lambda: gzipped(named(4))[:700],
+}
+
+
+@pytest.mark.parametrize("outer", PACKERS)
+@pytest.mark.parametrize("inner", BROKEN)
+def test_a_damaged_archive_in_an_archive_is_one_unreadable_photo(tmp_path, capsys, outer, inner):
+    name, path = f"more{inner}", tmp_path / f"pets{outer}"
+    good = {f"{kind}/{i}.jpg": jpeg(2 * i + (kind == "dog")) for kind in ("cat", "dog")
+            for i in range(5)}  # fmt: skip
+    broken = BROKEN[inner]()
+    path.write_bytes(PACKERS[outer]({**good, name: broken, f"cat/{name}": broken}))
+    out = tmp_path / "out.jsonl"
+    assert main(["predict", str(path), "--format", "jsonl", "--out", str(out)]) == 1
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    errors = {row["path"]: row["error"] for row in rows if row["error"]}
+    assert set(errors) == {f"{path}/{name}", f"{path}/cat/{name}"}
+    assert all("copy or download it again" in error for error in errors.values())
+    assert len(rows) == 12
+    assert f"skipped: {path}/{name}: " in capsys.readouterr().err
+    findings = audit(open_dataset(str(path)))
+    assert {each["path"] for each in findings.to_dict()["unreadable"]} == set(errors)
+    assert [error.path for error in findings.unreadable] == [f"{path}/cat/{name}"]  # has a label
+    assert pickle.loads(pickle.dumps(open_store(path))).names()
+
+
+@pytest.mark.parametrize("outer", PACKERS)
+def test_the_limit_of_unpacking_is_one_for_all_archives_in_an_archive(tmp_path, monkeypatch, outer):
+    monkeypatch.setattr(archives, "MAX_INNER_ARCHIVE_BYTES", 200_000)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    inner = {f"{i}.tar.gz": gzipped({"zeros": bytes(60_000)}) for i in range(8)}
+    path = tmp_path / f"pets{outer}"
+    for depth in (inner, {"deep.zip": zipped(inner)}):
+        path.write_bytes(PACKERS[outer](depth))
+        with pytest.raises(CatordogError, match=r"pets\S+ unpacks to over 0 GiB: unpack it, and"):
+            open_store(path)
+    written = sum(file.stat().st_size for file in tmp_path.glob("catordog-*/*"))
+    assert written <= 2 * 200_000
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
+@pytest.mark.parametrize("size", [1000, 2**23])
+def test_metadata_of_a_file_in_a_tar_are_bounded_before_they_are_read(tmp_path, kind, size):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, size
+    content = b"a" * size if kind in b"LK" else f"{size} comment=".encode().ljust(size - 1, b"a")
+    metadata = header.tobuf(tarfile.GNU_FORMAT) + content.ljust(-(-size // 512) * 512, b"\n")
+    path = tmp_path / "pets.tar.gz"
+    path.write_bytes(gzip.compress(metadata + tarred(named(2))))
+    tracemalloc.start()
+    try:
+        if size > 2**20:
+            with pytest.raises(CatordogError, match="metadata of over 1,048,576 bytes"):
+                open_store(path)
+        else:
+            assert len(list(open_store(path).names())) == 2
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_name_in_a_tar_that_no_system_opens_is_refused(tmp_path):
+    (tmp_path / "pets.tar").write_bytes(tarred({"cat/" + "a" * 5000: b"", **named(2)}))
+    with pytest.raises(CatordogError, match="a name of 5,004 characters"):
+        open_store(tmp_path / "pets.tar")
+
+
+@pytest.mark.parametrize("pack", [tarred, gzipped])
+def test_an_archive_is_told_by_its_content_whatever_its_name(tmp_path, pack):
+    (tmp_path / "pets.zip").write_bytes(pack(named(4)))
+    (tmp_path / "pets.tar").write_bytes(zipped({"train.zip": pack(named(4))}))
+    for name in ("pets.zip", "pets.tar"):
+        assert len(open_dataset(str(tmp_path / name)).photos) == 4
+
+
+def test_a_zip_whose_names_are_not_what_it_says_is_refused_in_words(tmp_path):
+    good = zipped({"cat.é.jpg": jpeg(0), "dog.0.jpg": jpeg(1)})
+    path = tmp_path / "pets.zip"
+    local, central = good.index("é".encode()), good.rindex("é".encode())
+    for at in ((local, central), (local,)):
+        data = bytearray(good)
+        for start in at:
+            data[start : start + 2] = b"\xff\xfe"
+        path.write_bytes(data)
+        if central in at:
+            with pytest.raises(CatordogError, match="a name in it is not in UTF-8") as caught:
+                open_store(path)
+            assert "\n" not in str(caught.value)
+        else:
+            with pytest.raises(PhotoError, match="damaged in its archive"):
+                open_store(path).read("cat.é.jpg")
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,21 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
+import threading
+import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos import decode as decode_module
 from catordog.photos.colour import array_to_image, to_rgb
 from catordog.photos.decode import DecodeRules, decode
-from conftest import jpeg, save
+from conftest import jpeg, picture, save
 
 RED = (200, 40, 30)
 
@@ -50,6 +54,84 @@ def test_sixteen_bit_grey_keeps_its_brightness():
 def test_transparency_is_laid_on_white():
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     assert decode(save(image, "PNG")).getpixel((1, 1)) == (255, 255, 255)
+
+
+def on_white(image: Image.Image) -> np.ndarray:
+    """What compositing an image on white gives, in exact numbers."""
+    values = np.asarray(image.convert("RGBA")).astype(float)
+    opacity = values[:, :, 3:] / 255
+    return values[:, :, :3] * opacity + 255 * (1 - opacity)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparency_of_every_mode_is_composited_exactly(mode):
+    image = picture(1, (1500, 1400)).convert("RGBA")  # of more than one strip
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    if mode == "P":
+        image = image.quantize(64)
+    else:
+        image = image.convert("LA" if mode == "PA" else mode).convert(mode)
+    found = [to_rgb(image)]
+    if mode != "PA":
+        found.append(decode(save(image, "PNG")))
+    for each in found:
+        assert np.abs(np.asarray(each) - on_white(image)).max() <= 0.51
+
+
+MEASURE = """
+import resource, sys, threading
+from catordog.photos.decode import decode
+data = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+threads = [threading.Thread(target=decode, args=(data,)) for _ in range(int(sys.argv[1]))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in KiB on Linux only")
+@pytest.mark.parametrize(
+    ("mode", "count", "most"), [("RGBA", 1, 260), ("LA", 1, 260), ("P", 1, 170), ("RGBA", 6, 560)]
+)
+def test_large_photos_with_transparency_take_little_memory(mode, count, most):
+    """A photo of 25 megapixels takes 100 MB in each of RGBA and RGB."""
+    image = Image.new("RGBA", (5000, 5000), (200, 40, 30, 128))
+    data = save(image.quantize(2) if mode == "P" else image.convert(mode), "PNG", compress_level=1)
+    words = [sys.executable, "-c", MEASURE, str(count)]
+    taken = subprocess.run(words, input=data, capture_output=True, check=True).stdout
+    assert int(taken) < most
+
+
+class TestPixelsAtOnce:
+    def test_photos_wait_for_one_another_and_a_larger_one_is_alone(self):
+        at_once = decode_module._PixelsAtOnce(10)
+        now, most, lock = [0], [0], threading.Lock()
+
+        def work(pixels: int) -> None:
+            with at_once.taken(pixels):
+                with lock:
+                    now[0] += pixels
+                    most[0] = max(most[0], now[0])
+                time.sleep(0.002)
+                with lock:
+                    now[0] -= pixels
+
+        sizes = [1, 4, 6, 10, 40, 3] * 5
+        threads = [threading.Thread(target=work, args=(size,)) for size in sizes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert now[0] == 0
+        assert most[0] == 40
+
+    def test_a_damaged_photo_gives_back_what_it_took(self):
+        data = save(half_red(size=(400, 400)), "PNG")[:-300]
+        for _ in range(3):
+            with pytest.raises(PhotoError):
+                decode(data)
+        assert decode_module._pixels_at_once(decode_module.os.getpid())._free == 64_000_000
 
 
 def test_progressive_jpeg_is_read():
@@ -158,6 +240,86 @@ def test_a_decompression_bomb_is_refused_before_its_pixels_are_allocated():
         decode(save(half_red(), "PNG"), rules=DecodeRules(max_megapixels=1e-4))
 
 
+def chunk(name: bytes, data: bytes, *, intact: bool = True) -> bytes:
+    """A chunk of a PNG, with its checksum or with a wrong one."""
+    crc = zlib.crc32(name + data) ^ (not intact)
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+
+def with_chunk(data: bytes, added: bytes, *, last: bool) -> bytes:
+    """A PNG with another chunk before its pixels, or after them."""
+    at = len(data) - 12 if last else 33
+    return data[:at] + added + data[at:]
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("name", "data", "intact"),
+    [
+        (b"tEXt", b"a\0b", False), (b"eXIf", b"junk", False), (b"eXIf", b"junkjunk", True),
+        (b"zTXt", b"a\0\5junk", True), (b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_000)), True),
+        (b"iTXt", b"a\0\0\0\0\0\xff", False), (b"iCCP", b"a\0\0junk", False), (b"pHYs", b"1", True),
+        (b"gAMA", b"", True), (b"sRGB", b"", True), (b"cHRM", b"12", True), (b"prIv", b"1", False),
+    ],
+)  # fmt: skip
+def test_a_png_with_broken_metadata_has_the_same_pixels(name, data, intact, last):
+    png = save(half_red(), "PNG")
+    found = decode(with_chunk(png, chunk(name, data, intact=intact), last=last))
+    assert np.array_equal(np.asarray(found), np.asarray(half_red()))
+
+
+def test_broken_metadata_of_a_png_cost_neither_its_rotation_nor_its_profile():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    png = save(half_red(), "PNG", exif=exif, icc_profile=profile)
+    broken = with_chunk(png, chunk(b"tEXt", b"a\0b", intact=False), last=False)
+    assert decode(broken).size == (24, 40)
+    assert np.array_equal(np.asarray(decode(broken)), np.asarray(decode(png)))
+    assert b"iCCP" in decode_module._without_metadata(broken)
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"PLTE", b"tRNS", b"IHDR"])
+def test_a_png_whose_pixels_are_damaged_is_refused_whatever_its_metadata(name):
+    palette = half_red("P")
+    png = save(palette, "PNG", transparency=bytes(range(256)))
+    png = with_chunk(png, chunk(b"tEXt", b"a\0b", intact=False), last=False)
+    at = png.index(name)
+    for data in (png[: at + 6], png[: at + 4] + bytes([png[at + 4] ^ 255]) + png[at + 5 :]):
+        with pytest.raises(PhotoError):
+            decode(data)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "HEIF"])
+@pytest.mark.parametrize(
+    "exif", [b"junkjunk" * 4, b"Exif\0\0junkjunk", b"Exif\0\0II*\0\x08\0\0\0\xff"]
+)
+def test_exif_data_that_cannot_be_parsed_are_ignored(form, exif):
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    image = half_red(size=(64, 48))
+    broken, plain = save(image, form, exif=exif), save(image, form)
+    assert np.array_equal(np.asarray(decode(broken)), np.asarray(decode(plain)))
+    assert to_rgb(Image.open(io.BytesIO(broken))).size == (64, 48)
+
+
+def test_exif_data_in_the_text_of_a_png_are_ignored_if_they_are_no_numbers():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n  8\nzzzz")
+    assert decode(save(half_red(), "PNG", pnginfo=text)).size == (40, 24)
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 65535])
+def test_a_photo_is_turned_upright_once_and_no_more(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    once = decode(save(half_red(), "PNG", exif=exif))
+    assert once.size == ((24, 40) if 5 <= orientation <= 8 else (40, 24))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(save(half_red(), "PNG", exif=exif))))
+    assert np.array_equal(np.asarray(once), np.asarray(upright))
+    assert to_rgb(once).size == once.size
+
+
 @pytest.mark.parametrize("step", range(40))
 def test_any_bytes_give_an_image_or_a_photo_error(step):
     generator = np.random.default_rng(step)
@@ -255,13 +417,107 @@ def test_a_largest_value_in_a_tiff_is_believed_only_if_it_can_be(declared):
     assert np.array_equal(np.asarray(to_rgb(image))[:, :, 0], GREY)
 
 
+def tiff(
+    values: np.ndarray,
+    *,
+    planes: bool = False,
+    order: str = "<",
+    deflate: bool = False,
+    **tags: int,
+) -> bytes:
+    """A TIFF `[H, W, C]` of any kind of number; planes: each channel is stored by itself."""
+    height, width, channels = values.shape
+    bits = 8 * values.dtype.itemsize
+    stored = (values.transpose(2, 0, 1) if planes else values).astype(
+        values.dtype.newbyteorder(order)
+    )
+    strips = [part.tobytes() for part in (stored if planes else [stored])]
+    strips = [zlib.compress(strip) if deflate else strip for strip in strips]
+    pixels, sizes = b"".join(strips), list(map(len, strips))
+    starts = [8 + sum(sizes[:index]) for index in range(len(sizes))]
+    entries = {
+        256: [width], 257: [height], 258: [bits] * channels, 259: [8 if deflate else 1],
+        262: [tags.get("photometric", 1 if channels == 1 else 2)], 273: starts,
+        277: [channels], 278: [height], 279: sizes, 284: [2 if planes else 1],
+        339: [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels,
+    }  # fmt: skip
+    if fill := tags.get("fill"):
+        entries[266] = [fill]
+    at = 8 + len(pixels)
+    after, rows = at + 2 + 12 * len(entries) + 4, b""
+    extra = b""
+    for tag, numbers in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, extra = struct.pack(f"{order}I", after + len(extra)), extra + packed
+        rows += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, at)
+    return head + pixels + struct.pack(f"{order}H", len(entries)) + rows + bytes(4) + extra
+
+
+COLOURS = np.asarray(picture(3, (41, 30)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_tiff_of_16_bits_per_channel_is_read_right_in_planes_too(
+    order, planes, deflate, white, channels
+):
+    colours = COLOURS.copy()
+    colours[:6, :6] = 255
+    values = np.rint(colours * (white / 255)).astype(np.uint16)
+    if channels == 4:
+        values = np.dstack([values, np.full(values.shape[:2], 65535, np.uint16)])
+    data = tiff(values, planes=planes, order=order, deflate=deflate)
+    if planes and deflate and white < 65535:  # Pillow gives the high bytes only
+        with pytest.raises(PhotoError, match="a TIFF of a kind that can't be read"):
+            decode(data)
+        return
+    assert np.abs(np.asarray(decode(data)).astype(int) - colours).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["uint32", "int8", "int16", "uint16", "uint8", "float32"])
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_grey_tiff_is_read_right_whatever_its_numbers(kind, planes):
+    grey = COLOURS[:, :, :1]
+    scale = {"uint32": 2**32 // 255, "int16": 128, "uint16": 257, "float32": 1 / 255}.get(kind, 1)
+    values = (grey.astype(np.float64) * scale - (128 if kind == "int8" else 0)).astype(kind)
+    found = np.asarray(decode(tiff(values, planes=planes))).astype(int)
+    if kind == "int16":  # no usual white: stretched
+        assert np.corrcoef(found[:, :, 0].ravel(), grey.ravel())[0, 1] > 0.999
+    else:
+        assert np.abs(found - grey).max() <= 1
+
+
+def test_grey_of_8_bits_whose_0_is_white_is_inverted_in_planes_too():
+    for planes in (False, True):
+        found = decode(tiff(255 - COLOURS[:, :, :1], planes=planes, photometric=0))
+        assert np.array_equal(np.asarray(found)[:, :, :1], COLOURS[:, :, :1])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff(COLOURS.astype(np.float32)), tiff(COLOURS.astype(np.float16)),
+        tiff(COLOURS[:, :, :1].astype(np.float64)), tiff(COLOURS.astype(np.int8)),
+        tiff(COLOURS.astype(np.uint32)), tiff(np.dstack([COLOURS, COLOURS[:, :, :2]])),
+        tiff(COLOURS[:, :, :1].astype(np.uint32), order=">"),
+        tiff(np.dstack([COLOURS, COLOURS[:, :, :1]]).astype(np.uint16), planes=True, photometric=5),
+        tiff(COLOURS, planes=True, fill=2),
+    ],
+    ids=["float32 RGB", "float16 RGB", "float64", "int8 RGB", "uint32 RGB", "5 samples",
+         "uint32, big-endian", "CMYK of 16 bits in planes", "reversed bits in planes"],
+)  # fmt: skip
+def test_a_tiff_that_would_be_read_wrong_is_refused_and_called_a_tiff(data):
+    with pytest.raises(PhotoError, match="a TIFF of a kind that can't be read: save it as PNG"):
+        decode(data)
+
+
 def png16(values: np.ndarray) -> bytes:
     """A PNG of 16 bits per channel, `[H, W, 3 or 4]`, which Pillow doesn't write."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        body = name + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)

@@ -56,6 +56,26 @@ def test_paths_match_through_links_to_folders(pets, tmp_path):
     assert excluded(tmp_path / "link", "\n".join(["path", *rows])) == set(WANTED)
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="has no such file names")
+def test_absolute_paths_match_though_the_first_name_is_not_utf_8(pets, tmp_path):
+    first = "cat/!\udce9.jpg"
+    (pets / first).write_bytes((pets / "cat/0.jpg").read_bytes())
+    (tmp_path / "link").symlink_to(pets)
+    rows = [str((pets / name).resolve()) for name in WANTED]
+    assert open_dataset(str(pets)).photos.names[0] == first
+    assert excluded(tmp_path / "link", "\n".join(["path", *rows])) == set(WANTED)
+
+
+def test_a_name_that_starts_with_a_tilde_is_no_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {f"~{name}": data for name, data in named(4).items()}
+    write_folder(tmp_path / "~pets", files)
+    names = sorted(files)
+    Path("~out.csv").write_text(f"path\n{names[0]}\n~pets/{names[1]}\n")
+    dataset = open_dataset("~pets", exclude="~out.csv", labels="optional")
+    assert dataset.excluded == {*names[:2]}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_list_may_have_any_usual_encoding_and_delimiter(pets, encoding, delimiter):
@@ -71,6 +91,23 @@ def test_a_list_may_have_any_usual_encoding_and_delimiter(pets, encoding, delimi
 )
 def test_a_list_may_be_plain_or_name_its_column_otherwise(pets, suffix, text):
     assert excluded(pets, text, suffix) == set(WANTED)
+
+
+@pytest.mark.parametrize("header", ["", "path\n"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat/Smith, J0.jpg", "dog/Doe, A, B.jpg"],
+        ["cat/Smith, J0.jpg"],
+        ["cat/0.jpg", "cat/Smith, J0.jpg", "dog/1;2|3.jpg"],
+    ],
+)
+def test_names_in_a_plain_list_may_have_commas(pets, header, names, capsys):
+    for name in names:
+        (pets / name).write_bytes((pets / "cat/1.jpg").read_bytes())
+    for folder in ("", f"{pets}/"):
+        assert excluded(pets, header + "".join(f"{folder}{name}\n" for name in names)) == set(names)
+    assert "are not in" not in capsys.readouterr().err
 
 
 def test_paths_that_are_no_photo_are_counted_and_the_first_named(pets, capsys):
@@ -90,3 +127,5 @@ def test_a_list_without_paths_is_refused_with_its_columns(pets):
         excluded(pets, "reason;by\nblurred;me\n")
     with pytest.raises(CatordogError, match="no text, but should be a CSV file"):
         excluded(pets, bytes(range(256)) * 4)
+    with pytest.raises(CatordogError, match="a cell has over 131,072 characters: is it a table"):
+        excluded(pets, 'path\n"cat/1.jpg\n' + "dog/2.jpg\n" * 20_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from dataclasses import astuple
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from catordog.photos import facts
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
 from catordog.photos.facts import facts_of
+from catordog.photos.splits import content_key_of
+from catordog.photos.synthetic import draw
 from conftest import named, write_folder
 
 
@@ -66,6 +70,42 @@ def test_a_photo_that_is_replaced_or_moved_is_known_by_its_content(pets, monkeyp
     assert second["dog/broken.jpg"] == first["cat/cat.0.jpg"]
     assert second["dog/moved.jpg"] == first["dog/dog.1.jpg"]
     assert names == []
+
+
+def with_crc32(data: bytes, crc32: int) -> bytes:
+    """The data and four more bytes, so that it has this CRC-32."""
+    table = [zlib.crc32(bytes([i])) ^ zlib.crc32(b"\0") for i in range(256)]  # of one byte
+    step_of = {value >> 24: i for i, value in enumerate(table)}
+    state, steps = crc32 ^ 0xFFFFFFFF, []
+    for _ in range(4):
+        steps.append(step_of[state >> 24])
+        state = (state ^ table[steps[-1]]) << 8 & 0xFFFFFFFF
+    state = zlib.crc32(data) ^ 0xFFFFFFFF
+    for step in reversed(steps):
+        data += bytes([(state ^ step) & 0xFF])
+        state = state >> 8 ^ table[step]
+    return data
+
+
+@pytest.mark.parametrize("known", ["none", "one", "both"])
+def test_different_files_with_one_content_key_are_told_apart(pets, known):
+    files = []
+    for index in (100, 101):
+        packed = io.BytesIO()
+        draw(index, size=64).image.save(packed, "BMP")
+        files.append(packed.getvalue() + b"end.")
+    files[1] = with_crc32(files[1][:-4], zlib.crc32(files[0]))
+    assert content_key_of(files[0]) == content_key_of(files[1])
+    (pets / "cat" / "100.bmp").write_bytes(files[0])
+    if known == "one":
+        found_in(pets)
+    (pets / "dog" / "101.bmp").write_bytes(files[1])
+    (pets / "dog" / "copy.bmp").write_bytes(files[1])
+    if known == "both":
+        found_in(pets)
+    first, second = found_in(pets), found_in(pets)
+    assert first == second
+    assert first["cat/100.bmp"] != first["dog/101.bmp"] == first["dog/copy.bmp"]
 
 
 def test_other_rules_of_decoding_have_another_cache(pets):

@@ -14,9 +14,10 @@ import pytest
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.datasets import open_dataset
+from catordog.photos.findings import audit
 from catordog.photos.shards import INDEX
 from catordog.photos.splits import SPLITS, SplitFractions
-from conftest import jpeg, write_folder
+from conftest import jpeg, picture, save, write_folder
 
 FRACTIONS = SplitFractions()
 
@@ -46,6 +47,16 @@ def test_they_hold_the_same_photos_in_the_same_splits_and_classes(pets, packed):
         assert content(str(packed), split) == content(str(pets), split)
     picture = next(iter(open_dataset(str(packed)).photos))
     assert picture.image().size == (48, 48)
+
+
+def test_photos_in_shards_are_not_misnamed_whatever_their_format(tmp_path):
+    files = {f"{kind}/{i}.png": save(picture(2 * i + (kind == "dog")), "PNG")
+             for kind in ("cat", "dog") for i in range(4)}  # fmt: skip
+    pets = write_folder(tmp_path / "pets", files)
+    assert main(["shard", "--data", str(pets), "--out", str(tmp_path / "shards")]) == 0
+    assert audit(open_dataset(str(tmp_path / "shards"))).suspicious == []
+    (pets / "cat/0.png").rename(pets / "cat/0.jpg")
+    assert len(audit(open_dataset(str(pets))).suspicious) == 1
 
 
 def test_every_full_shard_has_all_classes(packed):

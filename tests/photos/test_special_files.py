@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.photos.datasets import open_dataset
+from catordog.photos.findings import audit
 from catordog.photos.inputs import Inputs
 from catordog.photos.reading import report_failures
 from catordog.photos.shards import Shards
@@ -109,6 +111,50 @@ def test_a_link_to_itself_costs_only_itself(tmp_path):
     root = write_folder(tmp_path, named(4))
     (root / "dog.9.jpg").symlink_to(root / "dog.9.jpg")
     assert len(open_dataset(str(root)).photos) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_a_folder_that_two_links_lead_to_is_read_once_and_the_other_link_is_named(tmp_path, capsys):
+    root = write_folder(tmp_path / "pets", {"cat/0.jpg": jpeg(0), "dog/0.jpg": jpeg(1)})
+    write_folder(tmp_path / "real", {"0.jpg": jpeg(2)})
+    for name in ("ant", "emmet"):
+        (root / name).symlink_to("../real", target_is_directory=True)
+    for _ in range(2):
+        assert open_dataset(str(root)).classes == ("cat", "dog", "emmet")
+    line = f"skipped: {root / 'ant'}: already read as {root / 'emmet'}\n"
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_a_folder_that_cannot_be_opened_is_unreadable(tmp_path, monkeypatch, capsys):
+    files = {f"{label}/{i}.jpg": jpeg(i) for i, label in enumerate(("cat", "dog") * 3)}
+    root = write_folder(tmp_path / "pets", files | {"cat/locked/1.jpg": b"", "locked/1.jpg": b""})
+    scandir = os.scandir
+
+    def refusing(folder):  # no mode keeps root out of a folder
+        if Path(folder).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    unreadable = {}
+    for photo in Inputs([str(root)]):
+        try:
+            photo.read()
+        except PhotoError as error:
+            unreadable[error.path] = error.reason
+    locked = {str(root / "cat/locked"), str(root / "locked")}
+    assert unreadable == dict.fromkeys(locked, "Permission denied")
+    found = open_dataset(str(root))
+    assert found.classes == ("cat", "dog")
+    assert len(found.photos) == 7
+    assert found.left_out == ("locked",)
+    assert {each["path"] for each in audit(found).to_dict()["unreadable"]} == locked
+    assert capsys.readouterr().err.count(f"skipped: {root / 'locked'}: Permission denied") == 1
+
+
+def test_a_file_whose_whole_name_is_a_suffix_is_no_photo(tmp_path):
+    root = write_folder(tmp_path, named(4) | {"jpg": jpeg(9)})
+    assert len(open_dataset(str(root)).photos) == 4
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux only")

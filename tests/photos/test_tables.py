@@ -163,3 +163,10 @@ def test_a_column_of_long_texts_does_no_harm(tmp_path):
     root = write_folder(tmp_path, IMAGES | {"labels.csv": text.encode()})
     for data in (root, root / "labels.csv"):
         assert tally(open_dataset(str(data))) == {"beagle": 2, "boxer": 2, "pug": 2}
+
+
+def test_a_quote_that_is_not_closed_is_named(tmp_path):
+    rows = ["file,breed", '000.jpg,"beagle', *(f"{i:06}.jpg,pug" for i in range(10_000))]
+    root = write_folder(tmp_path, IMAGES | {"labels.csv": "\n".join(rows).encode()})
+    with pytest.raises(CatordogError, match="a cell has over 131,072 characters: is it a table"):
+        open_dataset(str(root / "labels.csv"))

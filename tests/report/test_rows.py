@@ -7,6 +7,7 @@ import pytest
 
 from catordog.confidence.verdict import judge
 from catordog.errors import CatordogError, PhotoError
+from catordog.escaping import printable
 from catordog.report.rows import Rows
 
 CLASSES = ("cat", "dog")
@@ -91,7 +92,91 @@ def test_photos_with_an_error_are_tried_again_and_their_rows_replaced(tmp_path, 
 
 
 @pytest.mark.parametrize("style", ["jsonl", "csv"])
-def test_a_run_that_is_interrupted_after_a_retry_is_resumed(tmp_path, style):
+def test_a_resumed_file_knows_the_verdict_of_each_photo(tmp_path, style):
+    classes = ("=1", "not sure")
+    results = {
+        "formula.jpg": judge([9.0, 0.0], classes),
+        "class.jpg": judge([0.0, 9.0], classes),
+        "not sure.jpg": judge([0.1, 0.0], classes),
+        "neither.jpg": judge([9.0, 0.0], classes, ood_score=1.0),
+        "broken.jpg": PhotoError("broken.jpg", "truncated file"),
+    }
+    with Rows(tmp_path / "r", style, classes) as rows:
+        for photo, result in results.items():
+            rows.write(photo, result)
+            assert rows.verdict_of(photo) is None, "it is a row of this run"
+    with Rows(tmp_path / "r", style, classes, resume=True) as rows:
+        found = [rows.verdict_of(photo) for photo in (*results, "new.jpg")]
+    assert found == ["=1", "class not sure", "not sure", "neither", None, None]
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+@pytest.mark.parametrize("name", ["a\r=1+1.png", "a\r\nb.png", "\r.png"])
+def test_a_carriage_return_in_a_name_is_part_of_the_name(tmp_path, style, name):
+    path = tmp_path / "r"
+    for resume in (False, True):
+        with Rows(path, style, CLASSES, resume=resume) as rows:
+            assert rows.has(name) == rows.has("b.jpg") == resume
+            if not resume:
+                rows.write(name, READABLE)
+                rows.write("b.jpg", READABLE)
+    if style == "csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            paths = [row["path"] for row in csv.DictReader(file)]
+        assert paths == [f"./{name}" if name[0] == "\r" else name, "b.jpg"]
+
+
+def test_rows_of_an_older_version_that_a_carriage_return_breaks_are_refused(tmp_path):
+    write(tmp_path / "r", "csv")
+    text = (tmp_path / "r").read_bytes().replace(b"a.jpg", b"a\r.jpg")
+    (tmp_path / "r").write_bytes(text)
+    with (
+        pytest.raises(CatordogError, match="move it away"),
+        Rows(tmp_path / "r", "csv", CLASSES, resume=True),
+    ):
+        pytest.fail("the work has started")
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+def test_rows_of_an_interrupted_run_are_replaced_by_no_new_run(tmp_path, style):
+    write(tmp_path / "r", style)
+    partial = (tmp_path / "r").rename(tmp_path / "r.partial")
+    before = partial.read_bytes()
+    for other in ("table", "jsonl", "csv"):
+        with (
+            pytest.raises(
+                CatordogError, match=r"r\.partial has the rows .* continue it with --res"
+            ),
+            Rows(tmp_path / "r", other, CLASSES),
+        ):
+            pytest.fail("the work has started")
+        assert list(tmp_path.iterdir()) == [partial]
+        assert partial.read_bytes() == before
+    write(tmp_path / "r", style, resume=True)
+    assert (tmp_path / "r").read_bytes() == before
+
+
+@pytest.mark.parametrize("style", ["table", "jsonl", "csv"])
+def test_a_run_that_was_interrupted_before_its_first_row_is_in_no_way(tmp_path, style):
+    with Rows(tmp_path / "r", style, CLASSES):
+        pass
+    (tmp_path / "r").rename(tmp_path / "r.partial")
+    write(tmp_path / "r", style)
+    assert list(tmp_path.iterdir()) == [tmp_path / "r"]
+
+
+def test_a_table_shows_no_control_characters(tmp_path):
+    with Rows(tmp_path / "r", "table", CLASSES) as rows:
+        rows.write("\x1b[2Ja\n.jpg", READABLE)
+        rows.write("\x9b.jpg", PhotoError("\x9b.jpg", "bad\x07"))
+    text = (tmp_path / "r").read_text("utf-8")
+    assert printable(text.replace("\n", "")) == text.replace("\n", "")
+    assert text.count("\n") == 4
+    assert "\\x1b[2Ja\\n.jpg" in text
+
+
+@pytest.mark.parametrize("style", ["jsonl", "csv"])
+def test_a_run_that_is_interrupted_after_a_retry_is_resumed(tmp_path, capsys, style):
     out = tmp_path / "r"
     write(out, style)
     lines = out.read_bytes().count(b"\n")
@@ -103,6 +188,7 @@ def test_a_run_that_is_interrupted_after_a_retry_is_resumed(tmp_path, style):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    assert f"results so far are in {out}.partial; --resume continues" in capsys.readouterr().err
     assert out.read_bytes().count(b"\n") == lines, "the complete file stays until it is replaced"
     with Rows(out, style, CLASSES, resume=True) as rows:
         assert rows.errors == 0

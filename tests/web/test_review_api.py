@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from catordog.errors import CatordogError
 from catordog.photos.datasets import open_dataset
-from catordog.photos.decisions import Decision, DecisionLog, read_decisions
+from catordog.photos.decisions import Decision, DecisionLog, apply, read_decisions
 from catordog.terminal import progress, progress_to
 from catordog.web.listening import host_check, listen
 from catordog.web.review import MOST_BYTES, create_review_app
@@ -231,6 +231,15 @@ class TestDecisions:
         DecisionLog(file).append(Decision(str(absolute), "leave_out", was="dog"))
         session = ReviewSession(open_dataset(str(pets)), file)
         assert session.decision(index_of(session, "dog/dog.3.jpg"))["action"] == "leave_out"
+
+    def test_a_label_in_another_case_is_the_class_that_the_decision_applies_as(self, pets, file):
+        dataset = open_dataset(str(pets))
+        DecisionLog(file).append(Decision("cat/cat.0.jpg", "relabel", label="Dog", was="cat"))
+        session = ReviewSession(dataset, file)
+        index = index_of(session, "cat/cat.0.jpg")
+        applied, _ = apply(dataset, read_decisions(file), file)
+        assert session.labels() == {index: applied.photos.labels[index]}
+        assert session.decision(index)["label"] == "dog"  # as the page's buttons name it
 
     def test_a_file_about_another_dataset_is_refused_in_a_line(self, pets, file):
         DecisionLog(file).append(Decision("elsewhere/1.jpg", "keep"))

@@ -188,10 +188,44 @@ class TestTheAPI:
     def test_other_sites_cannot_reach_it_through_a_browser(self, url):
         answer = httpx.get(url + "/healthz", headers={"Host": "evil.example"})
         assert answer.status_code == 400
-        answer = httpx.post(
-            url + "/predict", content=jpeg(0), headers={"Origin": "http://evil.example"}
-        )
+        answer = httpx.get(url + "/healthz", headers={"Origin": "http://evil.example"})
+        assert answer.status_code == 200
         assert "Access-Control-Allow-Origin" not in answer.headers
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Origin": "http://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Origin": "http://{host}", "Sec-Fetch-Site": "cross-site"},
+            {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-site"},
+        ],
+    )
+    def test_requests_from_other_sites_do_no_work(self, url, headers):
+        given = {key: value.format(host=url.partition("//")[2]) for key, value in headers.items()}
+        for method, path in (
+            ("POST", "/predict"), ("POST", "/explain"), ("POST", "/teach/session"),
+            ("DELETE", "/teach/session"), ("OPTIONS", "/predict"), ("PUT", "/nothing"),
+        ):  # fmt: skip
+            answer = httpx.request(method, url + path, content=jpeg(0), headers=given)
+            assert answer.status_code == 403, (method, path)
+            assert answer.json() == {"error": "requests from other sites are refused"}
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Origin": "http://{host}"},
+            {"Origin": "http://{host}", "Sec-Fetch-Site": "same-origin"},
+            # Behind a proxy that adds TLS, or also names another host to us.
+            {"Origin": "https://{host}"},
+            {"Origin": "https://pets.example", "Sec-Fetch-Site": "same-origin"},
+        ],
+    )
+    def test_its_own_pages_and_programs_are_answered(self, url, headers):
+        given = {key: value.format(host=url.partition("//")[2]) for key, value in headers.items()}
+        assert httpx.post(url + "/predict", content=jpeg(0), headers=given).status_code == 200
 
     def test_concurrent_requests_get_their_own_answers_in_shared_batches(self, url, tmp_path):
         photos = [jpeg(index, size=100) for index in range(12)]

@@ -96,6 +96,16 @@ def test_more_photos_renamed_and_removed_classes_are_learnt_again(ask):
     assert ask("POST", "learn", json=names).json()["classes"] == {"cat": 4, "hound": 4}
 
 
+@pytest.mark.parametrize("ids", ["9" * 5000, "1," + "9" * 21, "cat", "-1", "²", "٣", ""])
+def test_ids_that_are_none_are_refused_and_remove_nothing(ask, ids):
+    (row,) = add(ask, 0, jpeg(0))
+    assert ask("DELETE", f"photos?photo={ids}").status_code == 422
+    assert ask("DELETE", "photos?photo=1").status_code == 204
+    assert "in this class already" in add(ask, 0, jpeg(0))[0]["error"]
+    assert ask("DELETE", f"photos?photo={row['id']}").status_code == 204
+    assert add(ask, 0, jpeg(0))[0]["error"] is None
+
+
 def test_one_class_is_enough(ask):
     add(ask, 0, *(jpeg(2 * index) for index in range(2)))
     answer = ask("POST", "learn", json={"classes": {"0": "cat"}})

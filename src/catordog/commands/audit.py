@@ -64,4 +64,4 @@ def run(args: argparse.Namespace) -> int:
     for what, file in (("page", args.html), ("JSON", args.json), ("fix list", args.fix_list)):
         if file:
             info(f"{what}: {file}")
-    return 1 if result.findings.unreadable else 0
+    return 1 if result.findings.failures else 0

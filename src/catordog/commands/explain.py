@@ -31,16 +31,16 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
     from catordog.errors import CatordogError
     from catordog.evaluation.explain import explain
-    from catordog.files import check_outputs, is_stream, write_bytes
+    from catordog.files import check_outputs, file_name, is_stream, write_bytes
     from catordog.model.classifier import load
     from catordog.photos.photo import Photo
     from catordog.report.explanation import draw
     from catordog.terminal import info
 
     photo = args.photo
-    default = f"{Path(photo).stem}-explained.png"
+    default = file_name(Path(photo).stem, "-explained.png")
     out = default if args.out is None else args.out
-    check_outputs({"--out": out}, [photo, args.model])
+    check_outputs({"--out": out}, [photo, args.model], pictures=True)
     file = Path(out)
     if not is_stream(file) and file.suffix.lower() != ".png":
         raise CatordogError(f"--out {args.out}: the picture is a PNG file; end its name in .png")

@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
         check_outputs({"--out": args.out}, [model, args.data, args.runtime])
     if args.int8 and args.data is None:
         raise CatordogError("--int8 needs --data: photos set the ranges of 8-bit numbers")
-    if args.runtime is not None and out.suffix != ".html":
+    if args.runtime is not None and out.suffix.lower() != ".html":
         raise CatordogError("--runtime is for a page: let --out end in .html")
     classifier = load(model)
-    is_onnx = model == "bundled" or Path(model).suffix == ".onnx"
+    is_onnx = model == "bundled" or Path(model).suffix.lower() == ".onnx"
     content, facts = _content(classifier, args, is_onnx=is_onnx)
     if isinstance(content, bytes):
         write_bytes(out, content)
@@ -118,7 +118,7 @@ def _content(
         content = export(classifier, out, Settings(_precision(args)))
         return content, ["; only Apple devices run it, so its logits are not compared here"]
     if not is_onnx:
-        if out.suffix == ".html":
+        if out.suffix.lower() == ".html":
             from catordog.web.runtime import open_runtime
 
             open_runtime(settings.runtime)  # if it is missing, say so before the long work

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="M", help=MODEL_HELP)
     parser.add_argument(
-        "--format", default="table", choices=["table", "jsonl", "csv"], help="default: table"
+        "--format",
+        choices=["table", "jsonl", "csv"],
+        help="default: jsonl or csv if --out ends so, else table",
     )
     parser.add_argument("--out", metavar="F", help="write the results to this file")
     parser.add_argument(
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sort-into",
         metavar="DIR",
         help="copy each photo into the folder of its verdict, such as DIR/cat or 'DIR/not sure'; "
-        "originals stay, and nothing is overwritten",
+        "originals stay, and nothing is overwritten; with --resume, also photos that have a row",
     )
     parser.add_argument(
         "--link", action="store_true", help="with --sort-into: make links instead of copies"
@@ -84,13 +86,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; results go to stdout or to --out. Returns 1 if a photo is unreadable."""
+    """Predict; results go to stdout or to --out.
+
+    Returns:
+        0, or 1 if a photo is unreadable or could not be sorted.
+    """
     import os
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
     from catordog.model.predict import VerdictRules
 
     rules = VerdictRules(args.threshold, args.error_rate, args.accept)
+    args.format = args.format or _format_of(args.out)
     _check(args)
     if args.backend == "ray":
         from catordog.commands import predict_ray
@@ -99,16 +106,35 @@ def run(args: argparse.Namespace) -> int:
     return _predict(args, rules)
 
 
+def _format_of(out: str | None) -> str:
+    """The format that a file's suffix names.
+
+    >>> _format_of("r.JSONL"), _format_of("r.txt"), _format_of(None)
+    ('jsonl', 'table', 'table')
+    """
+    from pathlib import Path
+
+    suffix = Path(out or "").suffix.lower()
+    return suffix[1:] if suffix in {".jsonl", ".csv"} else "table"
+
+
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that exclude each other."""
+    """Refuse paths that can't be right, and options that exclude each other."""
+    import glob
     from pathlib import Path
 
     from catordog.errors import CatordogError
-    from catordog.files import check_folder, check_outputs
+    from catordog.files import check_folder, check_outputs, check_outside
 
+    if "" in args.paths:
+        raise CatordogError("PATH '': the name is empty; give a photo or a folder")
     check_outputs({"--out": args.out}, [*args.paths, args.model])
     if args.sort_into is not None:
         check_folder("--sort-into", args.sort_into)
+        for path in args.paths:
+            exists = Path(path).exists()
+            for found in [path] if exists else glob.glob(path, recursive=True):  # noqa: PTH207
+                check_outside("--sort-into", args.sort_into, found, found)
     if args.backend == "ray":
         if not args.out:
             raise CatordogError("--backend ray writes Parquet: it needs --out FILE.parquet")
@@ -116,6 +142,8 @@ def _check(args: argparse.Namespace) -> None:
             if getattr(args, name):
                 option = name.replace("_", "-")
                 raise CatordogError(f"--{option} and --backend ray exclude each other")
+    if args.link and args.sort_into is None:
+        raise CatordogError("--link needs --sort-into DIR: without it, no photo is copied")
     if args.resume and (args.out is None or args.format == "table"):
         raise CatordogError("--resume needs --out, and --format jsonl or csv")
     if args.watch and not all(Path(path).is_dir() for path in args.paths):
@@ -131,7 +159,7 @@ def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
     from catordog.model.classifier import load
     from catordog.model.predict import predictions
     from catordog.photos.inputs import Inputs
-    from catordog.report.rows import UNREADABLE, summary
+    from catordog.report.rows import summary, verdicts_of
     from catordog.report.sorted_folders import SortedFolders
     from catordog.terminal import info, progress
 
@@ -140,40 +168,62 @@ def _predict(args: argparse.Namespace, rules: VerdictRules) -> int:
     classifier = load(args.model)
     if rules.error_rate is not None:
         classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
-    folders = SortedFolders(Path(args.sort_into), link=args.link) if args.sort_into else None
+    folders = None
+    if args.sort_into:
+        names = verdicts_of(classifier.classes)
+        folders = SortedFolders(Path(args.sort_into), names, link=args.link)
     verdicts: Counter[str] = Counter()
     failing: Counter[str] = Counter()  # rows with an error, by path
-    unsorted = 0
+    unreadable = unsorted = 0
     with _rows(args, classifier, rules) as rows, progress("predicting", total) as done:
         skipped = rows.resumed - rows.errors
+        if folders and skipped:
+            unsorted = _sort_resumed(folders, inputs, rows)
         for batch in _batches(inputs, rows.has, watch=args.watch):
             for photo, result in predictions(classifier, batch, rules):
-                rows.write(photo.path, result)
                 if args.watch:  # an earlier row of a photo with an error does not count any more
-                    verdicts[UNREADABLE] -= failing.pop(photo.path, 0)
+                    unreadable -= failing.pop(photo.path, 0)
                 if isinstance(result, PhotoError):
-                    verdicts[UNREADABLE] += 1
+                    unreadable += 1
                     failing[photo.path] += 1
                 else:
                     verdicts[result.verdict] += 1
-                    if folders:
+                    if folders:  # before its row, since --resume skips photos that have one
                         unsorted += not _sorted(folders, photo, result.verdict)
-                done(skipped + verdicts.total())
-    info(summary(verdicts, skipped))
+                rows.write(photo.path, result)
+                done(skipped + unreadable + verdicts.total())
+    info(summary(verdicts, unreadable, skipped))
+    if unsorted:
+        info(f"{unsorted:,} photo{' was' if unsorted == 1 else 's were'} not sorted")
     if rows.errors:
         info(f"{rows.errors:,} more in the file with an error, not among these photos")
-    return 1 if verdicts[UNREADABLE] or rows.errors or unsorted else 0
+    return 1 if unreadable or rows.errors or unsorted else 0
+
+
+def _sort_resumed(folders: SortedFolders, inputs: Inputs, rows: Rows | Screen) -> int:
+    """Sort the photos that have a row already, but no copy yet. Returns how many could not be."""
+    from catordog.terminal import progress
+
+    unsorted = 0
+    with progress("sorting photos that have a row") as done:
+        for count, photo in enumerate(inputs, 1):
+            verdict = rows.verdict_of(photo.path)
+            if verdict is not None:
+                unsorted += not _sorted(folders, photo, verdict)
+            done(count)
+    return unsorted
 
 
 def _sorted(folders: SortedFolders, photo: Photo, verdict: str) -> bool:
-    """Put a photo into a folder. Returns False if the photo has been removed meanwhile."""
+    """Put a photo into a folder. Returns False if it is gone, or can't have its name there."""
     from catordog.errors import PhotoError
+    from catordog.escaping import printable
     from catordog.terminal import info
 
     try:
         folders.put(photo, verdict)
     except PhotoError as error:
-        info(f"not sorted: {error}")
+        info(f"not sorted: {printable(str(error))}")
         return False
     return True
 

@@ -23,7 +23,7 @@ from catordog.model.classifier import load
 from catordog.model.predict import VerdictRules, predictions
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.inputs import Inputs, PhotosByLocation
-from catordog.report.rows import UNREADABLE, column_names, column_values, summary
+from catordog.report.rows import column_names, column_values, summary
 from catordog.terminal import info, progress
 
 _BATCH = 256
@@ -63,6 +63,7 @@ def predict(
         classifier.quantile_for(rules.error_rate)  # refuse it before any photo is read
     columns = column_names(classifier.classes, classifier.has_regions)
     verdicts: Counter[str] = Counter()
+    unreadable = 0
     with _cluster() as (ray, processors), _parquet(target, columns) as write:
         info(f"{total:,} photos, {processors} workers")
         predicted = ray.data.from_arrow(list(_location_tables(inputs))).map_batches(
@@ -75,10 +76,12 @@ def predict(
         with progress("predicting", total) as done:
             for batch in predicted.iter_batches(batch_size=4096, batch_format="pyarrow"):
                 write(batch)
-                verdicts.update(v or UNREADABLE for v in batch.column("verdict").to_pylist())
-                done(verdicts.total())
-    info(summary(verdicts))
-    return 1 if verdicts[UNREADABLE] else 0
+                found = batch.column("verdict").to_pylist()
+                verdicts.update(filter(None, found))
+                unreadable += found.count("")  # no class has an empty name
+                done(verdicts.total() + unreadable)
+    info(summary(verdicts, unreadable))
+    return 1 if unreadable else 0
 
 
 class Worker:

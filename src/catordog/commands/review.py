@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C, or apply the decisions.
 
     Returns:
-        0, or 1 if a photo could not be read when decisions were applied.
+        0, or 1 if a photo could not be copied when decisions were applied.
     """
     from catordog.errors import CatordogError
 
@@ -210,8 +210,8 @@ def _check_appendable(file: Path) -> None:
 def _apply(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from catordog.commands.unreadable import print_unreadable
     from catordog.errors import CatordogError
+    from catordog.escaping import printable
     from catordog.files import check_folder
     from catordog.photos.datasets import open_dataset
     from catordog.photos.decisions import apply, read_decisions
@@ -235,5 +235,12 @@ def _apply(args: argparse.Namespace) -> int:
         info(f"{result.same:,} photos with the name and the bytes of another were put there once")
     if result.unlabelled:
         info(f"{result.unlabelled:,} photos have no label and were left out")
-    print_unreadable(result.failures)
+    for label, name in result.folders.items():
+        if name != label and result.counts[label]:
+            info(f"class {label} is in the folder '{name}'")
+    for failure in result.failures:
+        info(f"not copied: {printable(str(failure))}")
+    if result.failures:
+        photos = "photo was" if len(result.failures) == 1 else "photos were"
+        info(f"{len(result.failures):,} {photos} not copied")
     return 1 if result.failures else 0

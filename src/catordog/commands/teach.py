@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or args.add_to or _default_out(args.data)
     if Path(out).suffix.lower() != ".onnx":
         raise CatordogError(f"--out {out}: the model is an ONNX file; end its name in .onnx")
-    check_outputs({"--out": out}, [args.data] if args.data else [])
+    check_outputs({"--out": out}, [args.data, args.backbone, args.exclude, args.decisions])
     result = teach(
         args.data,
         add_to=args.add_to,
@@ -90,10 +90,11 @@ def _default_out(data: str) -> str:
     from pathlib import Path
 
     from catordog.errors import CatordogError
+    from catordog.files import expanded
     from catordog.model.onnx_file import open_onnx
     from catordog.model.taught_layer import NETWORK
 
-    path = Path(data).expanduser().resolve()
+    path = expanded(data).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
     out = Path(f"{stem or 'taught'}.onnx")
     if out.exists() and open_onnx(out)[1].network != NETWORK:

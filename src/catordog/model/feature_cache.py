@@ -1,7 +1,8 @@
 """Cache features of photos on disk, by content, so that teaching again takes a second.
 
 The file's name says which backbone and which decoders the features come from. Features are rounded
-to 16 bits, also on their first use, so that a second run learns exactly the same.
+to 16 bits, also on their first use, so that a second run learns exactly the same. A photo is known
+by its content key: two different files with the same CRC-32 and length count as one photo.
 """
 
 from __future__ import annotations

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import partial
+from itertools import pairwise
+from reprlib import repr as shown
+from typing import Any, Self, TypeVar
+
+import numpy as np
 
 from catordog.confidence.detectors import Detector, detector_from_dict
 from catordog.confidence.verdict import DEFAULT_THRESHOLD
 from catordog.errors import CatordogError
+from catordog.photos.class_names import check_class_names
 from catordog.photos.preprocess import Preprocess
 from catordog.photos.splits import SplitFractions
 
@@ -87,66 +94,170 @@ class ModelInfo:
         Raises:
             CatordogError: a value is missing, of the wrong type, or out of its range.
         """
-        try:
-            values = _current(values)
-            classes = tuple(values["classes"])
-            ood = _ood(values.get("ood"))
-            least = 2 if ood is None else 1
-            if len(classes) < least or not all(isinstance(name, str) for name in classes):
-                raise TypeError("classes are not two or more names")
-            if not isinstance(values["network"], str):
-                raise TypeError("network is not a name")
-            return cls(
-                classes=classes,
-                network=values["network"],
-                network_args=dict(values["network_args"]),
-                preprocess=Preprocess.from_dict(values["preprocess"]),
-                split_fractions=SplitFractions.of(
-                    values["split_fractions"]["val"], values["split_fractions"]["test"]
-                ),
-                tta_flip=bool(values.get("tta_flip", False)),
-                tta_flip_below=_fraction(values.get("tta_flip_below", 1.0)),
-                temperature=_positive(values["temperature"]),
-                threshold=_positive(values["threshold"]),
-                nonconformity=tuple(_fraction(score) for score in values.get("nonconformity", ())),
-                ood=ood,
-                backbone=_digest(values.get("backbone")),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CatordogError(f"the model file is incomplete or damaged: {error!r}") from None
+        values = _current(values)
+        ood = _read(values, "ood", _ood, None)
+        classes = _read(values, "classes", partial(_classes, least=2 if ood is None else 1))
+        check_class_names(f"{_DAMAGED}: classes", classes)
+        return cls(
+            classes=classes,
+            network=_read(values, "network", _text),
+            network_args=_read(values, "network_args", _mapping),
+            preprocess=_preprocess(values),
+            split_fractions=_read(values, "split_fractions", _split_fractions),
+            tta_flip=_read(values, "tta_flip", _flag, False),
+            tta_flip_below=_read(values, "tta_flip_below", _fraction, 1.0),
+            temperature=_read(values, "temperature", _positive),
+            threshold=_read(values, "threshold", _fraction),
+            nonconformity=_read(values, "nonconformity", _ascending, ()),
+            ood=ood,
+            backbone=_read(values, "backbone", _digest, None),
+        )
+
+
+_DAMAGED = "the model file is incomplete or damaged"
+
+_WRONG = (ArithmeticError, AttributeError, TypeError, ValueError)
+"""What values of the wrong type or out of their range raise; 10**400 raises OverflowError."""
 
 
 def _current(values: Any) -> dict[str, Any]:
     """The values with the keys of the current format."""
-    if values["format"] == 1:
-        return {_FORMAT_1_KEYS.get(key, key): value for key, value in values.items()}
-    if values["format"] != FORMAT:
+    known = _read({"description": values}, "description", _mapping)
+    found = _read(known, "format", _whole)
+    if found == 1:
+        return {_FORMAT_1_KEYS.get(key, key): value for key, value in known.items()}
+    if found != FORMAT:
         raise CatordogError(
-            f"the model file has format {values['format']}, and this version of catordog reads 1 "
-            f"to {FORMAT}: use the version that wrote it, or train again"
+            f"the model file has format {found}, and this version of catordog reads 1 to {FORMAT}: "
+            "use the version that wrote it, or train again"
         )
-    return dict(values)
+    return known
+
+
+T = TypeVar("T")
+
+
+def _read(
+    values: dict[str, Any], name: str, check: Callable[[Any], T], *default: T, of: str = ""
+) -> T:
+    """A value that is checked.
+
+    Args:
+        values: by name.
+        name: of the value; it is in every error.
+        check: gives the value, or raises.
+        default: for a file without it; none: each file has it.
+        of: what has the values: a name and a dot.
+    """
+    if name not in values:
+        if default:
+            return default[0]
+        raise CatordogError(f"{_DAMAGED}: it has no {of}{name}")
+    try:
+        return check(values[name])
+    except KeyError as error:
+        raise CatordogError(f"{_DAMAGED}: {of}{name} has no {error}") from None
+    except (CatordogError, *_WRONG) as error:
+        raise CatordogError(f"{_DAMAGED}: {of}{name}: {error}") from None
+
+
+def _classes(value: Any, least: int) -> tuple[str, ...]:
+    names = tuple(map(_text, _list(value)))
+    if len(names) < least:
+        raise ValueError(f"{len(names)} names, and not {least} or more")
+    return names
+
+
+def _preprocess(values: Any) -> Preprocess:
+    inner = _read(values, "preprocess", _mapping)
+    _read(inner, "size", _whole, of="preprocess.")
+    _read(inner, "mean", partial(_colour, least=-_LARGEST), of="preprocess.")
+    _read(inner, "std", partial(_colour, least=1 / _LARGEST), of="preprocess.")
+    return _read(values, "preprocess", Preprocess.from_dict)
+
+
+def _split_fractions(value: Any) -> SplitFractions:
+    return SplitFractions.of(_fraction(value["val"]), _fraction(value["test"]))
+
+
+def _ood(value: Any) -> Detector | None:
+    if value is None:
+        return None
+    with np.errstate(over="raise"):  # numbers that are finite, but not as float32
+        return detector_from_dict(value)
+
+
+def _ascending(value: Any) -> tuple[float, ...]:
+    scores = tuple(map(_fraction, _list(value)))
+    if any(left > right for left, right in pairwise(scores)):
+        raise ValueError("its numbers are not ascending")
+    return scores
+
+
+_LARGEST = 1e6
+"""Of the numbers that pixels in 0…1 are normalised by; beyond it, inputs may not be finite."""
+
+
+def _colour(value: Any, least: float) -> None:
+    numbers = [_number(each) for each in _list(value)]
+    if len(numbers) != 3 or not all(least <= number <= _LARGEST for number in numbers):
+        raise ValueError(f"{shown(value)} is not three numbers within {least:g}…{_LARGEST:g}")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{shown(value)} is not values by name")
+    return dict(value)
 
 
 def _digest(value: Any) -> str | None:
-    if not isinstance(value, str | None):
-        raise TypeError("backbone is not a digest")
+    return None if value is None else _text(value)
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{shown(value)} is not a list")
     return value
 
 
-def _positive(value: Any) -> float:
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} is not text")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{shown(value)} is not true or false")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{shown(value)} is not a whole number")
+    if abs(value) > 2**31:
+        raise ValueError("it is far out of its range")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{shown(value)} is not a number")
     number = float(value)
-    if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f"{value} is not a number above 0")
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number")
     return number
 
 
-def _ood(values: Any) -> Detector | None:
-    return None if values is None else detector_from_dict(values)
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError(f"{number} is not above 0")
+    return number
 
 
 def _fraction(value: Any) -> float:
-    number = float(value)
+    number = _number(value)
     if not 0 <= number <= 1:
-        raise ValueError(f"{value} is not within 0…1")
+        raise ValueError(f"{number} is not within 0…1")
     return number

@@ -51,8 +51,9 @@ class Knowledge:
                 raise ValueError(f"{BACKGROUND_KEY} is not one confidence for each concept")
         if (text := metadata.get(SPECIALTY_KEY)) is not None:
             try:
-                specialty = Specialty.from_dict(json.loads(text))
-            except (KeyError, RecursionError, TypeError, ValueError) as error:
+                with np.errstate(over="raise"):  # numbers that are finite, but not as float32
+                    specialty = Specialty.from_dict(json.loads(text))
+            except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
                 raise ValueError(f"{SPECIALTY_KEY} is damaged: {error}") from None
             if specialty.width != width:
                 raise ValueError(f"{SPECIALTY_KEY} takes {specialty.width} features, not {width}")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catordog.errors import CatordogError
+from catordog.files import expanded
 from catordog.model.contract import check_raw_logits
 from catordog.model.lite import Lite2, bundled_weights
 
@@ -267,8 +268,8 @@ def _construct(builder: Any, name: str, args: dict[str, Any]) -> nn.Module:
 
 
 def _state_dict(network: str, weights: str) -> Mapping[str, Any]:
-    if Path(weights).expanduser().is_file():
-        return _state_dict_file(Path(weights).expanduser())
+    if expanded(weights).is_file():
+        return _state_dict_file(expanded(weights))
     if network == PRETRAINED and weights == DEFAULT:
         return bundled_weights()
     if "." in network or network in _OWN or "/" in weights or Path(weights).suffix:

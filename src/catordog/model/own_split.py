@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from catordog.errors import CatordogError
+from catordog.files import expanded
 from catordog.photos.layouts import split_named
 
 
@@ -21,7 +20,7 @@ def check_own_split(data: str, split: str) -> None:
     Raises:
         CatordogError: the folder is another split of the dataset around it.
     """
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     if split == "all" or not folder.is_dir():
         return
     folder = folder.resolve()

@@ -63,6 +63,7 @@ def to_image(photo: PhotoLike | Photo, near: int) -> Image.Image:
         return source.image(near)
     if isinstance(source, Image.Image):
         try:
+            source.load()
             return to_rgb(source)
         except Exception as error:  # an image whose file is truncated or closed, or without pixels
             raise PhotoError("image", f"{type(error).__name__}: {error}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from catordog.errors import CatordogError
 from catordog.escaping import printable
+from catordog.files import expanded
 from catordog.photos.class_names import check_class_names
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DecodeRules
@@ -58,7 +59,7 @@ def find_photos(
         name, rules=rules, exclude=exclude, decisions=decisions, labels="optional", new_classes=True
     )
     photos = [photo for photo in dataset.photos if photo.name not in dataset.excluded]
-    own_name = _own_name(Path(name).expanduser())
+    own_name = _own_name(expanded(name))
     own_labels = {dataset.own_label(index) for index in range(len(dataset.photos))}
     if own_name and len(own_labels) < 2 and not any("/" in x.name for x in photos):
         check_class_names(f"--data {name}", [own_name])
@@ -96,7 +97,7 @@ def _check_classes(name: str, dataset: PhotoDataset, photos: Sequence[Photo]) ->
     """Refuse classes without photos: those of which all are excluded, and empty folders."""
     labels = {photo.label for photo in photos}
     empty = [own for label, own in enumerate(dataset.classes) if label not in labels]
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         folders = (x for x in sorted(folder.iterdir()) if x.is_dir() and not is_litter(x.name))
         empty += [x.name for x in folders if all(is_litter(inner.name) for inner in x.iterdir())]

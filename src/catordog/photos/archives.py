@@ -8,10 +8,12 @@ from __future__ import annotations
 import atexit
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
 import shutil
+import struct
 import tarfile
 import tempfile
 import threading
@@ -23,13 +25,19 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from catordog.errors import CatordogError, PhotoError
-from catordog.escaping import encodable
-from catordog.photos.listing import check_size, is_litter_path
+from catordog.escaping import encodable, printable
+from catordog.photos.listing import Unopened, check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
-from catordog.terminal import progress
+from catordog.terminal import info, progress
 
 MAX_INNER_ARCHIVE_BYTES = 16 * 2**30
-"""Archives that have to be unpacked to be read are refused if they are larger, all together."""
+"""The most bytes that are unpacked to read an archive and all archives in it, at any depth."""
+
+MAX_TAR_HEADER_BYTES = 2**20
+"""A file in a tar with more metadata than this is a mistake or an attack; they are not read."""
+
+_MAX_NAME = 4096
+"""The longest path in a tar; no system opens longer ones."""
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OPEN_COMPRESSED: dict[bytes, Callable[..., Any]] = {
@@ -40,18 +48,59 @@ _OPEN_COMPRESSED: dict[bytes, Callable[..., Any]] = {
 """How to open a compressed file, by its first bytes."""
 
 
-def is_zip(path: Path, head: bytes) -> bool:
-    """Whether a file is a zip, by its first bytes, or by its name if it is damaged."""
-    return path.name.lower().endswith(".zip") or head.startswith(b"PK\x03\x04")
+def open_archive(
+    path: Path, shown: str | None = None, depth: int = 0, budget: Budget | None = None
+) -> Zip | Tar | None:
+    """Open a zip or tar, told apart by content, or by name if it is damaged; None if it is neither.
+
+    Args:
+        path: the file.
+        shown: the path that users know it by; None: `path`.
+        depth: how many archives it is in.
+        budget: that of the outer archive, if it is in one.
+
+    Raises:
+        ArchiveError: it is incomplete, damaged, encrypted, or of another kind.
+        CatordogError: the file can't be read, or the archives in it are too large.
+    """
+    shown = str(path) if shown is None else shown
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CatordogError(f"{shown}: {error.strerror or error}") from None
+    if words := _unsupported(path, head):
+        raise ArchiveError(shown, words)
+    name = path.name.lower()
+    tar = head[257:262] == b"ustar" or head.startswith(tuple(_OPEN_COMPRESSED))
+    if head.startswith(b"PK\x03\x04") or (name.endswith(".zip") and not tar):
+        return Zip(path, shown, depth, budget)
+    return Tar(path, shown, depth, budget) if tar or name.endswith(_TAR_SUFFIXES) else None
 
 
-def is_tar(path: Path, head: bytes) -> bool:
-    """Whether a file is a tar, compressed or not, by its first 512 bytes or by its name."""
-    return (
-        path.name.lower().endswith(_TAR_SUFFIXES)
-        or head[257:262] == b"ustar"
-        or head.startswith(tuple(_OPEN_COMPRESSED))
-    )
+class ArchiveError(PhotoError):
+    """An archive that can't be opened. In another archive, it counts as one unreadable photo."""
+
+
+class Budget:
+    """How much may still be unpacked from an archive and all archives in it.
+
+    Args:
+        shown: the path of the outermost archive.
+    """
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._left = MAX_INNER_ARCHIVE_BYTES
+
+    def spend(self, size: int) -> None:
+        """Count bytes before they are written. Raises `CatordogError` if they are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise CatordogError(
+                f"{self._shown} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
+                "unpack it, and give the folder"
+            )
 
 
 def is_archive_name(name: str) -> bool:
@@ -65,7 +114,7 @@ def _is_part(path: PurePath) -> bool:
     return bool(_PART.fullmatch("".join(path.suffixes[-2:])) or _PART.fullmatch(path.suffix))
 
 
-def unsupported(path: Path, head: bytes) -> str | None:
+def _unsupported(path: Path, head: bytes) -> str | None:
     """What an archive is that can't be read here, and what to do; None if it is none of these.
 
     Args:
@@ -115,17 +164,21 @@ class Zip:
         path: the file.
         shown: the path that users know it by; None: `path`.
         depth: how many archives it is in.
+        budget: that of the outer archive, if it is in one.
 
     Raises:
-        CatordogError: the archive is incomplete or damaged, or an inner one is too large.
+        ArchiveError: it is incomplete or damaged, or all that is in it are such archives.
+        CatordogError: the archives in it are too large.
     """
 
-    def __init__(self, path: Path, shown: str | None = None, depth: int = 0) -> None:
+    def __init__(
+        self, path: Path, shown: str | None = None, depth: int = 0, budget: Budget | None = None
+    ) -> None:
         self.root = path
-        self._shown = str(path) if shown is None else shown
+        self._shown = shown = str(path) if shown is None else shown
         self._handles = threading.local()
         self._members: dict[str, zipfile.ZipInfo] = {}
-        self._inner = _Inner(self._shown, depth)
+        self._inner = _Inner(shown, depth, budget or Budget(shown))
         for member in self._archive().infolist():
             if member.is_dir() or is_litter_path(member.filename):
                 continue
@@ -134,6 +187,7 @@ class Zip:
                 self._inner.add(name, member.file_size, partial(self._open, member))
             else:
                 self._members[name] = member
+        self._inner.report(alone=not self._members)
 
     def names(self) -> Iterator[str]:  # noqa: D102
         return iter(sorted([*self._members, *self._inner.names()]))
@@ -155,7 +209,7 @@ class Zip:
 
     def key(self, name: str) -> int:  # noqa: D102
         if name not in self._members:
-            return self._inner.key(name)
+            return self._inner.key(name, self.path(name))
         member = self._members[name]
         return content_key(member.CRC, member.file_size)
 
@@ -176,12 +230,18 @@ class Zip:
         if key not in handles:
             try:
                 handles[key] = zipfile.ZipFile(self.root)
-            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            except UnicodeDecodeError:
+                raise ArchiveError(
+                    self._shown,
+                    "a name in it is not in UTF-8, although the archive says so: unpack it, and "
+                    "give the folder",
+                ) from None
+            except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as error:
                 if is_part_of_zip(self.root):
-                    raise CatordogError(f"{self._shown} is {_MULTIPART}") from None
-                raise CatordogError(
-                    f"{self._shown} is not a complete zip archive ({error}): copy or download it "
-                    "again"
+                    raise ArchiveError(self._shown, _MULTIPART) from None
+                raise ArchiveError(
+                    self._shown,
+                    f"not a complete zip archive ({error}): copy or download it again",
                 ) from None
         archive: zipfile.ZipFile = handles[key]
         return archive
@@ -198,15 +258,18 @@ class Zip:
 class _Inner:
     """The archives in an archive, and their files by the names that these have in the outer one.
 
+    One that can't be opened is listed by its own name, as an unreadable photo.
+
     Args:
         shown: the path of the outer archive.
         depth: how many archives that is in.
+        budget: how much may be unpacked.
     """
 
-    def __init__(self, shown: str, depth: int) -> None:
-        self._shown, self._depth = shown, depth
-        self._left = MAX_INNER_ARCHIVE_BYTES
+    def __init__(self, shown: str, depth: int, budget: Budget) -> None:
+        self._shown, self._depth, self._budget = shown, depth, budget
         self._files: dict[str, tuple[Zip | Tar, str]] = {}
+        self._unusable: dict[str, ArchiveError] = {}
 
     def is_archive(self, name: str) -> bool:
         """Whether a member is an archive that is looked into."""
@@ -216,42 +279,64 @@ class _Inner:
         """Extract an archive: reading it takes seeking, which inflating can't do.
 
         Raises:
-            CatordogError: it is too large, encrypted, incomplete or damaged.
+            CatordogError: the archives unpack to too much.
         """
         shown = encodable(f"{self._shown}/{name}")
-        self._left -= size
-        if self._left < 0:
-            raise CatordogError(
-                f"{self._shown}: the archives in it unpack to over "
-                f"{MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: unpack it, and give the folder"
-            )
         suffix = next(x for x in (".zip", *_TAR_SUFFIXES) if name.lower().endswith(x))
         target = _temporary_folder() / f"inner{suffix}"
         try:
-            with open_member() as packed, target.open("wb") as file:
-                _copy(packed, file, size)
-        except _UNREADABLE as error:
-            raise CatordogError(f"{shown}: {_reason(error)}") from None
-        store = (Zip if suffix == ".zip" else Tar)(target, shown, self._depth + 1)
+            try:
+                with open_member() as packed, target.open("wb") as file:
+                    self._copy(packed, file, size)
+            except _UNREADABLE as error:
+                raise ArchiveError(shown, _reason(error)) from None
+            store = open_archive(target, shown, self._depth + 1, self._budget)
+        except ArchiveError as error:
+            self._unusable[name] = error
+            return
+        assert store is not None  # its name says that it is an archive
         prefix = name[: -len(suffix)] + "/"
         inner_names = list(store.names())
         # Kaggle's train.zip holds train/: don't repeat it.
         start = "" if all(inner.startswith(prefix) for inner in inner_names) else prefix
         for inner in inner_names:
-            self._files[start + inner] = (store, inner)
+            self._files[type(inner)(start + inner)] = (store, inner)
+
+    def _copy(self, packed: IO[bytes], file: IO[bytes], size: int) -> None:
+        left = size
+        while left > 0 and (block := packed.read(min(left, 2**20))):
+            self._budget.spend(len(block))
+            file.write(block)
+            left -= len(block)
+
+    def report(self, *, alone: bool) -> None:
+        """Name the archives that can't be opened, or raise `ArchiveError` if that leaves no file.
+
+        Args:
+            alone: the outer archive has no other files.
+        """
+        errors = list(self._unusable.values())
+        if errors and alone and not self._files:
+            raise errors[0]
+        for error in errors:
+            info(f"skipped: {printable(str(error))}")
 
     def names(self) -> Iterable[str]:
-        return self._files
+        return [*self._files, *map(Unopened, self._unusable)]
 
     def read(self, name: str, path: str) -> bytes:
         """Return the bytes of a file; `path` is the one that users know it by."""
+        if name in self._unusable:
+            raise PhotoError(path, self._unusable[name].reason)
         store, inner = self._files[name]
         try:
             return store.read(inner)
         except PhotoError as error:
             raise PhotoError(path, error.reason) from None
 
-    def key(self, name: str) -> int:
+    def key(self, name: str, path: str) -> int:
+        if name in self._unusable:
+            raise PhotoError(path, self._unusable[name].reason)
         store, inner = self._files[name]
         return store.key(inner)
 
@@ -259,8 +344,8 @@ class _Inner:
 _MAX_DEPTH = 2
 """Archives nested deeper than this are left out; a file of some kilobytes may nest for ever."""
 
-_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError,
-               NotImplementedError, RuntimeError)  # fmt: skip
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+               NotImplementedError, RuntimeError, UnicodeDecodeError)  # fmt: skip
 """What reading a member of a damaged or encrypted archive raises."""
 
 
@@ -281,30 +366,32 @@ class Tar:
         path: the file.
         shown: the path that users know it by; None: `path`.
         depth: how many archives it is in.
+        budget: that of the outer archive, if it is in one.
 
     Raises:
-        CatordogError: the archive is incomplete or damaged, or decompresses to too much.
+        ArchiveError: it is incomplete or damaged, or all that is in it are such archives.
+        CatordogError: it decompresses to too much, or the archives in it are too large.
     """
 
-    def __init__(self, path: Path, shown: str | None = None, depth: int = 0) -> None:
+    def __init__(
+        self, path: Path, shown: str | None = None, depth: int = 0, budget: Budget | None = None
+    ) -> None:
         self.root = path
-        self._shown = str(path) if shown is None else shown
-        self._tar = _plain_tar(path, self._shown)
+        self._shown = shown = str(path) if shown is None else shown
+        budget = budget or Budget(shown)
+        self._tar = _plain_tar(path, shown, budget)
         self._members: dict[str, tuple[int, int]] = {}
-        self._inner = _Inner(self._shown, depth)
+        self._inner = _Inner(shown, depth, budget)
         try:
-            with tarfile.open(self._tar, "r:") as archive:
-                for member in archive:
-                    if member.isreg() and not member.issparse() and not is_litter_path(member.name):
-                        self._members[_safe(member.name)] = (member.offset_data, member.size)
-                    archive.members.clear()  # type: ignore[attr-defined]  # 1 kB each
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise CatordogError(
-                f"{self._shown} is not a complete tar archive ({error}): copy or download it again"
+            self._members.update(_members_of_tar(self._tar))
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+            raise ArchiveError(
+                shown, f"not a complete tar archive ({error}): copy or download it again"
             ) from None
         for name in [name for name in self._members if self._inner.is_archive(name)]:
             offset, size = self._members.pop(name)
             self._inner.add(name, size, partial(self._open_at, offset))
+        self._inner.report(alone=not self._members)
 
     def _open_at(self, offset: int) -> IO[bytes]:
         file = self._tar.open("rb")
@@ -340,7 +427,38 @@ class Tar:
         return None
 
 
-def _plain_tar(path: Path, shown: str) -> Path:
+class _Headers(io.BufferedReader):
+    """The file of a tar, of which `tarfile` takes metadata whole into memory, of any size.
+
+    Attributes:
+        left: how many more bytes may be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.left = MAX_TAR_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= MAX_TAR_HEADER_BYTES if size is None or size < 0 else size
+        if self.left < 0:
+            raise tarfile.ReadError(f"metadata of over {MAX_TAR_HEADER_BYTES:,} bytes")
+        return super().read(size)
+
+
+def _members_of_tar(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The name, offset and size of each regular file in a tar that is not compressed."""
+    with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            if len(member.name) > _MAX_NAME:
+                raise tarfile.ReadError(f"a name of {len(member.name):,} characters")
+            if member.isreg() and not member.issparse() and not is_litter_path(member.name):
+                yield _safe(member.name), (member.offset_data, member.size)
+            archive.members.clear()  # type: ignore[attr-defined]  # 1 kB each
+            archive.pax_headers.clear()  # type: ignore[attr-defined]  # of all files
+            file.left = MAX_TAR_HEADER_BYTES
+
+
+def _plain_tar(path: Path, shown: str, budget: Budget) -> Path:
     """The tar itself, or the temporary file that it is decompressed into."""
     with path.open("rb") as file:
         head = file.read(8)
@@ -357,16 +475,12 @@ def _plain_tar(path: Path, shown: str) -> Path:
             size = 0
             while block := packed.read(2**20):
                 size += len(block)
-                if size > MAX_INNER_ARCHIVE_BYTES:
-                    raise CatordogError(
-                        f"{shown} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
-                        "unpack it, and give the folder"
-                    )
+                budget.spend(len(block))
                 file.write(block)
                 done(size // 2**20)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise CatordogError(
-            f"{shown} can't be unpacked ({error}): copy or download it again"
+        raise ArchiveError(
+            shown, f"can't be unpacked ({error}): copy or download it again"
         ) from None
     return target
 
@@ -375,13 +489,6 @@ def _safe(name: str) -> str:
     """A member's name without parts that could lead out of a folder."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return "/".join(part for part in parts if part not in {"/", "..", "."}) or "unnamed"
-
-
-def _copy(packed: IO[bytes], file: IO[bytes], size: int) -> None:
-    left = size
-    while left > 0 and (block := packed.read(min(left, 2**20))):
-        file.write(block)
-        left -= len(block)
 
 
 def _temporary_folder() -> Path:

@@ -21,15 +21,34 @@ _WHITES = (255, 1023, 4095, 65535)
 _OUTLIERS = 1000
 """One in so many pixels may exceed white, and four of a small image: dead pixels and highlights."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _LARGEST_SAMPLE = 258, 262, 341
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _LARGEST_SAMPLE = 258, 262, 339, 341
 """Tags of TIFF 6.0."""
+
+_MISREAD: dict[tuple[str, int], type[np.generic]] = {("I", 1): np.uint32, ("L", 2): np.int8}
+"""What the samples of a TIFF are where Pillow ignores their sign, by its mode and sample format."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to turn an image of each EXIF orientation upright."""
+
+_STRIP_PIXELS = 2**20
+"""An image with transparency is composited in strips of so many pixels, to need little memory."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB.
 
     EXIF orientation is applied, an embedded colour profile is converted to sRGB, transparency is
-    composited on white, and samples of more than 8 bits are scaled; see `to_8_bits`.
+    composited on white, and samples of more than 8 bits are scaled; see `to_8_bits`. EXIF data or
+    a profile that can't be parsed are ignored.
 
     Returns:
         A new image, or the same one if there is nothing to do.
@@ -44,8 +63,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if not (image.width and image.height):
         raise ValueError("an image without pixels")
     declared, inverted = _declarations(image)
-    # Rotate first: a converted image has lost its EXIF data.
-    upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+    misread = _misread(image)
+    upright = _upright(image)  # first: a converted image has lost its EXIF data
+    if misread is not None:
+        values = np.asarray(upright).view(misread)
+        return _grey(values, declared or np.iinfo(values.dtype).max, inverted=inverted)
     return _rgb(_to_srgb(upright), declared, inverted=inverted)
 
 
@@ -178,6 +200,30 @@ def _declarations(image: Image.Image) -> tuple[float | None, bool]:
     return largest or white, tags.get(_PHOTOMETRIC) == 0
 
 
+def _misread(image: Image.Image) -> type[np.generic] | None:
+    """The type of a TIFF's samples, if Pillow takes them for another; None if it is right."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return None
+    sample_format = tags.get(_SAMPLE_FORMAT, 1)
+    first = sample_format[0] if isinstance(sample_format, tuple) else sample_format
+    return _MISREAD.get((image.mode, first))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation that EXIF or XMP data give, if they can be parsed."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises SyntaxError, ValueError, struct.error and others on junk
+        return image
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
+        upright.info.pop(key, None)  # never turn it again
+    return upright
+
+
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Convert an embedded colour profile to sRGB; a broken profile is ignored."""
     profile = image.info.get("icc_profile")
@@ -204,12 +250,29 @@ def _rgb(
     if image.mode == "RGB":
         return image
     if image.mode in _DEEP:
-        grey = Image.fromarray(to_8_bits(np.asarray(image), declared))
-        return (ImageOps.invert(grey) if inverted else grey).convert("RGB")
-    if image.mode == "La":
-        image = image.convert("LA")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _grey(np.asarray(image), declared, inverted=inverted)
+    channels = {*image.getbands(), *(image.palette.mode if image.palette else "")}
+    if channels & {"A", "a"} or "transparency" in image.info:
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _grey(
+    values: npt.NDArray[Any], declared: float | None = None, *, inverted: bool = False
+) -> Image.Image:
+    """An RGB image of grey samples of any type, `[H, W]`."""
+    grey = Image.fromarray(to_8_bits(values, declared))
+    return (ImageOps.invert(grey) if inverted else grey).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Composite an image with transparency, of any mode, on white."""
+    white = Image.new("RGB", image.size, "white")
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if strip.mode == "La":
+            strip = strip.convert("LA")
+        strip = strip.convert("RGBA")
+        white.paste(strip, (0, top), strip)
+    return white

@@ -41,10 +41,12 @@ class Table:
     Attributes:
         columns: their names; empty if it has no header.
         rows: cells of each row, at least one; rows may differ in length.
+        lines: of the text, whole, without the header and blank ones.
     """
 
     columns: tuple[str, ...]
     rows: list[list[str]]
+    lines: Sequence[str] = ()
 
     def column(self, index: int) -> list[str]:
         """The cells of one column; empty where a row is too short."""
@@ -74,6 +76,7 @@ def parse_table(data: bytes) -> Table:
 
     Raises:
         ValueError: it is no text, or has no rows.
+        csv.Error: a cell is larger than `csv.field_size_limit`.
 
     >>> table = parse_table(b"id;breed\n1;beagle\n2;boxer\n")
     >>> table.columns, table.rows
@@ -85,8 +88,8 @@ def parse_table(data: bytes) -> Table:
         raise ValueError("it is empty")
     rows = [row for row in _split(text, lines) if any(cell.strip() for cell in row)]
     if _is_header(rows):
-        return Table(tuple(cell.strip() for cell in rows[0]), rows[1:])
-    return Table((), rows)
+        return Table(tuple(cell.strip() for cell in rows[0]), rows[1:], lines[1:])
+    return Table((), rows, lines)
 
 
 def _decode(data: bytes) -> str:
@@ -147,23 +150,15 @@ def read_table(file: Path, option: str) -> Table:
         return parse_table(file.read_bytes())
     except OSError as error:
         raise CatordogError(f"{option}: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+    except csv.Error as error:
+        reason = str(error)
+        if reason.startswith("field larger"):
+            most = f"{csv.field_size_limit():,}"
+            reason = f"a cell has over {most} characters: is it a table, and is each quote closed?"
+        raise CatordogError(f"{option}: {reason}") from None
+    except ValueError as error:  # UnicodeDecodeError is one
         reason = "it is no text" if isinstance(error, UnicodeError) else str(error)
         raise CatordogError(f"{option}: {reason}, but should be a CSV file in UTF-8") from None
-
-
-def paths_in_table(file: Path, option: str) -> list[str]:
-    """The paths in an exclude list: its column `path`, or its only column; each once, in order.
-
-    Args:
-        file: the list.
-        option: names it in errors.
-
-    Raises:
-        CatordogError: the file can't be read, or has several columns but none of paths.
-    """
-    table = read_table(file, option)
-    return list(dict.fromkeys(filter(None, table.column(path_column(table, option)))))
 
 
 def path_column(table: Table, option: str) -> int:

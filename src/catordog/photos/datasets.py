@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 from catordog.errors import CatordogError
 from catordog.escaping import printable
+from catordog.files import expanded
 from catordog.photos import shards
 from catordog.photos.archives import is_archive_name
 from catordog.photos.class_names import check_class_names
@@ -68,16 +68,16 @@ def open_dataset(
     """
     dataset = _open(data, rules, labels)
     if exclude is not None:
-        excluded = excluded_names(dataset.photos, Path(exclude).expanduser(), dataset.name)
+        excluded = excluded_names(dataset.photos, expanded(exclude), dataset.name)
         dataset = replace(dataset, excluded=excluded)
     if decisions is not None:
-        file = Path(decisions).expanduser()
+        file = expanded(decisions)
         dataset, _ = apply(dataset, read_decisions(file), file, new_classes=new_classes)
     return dataset
 
 
 def _open(data: str, rules: DecodeRules, need: Need) -> PhotoDataset:
-    path = Path(data).expanduser()
+    path = expanded(data)
     if not path.exists():
         if data.partition(":")[0] == "drawn":
             return PhotoDataset(data, *synthetic_photos(data), distinct=True)
@@ -195,7 +195,7 @@ def _labelled(
         )
     if len(classes) == 1 and need == "required":
         raise CatordogError(
-            f"--data {data}: all {len(found.names):,} labelled photos are of one class, "
+            f"--data {data}: all labelled photos ({len(found.names):,}) are of one class, "
             f"{classes[0]!r}; add photos of a second class"
         )
     index = {label: number for number, label in enumerate(classes)}

@@ -7,8 +7,14 @@ its name. Whatever the bytes are, the result is an image or a `PhotoError` with 
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from PIL import (  # each plugin registers its format; Pillow itself would import all sixty
@@ -123,20 +129,16 @@ def examine(
     max_pixels = rules.max_pixels
     _raise_pillows_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} × {image.height} pixels is "
-                raise PhotoError(path, size + _too_large(max_pixels))
-            if image.format in {"JPEG", "MPO"}:
-                _refuse_many_scans(data, image, path, max_pixels)
-            facts = (image.format or "?", image.mode, image.width, image.height)
-            if near is not None and image.format in {"JPEG", "MPO"}:
-                image.draft(None, (2 * near, 2 * near))
-            tiles = _low_byte_tiles(image)
-            _load(image, rules.allow_truncated)
-            if tiles and all(high <= _DIM for _, high in image.getextrema()[:3]):  # type: ignore[misc]
-                _add_low_bytes(image, data, tiles, rules)
-            return Decoded(to_rgb(image), *facts)
+        try:
+            return _examine(data, path, near, rules)
+        except (PhotoError, MemoryError, Image.DecompressionBombError):
+            raise
+        except Exception:
+            # Pillow refuses a PNG for its metadata, which don't matter to the pixels.
+            bare = _without_metadata(data)
+            if len(bare) == len(data):
+                raise
+            return _examine(bare, path, near, rules)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
@@ -149,6 +151,63 @@ def examine(
     # files; any of them must cost this photo only.
     except Exception as error:
         raise PhotoError(path, _reason(error)) from None
+
+
+def _examine(data: bytes, path: str, near: int | None, rules: DecodeRules) -> Decoded:
+    max_pixels = rules.max_pixels
+    with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
+        if image.width * image.height > max_pixels:
+            size = f"{image.width} × {image.height} pixels is "
+            raise PhotoError(path, size + _too_large(max_pixels))
+        if image.format in {"JPEG", "MPO"}:
+            _refuse_many_scans(data, image, path, max_pixels)
+        facts = (image.format or "?", image.mode, image.width, image.height)
+        if near is not None and image.format in {"JPEG", "MPO"}:
+            image.draft(None, (2 * near, 2 * near))
+        _correct_planes(image, path)
+        tiles = _low_byte_tiles(image)
+        with _pixels_at_once(os.getpid()).taken(image.width * image.height):
+            _load(image, rules.allow_truncated)
+            if tiles and all(high <= _DIM for _, high in image.getextrema()[:3]):  # type: ignore[misc]
+                _add_low_bytes(image, data, path, tiles, rules)
+            return Decoded(to_rgb(image), *facts)
+
+
+class _PixelsAtOnce:
+    """How many pixels threads may decode at once. A larger photo is decoded alone.
+
+    Args:
+        limit: in pixels; each takes 4 to 8 bytes until it is converted to RGB.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._free = limit
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels are free, and take them for the time of a `with` block."""
+        pixels = min(pixels, self._limit)
+        with self._freed:
+            self._freed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._free += pixels
+                self._freed.notify_all()
+
+
+_MAX_PIXELS_AT_ONCE = 64_000_000
+"""Two photos of a large camera, or any number of small ones: half a gigabyte."""
+
+
+@lru_cache(maxsize=1)
+def _pixels_at_once(process: int) -> _PixelsAtOnce:
+    """That of this process: in a forked one, the threads that had taken pixels are gone."""
+    del process
+    return _PixelsAtOnce(_MAX_PIXELS_AT_ONCE)
 
 
 _MAX_SCANS = 20
@@ -198,7 +257,7 @@ def decoder_versions() -> tuple[str, ...]:
     return (f"rules {_RULES_VERSION}", *(f"{name} {versions[name]}" for name in versions))
 
 
-_RULES_VERSION = 2
+_RULES_VERSION = 3
 """Of this file: a change that gives other pixels for some photo raises it."""
 
 
@@ -214,9 +273,64 @@ def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> None:
             raise
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_COLOUR_AND_ORIENTATION = frozenset({b"iCCP", b"eXIf"})
+_METADATA = _COLOUR_AND_ORIENTATION | {
+    b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV",
+    b"cLLI", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"oFFs", b"pCAL", b"sCAL", b"sTER", b"gIFg",
+}  # fmt: skip
+"""Chunks of a PNG that pixels are decoded without."""
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """A PNG without its metadata, but for an intact profile and EXIF data. Others are unchanged."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at = [_PNG], len(_PNG)
+    while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+        name, body = data[at + 4 : at + 8], data[at + 4 : end - 4]
+        private = name[0] & name[1] & 0x20  # and not needed, as its lower-case letters say
+        intact = zlib.crc32(body) == int.from_bytes(data[end - 4 : end], "big")
+        if not (private or name in _METADATA) or (name in _COLOUR_AND_ORIENTATION and intact):
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+_PLANES, _FILL_ORDER, _BITS_PER_SAMPLE = 284, 266, 258
+"""Tags of TIFF 6.0: 2 if each channel is stored by itself, 2 if bits are in reverse, and bits."""
+
+
+def _correct_planes(image: ImageFile.ImageFile, path: str) -> None:
+    """Correct how Pillow reads a TIFF that stores each channel by itself, or refuse the file.
+
+    It reads all that is not compressed as 8 bits per sample.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or tags.get(_PLANES) != 2 or not image.tile:
+        return
+    if image.tile[0].codec_name != "raw":
+        return
+    if len(image.getbands()) == 1:
+        tags[_PLANES] = 1  # means nothing
+        image._setup()  # type: ignore[attr-defined]
+        return
+    deep = max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8
+    if tags.get(_FILL_ORDER) == 2 or (deep and image.mode not in {"RGB", "RGBA"}):
+        raise PhotoError(path, _UNSUPPORTED_TIFF)
+    if deep:
+        end = ";16L" if tags.prefix == b"II" else ";16B"
+        image.tile = [
+            tile._replace(args=(tile.args[0] + end, *tile.args[1:]))  # type: ignore[index]
+            for tile in image.tile
+        ]
+
+
+_UNSUPPORTED_TIFF = "a TIFF of a kind that can't be read: save it as PNG or JPEG"
+
 _OTHER_BYTE = {
     f"{bands};16{order}": f"{bands};16{other}"
-    for bands in ("RGB", "RGBA")
+    for bands in ("RGB", "RGBA", "R", "G", "B", "A")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
 }
 """Pillow's raw modes of 16 bits per channel, each with the one that reads the other byte."""
@@ -242,9 +356,16 @@ def _low_byte_tiles(image: ImageFile.ImageFile) -> list[ImageFile._Tile]:
 
 
 def _add_low_bytes(
-    image: ImageFile.ImageFile, data: bytes, tiles: list[ImageFile._Tile], rules: DecodeRules
+    image: ImageFile.ImageFile,
+    data: bytes,
+    path: str,
+    tiles: list[ImageFile._Tile],
+    rules: DecodeRules,
 ) -> None:
     """Let an image that is black in its high bytes show what is in both."""
+    tags = getattr(image, "tag_v2", {})
+    if tiles[0].codec_name == "libtiff" and tags.get(_PLANES) == 2:  # reads the high bytes only
+        raise PhotoError(path, _UNSUPPORTED_TIFF)
     with Image.open(io.BytesIO(data), formats=_formats(data)) as low:
         low.tile = tiles
         _load(low, rules.allow_truncated)
@@ -270,6 +391,8 @@ def _describe(data: bytes) -> str:
         return "a JPEG whose header is damaged"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "a PNG whose header is damaged"
+    if data[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}:
+        return _UNSUPPORTED_TIFF
     if not any(data[:512]):
         return "it contains only zeros"
     printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:512])

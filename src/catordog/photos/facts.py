@@ -1,11 +1,16 @@
 """What an audit needs of each photo: its format, size, digest and perceptual hash; cached on disk.
 
-The cache is by content, so that auditing the same photos again decodes none of them. Unreadable
-photos are tried again each time.
+The cache is by content key, so that auditing the same photos again decodes none of them. Photos
+that share a key are also compared by digest: two different files with the same CRC-32 and length
+are no exact copies, in the first audit as in later ones. A file that shares both with one of an
+earlier audit, and with none of this one, is taken for that file. Unreadable photos are tried again
+each time.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -87,6 +92,12 @@ def facts_of(photos: Photos) -> list[PhotoFacts | PhotoError]:
         row_of = {key: row for row, key in enumerate(cached["key"].tolist())}
         rows = np.array([row_of.get(key, -1) for key in keys], np.intp)
         records[rows >= 0] = cached[rows[rows >= 0]]
+        uses = Counter(keys)
+        shared = [index for index in np.flatnonzero(rows >= 0).tolist() if uses[keys[index]] > 1]
+        digests = in_parallel(_digest, (photos[index] for index in shared))
+        for index, digest in zip(shared, digests, strict=True):
+            if digest != bytes(records["digest"][index]):
+                records["width"][index] = 0  # the record is of another file
     new = np.flatnonzero(records["width"] == 0)
     stream = zip(
         new.tolist(), in_parallel(_examine, (photos[index] for index in new.tolist())), strict=True
@@ -102,6 +113,13 @@ def facts_of(photos: Photos) -> list[PhotoFacts | PhotoError]:
     if file is not None:
         _save(file, cached, records[new])
     return [errors.get(index, one) for index, one in enumerate(_facts_in(records))]
+
+
+def _digest(photo: Photo) -> bytes | None:
+    try:
+        return hashlib.blake2b(photo.read(), digest_size=_DIGEST_BYTES).digest()
+    except PhotoError:
+        return None
 
 
 _Examined = tuple[str, str, int, int, bytes, Bits]
@@ -143,6 +161,7 @@ def _save(file: Path, cached: Records, new: Records) -> None:
     _, first = np.unique(new["key"], return_index=True)
     added = new[np.sort(first)]
     added = added[(added["width"] > 0) & (added["key"] > 0)]
+    added = added[~np.isin(added["key"], cached["key"])]
     if not len(added):
         return
     save_records(file, np.concatenate([cached, added])[-MOST_CACHED:])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from catordog.errors import PhotoError
 from catordog.escaping import printable
 from catordog.photos.facts import PhotoFacts, facts_of
+from catordog.photos.listing import Unopened
 from catordog.photos.near_copies import HASH_BYTES, Hashes, groups_of_pairs, similar_pairs
-from catordog.photos.photo import NO_LABEL, Photo
+from catordog.photos.photo import NO_LABEL, Photo, StoreSource
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.splits import SplitFractions
+from catordog.photos.stores import Folder
 
 TINY = 32
 """A photo whose shorter side has fewer pixels than this is reported as tiny."""
@@ -47,6 +49,8 @@ class Findings:
             most similar first.
         contradictions: groups of either kind under more than one label, the most similar first.
         groups: for each photo the number of its group of copies, `[N]`.
+        unopened: the errors of folders, and of archives in an archive, that can't be opened and
+            belong to no class. The others are among the photos.
     """
 
     dataset: PhotoDataset
@@ -58,6 +62,12 @@ class Findings:
     near_copies: list[list[int]]
     contradictions: list[list[int]]
     groups: list[int]
+    unopened: list[PhotoError] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[PhotoError]:
+        """All that can't be read: photos, folders and archives."""
+        return [*self.unreadable, *self.unopened]
 
     @property
     def confirmed(self) -> frozenset[int]:
@@ -108,9 +118,7 @@ class Findings:
             "width": _range([facts.width for facts in known]),
             "height": _range([facts.height for facts in known]),
             "aspect_ratio": _range([facts.width / facts.height for facts in known]),
-            "unreadable": [
-                {"path": error.path, "reason": error.reason} for error in self.unreadable
-            ],
+            "unreadable": [{"path": error.path, "reason": error.reason} for error in self.failures],
             "suspicious": [
                 {"path": self.path(index), "reason": reason} for index, reason in self.suspicious
             ],
@@ -151,7 +159,25 @@ def audit(dataset: PhotoDataset) -> Findings:
         ],
         contradictions=[group for group in similar if len({labels[i] for i in group}) > 1],
         groups=groups,
+        unopened=_unopened(dataset),
     )
+
+
+def _unopened(dataset: PhotoDataset) -> list[PhotoError]:
+    source = dataset.photos.source
+    if not isinstance(source, StoreSource):
+        return []
+    store = source.store
+    if isinstance(store, Folder) and store.root != Path(dataset.name).expanduser():
+        return []  # that of a table: what else is in it doesn't matter
+    unopened = {name for name in store.names() if isinstance(name, Unopened)}
+    errors = []
+    for name in sorted(unopened.difference(dataset.photos.names)) if unopened else ():
+        try:
+            store.read(name)
+        except PhotoError as error:
+            errors.append(error)
+    return errors
 
 
 def _hashes(facts: Sequence[PhotoFacts | None]) -> Hashes:
@@ -204,6 +230,8 @@ def _suspicious(dataset: PhotoDataset, facts: Sequence[PhotoFacts | None]) -> li
             found.append((1, index, f"tiny: {size}"))
         elif ratio > LONG:
             found.append((2, index, f"very long: {size}"))
-        elif suffix not in _SUFFIXES.get(one.format, {f".{one.format.lower()}"}):
+        elif not dataset.packed and suffix not in _SUFFIXES.get(
+            one.format, {f".{one.format.lower()}"}
+        ):
             found.append((3, index, f"misnamed: {suffix or 'no suffix'}, but it is {one.format}"))
     return [(index, reason) for _, index, reason in sorted(found)]

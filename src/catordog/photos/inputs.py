@@ -10,14 +10,14 @@ from catordog.errors import CatordogError
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.listing import is_photo_name
 from catordog.photos.photo import Photo, StoreSource
-from catordog.photos.stores import SingleFile, Store, open_store
+from catordog.photos.stores import Folder, SingleFile, Store, open_store
 
 
 class Inputs:
     """The photos that files, folders (at any depth), archives and glob patterns name, in order.
 
-    A file that is named itself is always taken; in folders and archives, suffixes decide. What
-    several paths name is taken once. Photos are listed anew by each iteration, so a million of them
+    A file that is named itself is always taken; in folders and archives, suffixes decide. A
+    pattern takes each photo once. Photos are listed anew by each iteration, so a million of them
     take no memory.
 
     Args:
@@ -30,8 +30,7 @@ class Inputs:
 
     def __init__(self, paths: Sequence[str], rules: DecodeRules = DEFAULT_RULES) -> None:
         self.rules = rules
-        stores: dict[Path, tuple[str, Store]] = {}
-        matched: set[Path] = set()
+        self._stores: list[tuple[str, Store]] = []
         for path in paths:
             # A name with brackets in it is a name if there is such a file. Path.glob takes no
             # absolute patterns.
@@ -40,23 +39,15 @@ class Inputs:
             if not matches:
                 kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
                 raise CatordogError(f"{path}: {kind}")
-            for match in matches:
-                if Path(match) not in stores:
-                    stores[Path(match)] = match, _store_at(match)
-            if not exists:
-                matched.update(map(Path, matches))
-        folders = {path for path in stores if path.is_dir()}
-
-        def listed(path: Path, store: Store) -> bool:
-            """Whether another folder's listing covers it, as that of `pets` in `pets/**`."""
-            if folders.isdisjoint(path.parents):
-                return False
-            file = isinstance(store, SingleFile)
-            return path in folders or (file and (path in matched or is_photo_name(path.name)))
-
-        self._stores = [
-            (shown, store) for path, (shown, store) in stores.items() if not listed(path, store)
-        ]
+            stores = [(match, _store_at(match)) for match in matches]
+            folders = {Path(match) for match, store in stores if isinstance(store, Folder)}
+            self._stores += [
+                (match, store)
+                for match, store in stores
+                # The listing of `pets` covers what else `pets/**` matches, except for archives.
+                if folders.isdisjoint(Path(match).parents)
+                or not isinstance(store, (Folder, SingleFile))
+            ]
 
     def __iter__(self) -> Iterator[Photo]:
         for _, store in self._stores:

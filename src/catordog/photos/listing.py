@@ -5,12 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from catordog.errors import PhotoError
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif"}
-    | {".bmp", ".tif", ".tiff", ".heic", ".heif"}
-)
-"""Suffixes of photos, in lower case. A file's format is decided by its content (see `decode`)."""
+from catordog.files import PHOTO_SUFFIXES
 
 MAX_PHOTO_BYTES = 256 * 2**20
 """A larger file is a mistake or an attack; it is refused unread."""
@@ -29,13 +24,24 @@ RUN_FOLDERS = frozenset({"runs", "lightning_logs"})
 """Folders that training writes; their figures are no photos of a dataset."""
 
 
+class Unopened(str):
+    """The name of a folder, or of an archive in an archive, that can't be opened.
+
+    It stands for the photos in it: it is listed like a photo, and reading it raises `PhotoError`
+    with the reason, so it is counted and reported.
+    """
+
+    __slots__ = ()
+
+
 def is_photo_name(name: str) -> bool:
     """Whether a file of this name is taken for a photo when a folder is listed.
 
-    >>> is_photo_name("Cat/1.JPG"), is_photo_name("readme.txt")
-    (True, False)
+    >>> is_photo_name("Cat/1.JPG"), is_photo_name("readme.txt"), is_photo_name("jpg")
+    (True, False, False)
     """
-    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+    _, dot, suffix = name.rpartition(".")
+    return f"{dot}{suffix.lower()}" in PHOTO_SUFFIXES or isinstance(name, Unopened)
 
 
 def is_litter(name: str) -> bool:

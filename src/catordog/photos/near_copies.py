@@ -264,7 +264,8 @@ def hashes_of(photos: Sequence[Photo], keys: Sequence[int | None]) -> Hashes:
     """Perceptual hashes of photos, decoding only those that were never hashed before.
 
     Hashes are cached by content in `data/cache`, so any dataset that has the same photos finds
-    them. If that file is damaged or can't be written, the photos are decoded again.
+    them. If that file is damaged or can't be written, the photos are decoded again. Photos with the
+    same key get the same hash: they are in the same split in any case.
 
     Args:
         photos: N of them.

@@ -184,10 +184,14 @@ def _fill_empty_splits(
     }
     wanted = [split for split, (low, high) in ranges.items() if low < high]
     present = set(zip(labels, splits, strict=True))
+    pure_groups: dict[int, list[int]] = {}  # by label: those whose photos all have it
+    for group, rows in members.items():
+        if len(own := {labels[row] for row in rows}) == 1:
+            pure_groups.setdefault(own.pop(), []).append(group)
     for label in sorted(set(labels)):
         if all((label, split) in present for split in wanted):
             continue
-        pure = [group for group, rows in members.items() if all(labels[x] == label for x in rows)]
+        pure = pure_groups.get(label, [])
         for split in wanted:
             groups_in = Counter(splits[members[group][0]] for group in pure)
             spare = [group for group in pure if groups_in[splits[members[group][0]]] > 1]

@@ -9,12 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from catordog.errors import CatordogError, PhotoError
+from catordog.errors import PhotoError
 from catordog.escaping import encodable, printable
-from catordog.photos.archives import Tar, Zip, is_tar, is_zip, unsupported
+from catordog.photos.archives import Tar, Zip, open_archive
 from catordog.photos.listing import (
     MAX_PHOTO_BYTES,
     RUN_FOLDERS,
+    Unopened,
     check_size,
     is_litter,
     is_photo_name,
@@ -27,7 +28,10 @@ class Store(Protocol):
     """A folder, an archive, or anything else that holds named files."""
 
     def names(self) -> Iterator[str]:
-        """Relative POSIX names of all files but hidden ones and litter, in a fixed order."""
+        """Relative POSIX names of all files but hidden ones and litter, in a fixed order.
+
+        What can't be opened and may hold photos is among them, as `listing.Unopened`.
+        """
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file. Raises `PhotoError`."""
@@ -43,24 +47,35 @@ class Store(Protocol):
 
 
 class Folder:
-    """The files under a folder, at any depth. Links to folders are followed, once each."""
+    """The files under a folder, at any depth. Links to folders are followed, once each.
+
+    Sub-folders that can't be opened are listed by their own names, as unreadable photos.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> Iterator[str]:  # noqa: D102
         # Not recursive, as os.walk is: folders may be nested deeper than Python's stack.
-        seen = {_identity(self.root)}
+        seen = {_identity(self.root): self.root}
         waiting = [""]
         while waiting:
             prefix = waiting.pop()
-            folders, files = _entries(self.root / prefix)
+            entries = _entries(self.root / prefix)
+            if entries is None:
+                if prefix:
+                    yield Unopened(prefix[:-1])
+                continue
+            folders, files = entries
             yield from (prefix + name for name in files)
             for name in reversed(folders):
-                identity = _identity(self.root / prefix / name)
-                if identity not in seen:  # a link to a parent folder would never end
-                    seen.add(identity)
+                path = self.root / prefix / name
+                identity = _identity(path)
+                if identity is None or identity not in seen:
+                    seen[identity] = path
                     waiting.append(f"{prefix}{name}/")
+                else:  # a link to a parent folder would never end
+                    _note_skipped(str(path), f"already read as {seen[identity]}")
 
     def read(self, name: str) -> bytes:  # noqa: D102
         return read_file(self.root / name)
@@ -126,7 +141,7 @@ class InMemory:
         return None
 
 
-def open_store(path: Path) -> Store | None:
+def open_store(path: Path) -> Folder | Zip | Tar | None:
     """Open a folder or an archive, told apart by content; None if the path is neither.
 
     Raises:
@@ -134,21 +149,13 @@ def open_store(path: Path) -> Store | None:
     """
     if path.is_dir():
         return Folder(path)
-    if not path.is_file():
-        return None
-    head = _head(path)
-    if words := unsupported(path, head):
-        raise CatordogError(f"{path} is {words}")
-    if is_zip(path, head):
-        return Zip(path)
-    if is_tar(path, head):
-        return Tar(path)
-    return None
+    return open_archive(path) if path.is_file() else None
 
 
 def photo_names_in(folder: Path) -> list[str]:
     """The names of the photos in a folder itself, sorted."""
-    return list(filter(is_photo_name, _entries(folder)[1]))
+    entries = _entries(folder)
+    return list(filter(is_photo_name, entries[1])) if entries else []
 
 
 def read_file(path: Path) -> bytes:
@@ -159,8 +166,11 @@ def read_file(path: Path) -> bytes:
     """
     shown = encodable(str(path))
     try:
-        if not is_passed_by_shell(path) and (kind := special_kind(path.stat().st_mode)):
+        mode = 0 if is_passed_by_shell(path) else path.stat().st_mode
+        if kind := special_kind(mode):
             raise PhotoError(shown, f"not a regular file, but a {kind}")
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()  # says why it can't be opened
         with path.open("rb") as file:
             check_size(os.fstat(file.fileno()).st_size, shown)
             data = file.read(MAX_PHOTO_BYTES + 1)
@@ -188,16 +198,11 @@ def is_passed_by_shell(path: Path) -> bool:
     return str(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/"))
 
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(512)
-    except OSError as error:
-        raise CatordogError(f"{path}: {error.strerror or error}") from None
+def _entries(folder: Path) -> tuple[list[str], list[str]] | None:
+    """The names of folders and of files in a folder, sorted and without litter.
 
-
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of folders and of files in a folder, sorted and without litter."""
+    None if it can't be opened, which is reported.
+    """
     folders: list[str] = []
     files: list[str] = []
     try:
@@ -206,9 +211,11 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                 if not is_litter(entry.name):
                     (folders if _is_folder(entry) else files).append(entry.name)
                 elif entry.name.lower() in RUN_FOLDERS and _is_folder(entry):
-                    _note_run_folder(printable(entry.path))
+                    # It might also be the name of a class.
+                    _note_skipped(entry.path, "it has the name of a folder of training runs")
     except OSError as error:
         info(f"skipped: {printable(str(folder))}: {error.strerror or error}")
+        return None
     return sorted(folders), sorted(files)
 
 
@@ -220,9 +227,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _note_run_folder(path: str) -> None:
-    """Report once that a folder is skipped: its name might also be that of a class."""
-    info(f"skipped: {path}: it has the name of a folder of training runs")
+def _note_skipped(path: str, reason: str) -> None:
+    """Report once that a folder is skipped."""
+    info(f"skipped: {printable(path)}: {printable(reason)}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

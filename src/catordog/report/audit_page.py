@@ -23,7 +23,7 @@ def audit_page(result: Audit) -> str:
     found = result.findings
     leaked, copy_groups = found.leak(SplitFractions())
     lists: list[Sequence[object]] = [
-        found.contradictions, result.suspects, result.ood, found.unreadable, found.suspicious,
+        found.contradictions, result.suspects, result.ood, found.failures, found.suspicious,
         found.near_copies, found.exact_copies,
     ]  # fmt: skip
     return render(

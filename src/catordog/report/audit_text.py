@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catordog.escaping import path_cell, printable, text_cell
+from catordog.escaping import csv_row, path_cell, printable, text_cell
 from catordog.evaluation.audit import Audit
 from catordog.evaluation.judging import LEAST_PHOTOS
 from catordog.photos.findings import Findings
@@ -18,12 +16,8 @@ from catordog.terminal import table
 
 def fix_list(result: Audit) -> str:
     """A CSV of photos to leave out, for `--exclude`; people check and shorten it first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "suggested", "reason"])
-    for path, *words in result.proposals():
-        writer.writerow([path_cell(path), *map(text_cell, words)])
-    return text.getvalue()
+    rows = [[path_cell(path), *map(text_cell, words)] for path, *words in result.proposals()]
+    return "".join(map(csv_row, [["path", "label", "suggested", "reason"], *rows]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +107,7 @@ def _sections(result: Audit) -> list[_Section]:
         _Section(
             "unreadable",
             "files that can't be decoded",
-            [printable(str(error)) for error in found.unreadable],
+            [printable(str(error)) for error in found.failures],
         ),
         _Section(
             "suspicious",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
+from catordog.files import check_outside
 from catordog.photos.photo import NO_LABEL
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.report.sorted_folders import SortedFolders
-from catordog.terminal import progress
+from catordog.terminal import info, progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,16 @@ class LabelledFolders:
         counts: the number of photos by class, of all classes.
         same: photos that were there already: the same file name and the same bytes.
         unlabelled: photos without a label, which belong into no folder.
-        failures: an error for each photo that can't be read.
+        failures: an error for each photo that can't be read, or can't be written for a reason of
+            its own.
+        folders: the name of each class's folder.
     """
 
     counts: dict[str, int]
     same: int = 0
     unlabelled: int = 0
     failures: list[PhotoError] = field(default_factory=list)
+    folders: dict[str, str] = field(default_factory=dict)
 
 
 def check_new_folder(out: Path, data: str) -> None:
@@ -40,8 +44,7 @@ def check_new_folder(out: Path, data: str) -> None:
     shown = printable(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CatordogError(f"--out {shown} exists and is not empty: give a new folder")
-    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
-        raise CatordogError(f"--out {shown} is within --data {data}: give a folder outside of it")
+    check_outside("--out", out, data, f"--data {data}")
 
 
 def write_labelled_folders(
@@ -49,7 +52,9 @@ def write_labelled_folders(
 ) -> LabelledFolders:
     """Put every photo into the folder of its class, unless the user has excluded it.
 
-    A dataset's own splits become folders above the classes. Photos of the same name get numbers.
+    A dataset's own splits become folders above the classes. Photos of the same name get numbers,
+    and so do classes whose folders would have the same name. If it stops before the end, a line
+    says so.
 
     Args:
         dataset: with the decisions applied.
@@ -58,10 +63,20 @@ def write_labelled_folders(
             are copied.
 
     Raises:
-        CatordogError: a photo can't be written.
+        CatordogError: the folder can't be written.
     """
+    try:
+        return _write(dataset, out, link=link)
+    except BaseException:
+        if out.is_dir() and any(out.iterdir()):
+            info(f"{printable(out)} is incomplete: remove it before you apply again")
+        raise
+
+
+def _write(dataset: PhotoDataset, out: Path, *, link: bool) -> LabelledFolders:
     split = any(dataset.photos.own_splits)
-    folders: dict[str, SortedFolders] = {}
+    folders: dict[Path, SortedFolders] = {}
+    names = SortedFolders(out, dataset.classes).names
     written: set[Path] = set()
     counts = Counter(dict.fromkeys(dataset.classes, 0))
     same = unlabelled = 0
@@ -75,14 +90,15 @@ def write_labelled_folders(
                 unlabelled += 1
                 continue
             root = out / (photo.own_split or "train") if split else out
-            folder = folders.setdefault(str(root), SortedFolders(root, link=link))
+            if root not in folders:
+                folders[root] = SortedFolders(root, dataset.classes, link=link)
             label = dataset.classes[photo.label]
             try:
-                target = folder.put(photo, label)
+                target = folders[root].put(photo, label)
             except PhotoError as error:
                 failures.append(error)
                 continue
             same += target in written
             counts[label] += target not in written
             written.add(target)
-    return LabelledFolders(dict(counts), same, unlabelled, failures)
+    return LabelledFolders(dict(counts), same, unlabelled, failures, names)

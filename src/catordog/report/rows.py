@@ -9,7 +9,7 @@ import shutil
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Self
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catordog.confidence.softmax import format_confidence
+from catordog.confidence.verdict import NEITHER, NOT_SURE, class_verdict
 from catordog.errors import CatordogError, PhotoError
-from catordog.escaping import encodable, json_text, path_cell, text_cell
+from catordog.escaping import csv_row, encodable, json_text, path_cell, printable, text_cell
 from catordog.files import atomic_path, atomic_writer, is_stream, locked, partial_of, resolved
 from catordog.model.predict import Result
 from catordog.report.run_record import RunRecord, Settings, read_record, write_record
@@ -37,7 +38,13 @@ class Columns(NamedTuple):
 
 
 UNREADABLE = "unreadable"
-"""Stands where the verdict of an unreadable photo would be."""
+"""Stands where the verdict of an unreadable photo would be; only for people, since a class can be
+called so."""
+
+
+def verdicts_of(classes: Sequence[str]) -> list[str]:
+    """Return all verdicts that a model with these classes can give, in a fixed order."""
+    return [*map(class_verdict, classes), NOT_SURE, NEITHER]
 
 
 class Screen:
@@ -65,8 +72,12 @@ class Screen:
 
     def has(self, path: str) -> bool:
         """Return False: rows on a screen can't be resumed."""
+        return self.verdict_of(path) is not None
+
+    def verdict_of(self, path: str) -> str | None:
+        """Return None: as `has`."""
         del path
-        return False
+        return None
 
 
 class Rows:
@@ -74,7 +85,8 @@ class Rows:
 
     An interrupted run leaves `NAME.partial` (see `atomic_writer`). `resume` continues it: an
     incomplete last row is cut off, and no row is lost or written twice. Photos with an error are
-    predicted again, and their new rows replace the old ones when the file is complete.
+    predicted again, and their new rows replace the old ones when the file is complete. A run that
+    does not resume refuses to replace such rows.
 
     Args:
         path: the file.
@@ -90,7 +102,8 @@ class Rows:
 
     Raises:
         CatordogError: on entry: another process writes the file; it can't be written; its rows are
-            in another format, or of other classes or settings. Nothing has changed then.
+            in another format, or of other classes or settings; or an interrupted run has left rows.
+            Nothing has changed then.
     """
 
     def __init__(
@@ -107,7 +120,10 @@ class Rows:
         self._path, self._style, self._columns = path, style, Columns(classes, also)
         self._resume = resume
         self._record = None if settings is None else RunRecord.of(settings)
-        self._known: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._known: npt.NDArray[np.int64] = np.empty(0, np.int64)  # digests of paths, sorted
+        self._verdicts: npt.NDArray[np.int32] = np.empty(0, np.int32)  # of these, as indices
+        self._verdict_names: list[str] = []
+        self._cell = column_names(*self._columns).index("verdict")
         self._failed: set[int] = set()  # digests of resumed rows with an error
         self._waiting: set[int] = set()  # of those whose photos have no newer row
         self._failing: set[int] = set()  # digests of this run's rows with an error
@@ -130,7 +146,17 @@ class Rows:
                 )
                 if self._resume:
                     self._continue()
-            writer = atomic_writer(self._path, append=self._resume, before=self._merge)
+                elif _can_be_resumed(self._partial):
+                    raise CatordogError(
+                        f"{printable(self._partial)} has the rows of an interrupted run: continue "
+                        "it with --resume, or remove the file to start again"
+                    )
+            writer = atomic_writer(
+                self._path,
+                append=self._resume,
+                before=self._merge,
+                advice="" if self._style == "table" else "; --resume continues",
+            )
             file = stack.enter_context(writer)
             if not stream:
                 self._attach_record()
@@ -156,11 +182,17 @@ class Rows:
 
     def has(self, path: str) -> bool:
         """Whether the resumed file had a row without an error for a photo."""
+        return self.verdict_of(path) is not None
+
+    def verdict_of(self, path: str) -> str | None:
+        """Return the verdict in a photo's row of the resumed file; None as for `has`."""
         if not len(self._known):
-            return False
+            return None
         digest = _digest(path)
         index = int(np.searchsorted(self._known, digest))
-        return index < len(self._known) and int(self._known[index]) == digest
+        if index == len(self._known) or int(self._known[index]) != digest:
+            return None
+        return self._verdict_names[int(self._verdicts[index])]
 
     def _continue(self) -> None:
         """Read which photos have a row, cut off an incomplete one, and prepare the partial file."""
@@ -169,19 +201,21 @@ class Rows:
             return
         record = read_record(source, self._target)
         folder = record.folder if record else None
-        readable = array("q")
+        readable, verdicts = array("q"), array("i")
+        indices: dict[str, int] = {}
         complete = 0  # bytes
         for row in _complete_rows(source, self._style):
             found = self._parsed(row, source, first=not complete)
             complete += len(row)
             if found is None:
                 continue
-            path, failed = found
+            path, verdict = found
             self.resumed += 1
-            if failed:
+            if verdict is None:
                 self._failed.add(_digest(path, folder))
             else:
                 readable.append(_digest(path, folder))
+                verdicts.append(indices.setdefault(verdict, len(indices)))
         if record and self._record:
             record.check(self._record.settings, self._path)
         elif self._record and self.resumed:
@@ -190,7 +224,11 @@ class Rows:
                 "can't check that they are the same"
             )
         if readable:
-            self._known = np.sort(np.frombuffer(readable, np.int64))
+            known = np.frombuffer(readable, np.int64)
+            order = np.argsort(known, kind="stable")
+            self._known, self._verdicts = known[order], np.frombuffer(verdicts, np.int32)[order]
+            escaped = {text_cell(name): name for name in verdicts_of(self._columns.classes)}
+            self._verdict_names = [escaped.get(name, name) for name in indices]
         self._waiting = self._failed.difference(readable)
         if folder is not None and folder != encodable(Path.cwd()):
             self._folder = folder
@@ -222,20 +260,20 @@ class Rows:
         if self._record:
             write_record(self._record, self._partial, self._target)
 
-    def _parsed(self, row: bytes, source: Path, *, first: bool) -> tuple[str, bool] | None:
-        """Return the path in a row, and whether it has an error; None for the header of a CSV."""
+    def _parsed(self, row: bytes, source: Path, *, first: bool) -> tuple[str, str | None] | None:
+        """Return the path and the verdict in a row, None for an error; None for a CSV's header."""
         try:
             text = row.decode()
             if self._style == "csv":
                 cells = next(csv.reader([text]))
                 if first and cells != column_names(*self._columns):
                     raise ValueError
-                return None if first else (cells[0], bool(cells[-1]))
+                return None if first else (cells[0], None if cells[-1] else cells[self._cell])
             found = json.loads(text)
             if found["logits"] is not None and tuple(found["logits"]) != self._columns.classes:
                 raise ValueError
-            return str(found["path"]), found["error"] is not None
-        except (ValueError, KeyError, TypeError, IndexError):
+            return str(found["path"]), None if found["error"] is not None else str(found["verdict"])
+        except (ValueError, KeyError, TypeError, IndexError, csv.Error):
             raise CatordogError(
                 f"{encodable(source)} has rows in another format or of other classes: "
                 "move it away, or leave out --resume"
@@ -252,6 +290,15 @@ def _complete_rows(path: Path, style: Format) -> Iterator[bytes]:
             if line.endswith(b"\n") and not (style == "csv" and row.count(b'"') % 2):
                 yield row
                 row = b""
+
+
+def _can_be_resumed(partial: Path) -> bool:
+    """Whether a partial file has rows of JSON Lines or CSV, beside a header."""
+    header = b"path,label,confidence,"
+    with suppress(FileNotFoundError), partial.open("rb") as file:
+        start = file.readline()
+        return start.startswith(b"{") or (start.startswith(header) and bool(file.readline(1)))
+    return False
 
 
 def _digest(path: str, folder: str | None = None) -> int:
@@ -289,13 +336,13 @@ def _table(file: IO[str], columns: Columns, header: bool) -> Writer:
         line("verdict", classes * 2, "photo")
 
     def write(path: str, result: Result) -> None:
-        path = encodable(path)
+        path = printable(path)
         if isinstance(result, PhotoError):
-            line(UNREADABLE, [""] * len(widths), f"{path}: {result.reason}")
+            line(UNREADABLE, [""] * len(widths), f"{path}: {printable(result.reason)}")
             return
         confidences = [format_confidence(value) for value in result.confidences.values()]
         logits = [f"{value:.3f}" for value in result.logits.values()]
-        line(result.in_words(), confidences + logits, path)
+        line(printable(result.in_words()), confidences + logits, path)
 
     return write
 
@@ -321,15 +368,14 @@ def _jsonl(file: IO[str], columns: Columns, header: bool) -> Writer:
 
 
 def _csv(file: IO[str], columns: Columns, header: bool) -> Writer:
-    writer = csv.writer(file, lineterminator="\n")
     if header:
-        writer.writerow(column_names(*columns))
+        file.write(csv_row(column_names(*columns)))
 
     def write(path: str, result: Result) -> None:
         path, *values = column_values(path, result, len(columns.classes), also=columns.also)
         cells = ["" if value is None else value for value in values]
         safe = (text_cell(cell) if isinstance(cell, str) else cell for cell in cells)
-        writer.writerow([path_cell(path), *safe])
+        file.write(csv_row([path_cell(path), *safe]))
         file.flush()
 
     return write
@@ -361,18 +407,19 @@ def column_values(path: str, result: Result, classes: int, *, also: bool = False
     return [path, result.label, result.confidence, *numbers, result.verdict, *others, ""]
 
 
-def summary(verdicts: Mapping[str, int], resumed: int = 0) -> str:
+def summary(verdicts: Mapping[str, int], unreadable: int = 0, resumed: int = 0) -> str:
     """Summarise a run in one line.
 
     Args:
-        verdicts: the number of photos by verdict; `UNREADABLE` counts those without one.
+        verdicts: the number of photos by verdict.
+        unreadable: the number of photos without one.
         resumed: the number of photos that the file had already.
 
-    >>> summary({"dog": 1200, "cat": 3, "unreadable": 1}, resumed=50)
+    >>> summary({"dog": 1200, "cat": 3}, unreadable=1, resumed=50)
     '1,204 photos: 3 cat, 1,200 dog, 1 unreadable (50 were in the file already)'
     """
-    total = sum(verdicts.values())
-    ordered = sorted(verdicts.items(), key=lambda item: (item[0] == UNREADABLE, item[0]))
+    total = sum(verdicts.values()) + unreadable
+    ordered = [*sorted(verdicts.items()), (UNREADABLE, unreadable)]
     counts = ", ".join(f"{number:,} {verdict}" for verdict, number in ordered if number)
     return (
         f"{total:,} photo{'' if total == 1 else 's'}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catordog.errors import CatordogError
+from catordog.files import expanded
 from catordog.model.checkpoint import Checkpoint, load_checkpoint
 from catordog.terminal import info
 from catordog.training.config import rename_options
@@ -64,7 +65,7 @@ def find_checkpoint(ckpt_path: str | None, runs: Path) -> ResumePoint:
     if ckpt_path is None:
         return ResumePoint()
     if ckpt_path != "last":
-        path = Path(ckpt_path).expanduser()
+        path = expanded(ckpt_path)
         _check_is_checkpoint(path)
         return _read(path, path.parent.parent if path.parent.name == "checkpoints" else None)
     newest = newest_run(runs)

@@ -32,11 +32,13 @@ from catordog.web.batches import Batches, BusyError
 from catordog.web.limits import Limits, Rate
 from catordog.web.pages import render
 from catordog.web.responses import (
+    READ,
     add_error_handlers,
     add_fixed,
     add_headers,
     add_static,
     problem,
+    refused_origin,
 )
 from catordog.web.teaching import TEACHING_ROUTES, Teaching
 from catordog.web.uploads import Upload, read_uploads
@@ -125,10 +127,14 @@ class Service:
     async def around(
         self, request: Request, proceed: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        """Apply rate limit, timeout, headers and metrics to a request."""
+        """Apply origin check, rate limit, timeout, headers and metrics to a request."""
         start = time.perf_counter()
-        if not self._rate.allows(request.client.host if request.client else ""):
-            response: Response = problem(429, "too many requests: try again in a second")
+        # First, so that other sites don't use up the rate of this machine. Reading changes nothing.
+        refusal = None if request.method in READ else refused_origin(request)
+        if refusal is not None:
+            response = refusal
+        elif not self._rate.allows(request.client.host if request.client else ""):
+            response = problem(429, "too many requests: try again in a second")
         else:
             try:
                 async with asyncio.timeout(self.limits.seconds):

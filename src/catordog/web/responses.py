@@ -1,8 +1,8 @@
-"""Responses that the pages share: security headers, fixed files, and errors as JSON."""
+"""Responses that the pages share: security headers, refusals, fixed files, and errors as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
@@ -25,6 +25,25 @@ HEADERS = {
 READ = ["GET", "HEAD"]  # servers send no body after HEAD
 
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+
+def refused_origin(request: Request, schemes: Sequence[str] = ("http", "https")) -> Response | None:
+    """The refusal of a request that a page of another site makes a browser send; else None.
+
+    Browsers say so in `Sec-Fetch-Site`, which no page can set. Where they don't send it, such as
+    over HTTP to another machine, the host in `Origin` tells. Programs other than browsers send
+    neither.
+
+    Args:
+        request: any.
+        schemes: of the addresses of this server's own pages. With `https`, a proxy may add TLS.
+    """
+    origin, site = (request.headers.get(name) for name in ("origin", "sec-fetch-site"))
+    host = request.headers.get("host", "").lower()
+    own = {f"{scheme}://{host}" for scheme in schemes}
+    if origin is None or (origin.lower() in own if site is None else site == "same-origin"):
+        return None
+    return problem(403, "requests from other sites are refused")
 
 
 def add_headers(response: Response) -> None:

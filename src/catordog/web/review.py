@@ -22,7 +22,14 @@ from catordog.model.active_learning import pays
 from catordog.photos.layouts import class_name
 from catordog.photos.preprocess import thumbnail
 from catordog.report.explanation import heat_of
-from catordog.web.responses import READ, add_error_handlers, add_headers, add_static, problem
+from catordog.web.responses import (
+    READ,
+    add_error_handlers,
+    add_headers,
+    add_static,
+    problem,
+    refused_origin,
+)
 from catordog.web.review_session import PAGE, Choice
 from catordog.web.review_work import ReviewWork
 
@@ -263,9 +270,8 @@ def _guard(
             return problem(403, "open the address that catordog review has printed")
         if not slash:
             return RedirectResponse(f"/{token}/")
-        origin = request.headers.get("origin")
-        if origin is not None and origin.lower() != f"http://{host.lower()}":
-            return problem(403, "requests from other sites are refused")
+        if (refusal := refused_origin(request, ["http"])) is not None:
+            return refusal
         if request.method in READ:
             return None
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

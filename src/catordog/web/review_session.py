@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from catordog.evaluation.labels_left import LabelsLeft, labels_left
 from catordog.evaluation.review import QUEUES, Item, first_queues, most_doubtful, places_of
 from catordog.photos.decisions import Action, Decision, DecisionLog
 from catordog.photos.exclude import photos_listed
+from catordog.photos.layouts import class_name
 from catordog.photos.photo import NO_LABEL
 from catordog.photos.photo_dataset import PhotoDataset
 
@@ -163,7 +164,8 @@ class ReviewSession:
             self._history.setdefault(index, []).append(decision)
             self._decisions.pop(index, None)
             if decision.action != "clear":
-                self._decisions[index] = decision
+                label = None if decision.label is None else class_name(decision.label)
+                self._decisions[index] = replace(decision, label=label)  # as `decisions.apply`
             self._changed.append(index)
 
     def _find_paths(self, paths: list[str], *, alone: bool) -> None:

@@ -46,6 +46,7 @@ LONGEST_NAME = 100
 """Characters of a class name."""
 
 _SETTINGS_BYTES = 64 * 2**10
+_IDS = "^[0-9]{1,20}(,[0-9]{1,20})*$"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -126,13 +127,14 @@ class Teaching:
         return JSONResponse(rows)
 
     async def remove(
-        self, request: Request, photo: str = Query(description="ids, with commas between them")
+        self,
+        request: Request,
+        photo: str = Query(description="ids, with commas between them", pattern=_IDS),
     ) -> Response:
-        """Remove photos."""
+        """Remove photos. Ids of none are ignored."""
         session = self._session(request)
         for each in photo.split(","):
-            if each.isdecimal():
-                session.examples.pop(int(each), None)
+            session.examples.pop(int(each), None)
         return Response(status_code=204)
 
     async def learn(self, request: Request) -> Response:
