@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +61,7 @@ class Folder:
         waiting = [""]
         while waiting:
             prefix = waiting.pop()
-            entries = _entries(self.root / prefix)
+            entries = _entries(self.root / prefix, _note_skipped if prefix else _skipped)
             if entries is None:
                 if prefix:
                     yield Unopened(prefix[:-1])
@@ -154,7 +154,7 @@ def open_store(path: Path) -> Folder | Zip | Tar | None:
 
 def photo_names_in(folder: Path) -> list[str]:
     """The names of the photos in a folder itself, sorted."""
-    entries = _entries(folder)
+    entries = _entries(folder, _skipped)
     return list(filter(is_photo_name, entries[1])) if entries else []
 
 
@@ -198,10 +198,12 @@ def is_passed_by_shell(path: Path) -> bool:
     return str(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/"))
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]] | None:
+def _entries(
+    folder: Path, skipped: Callable[[str, str], None]
+) -> tuple[list[str], list[str]] | None:
     """The names of folders and of files in a folder, sorted and without litter.
 
-    None if it can't be opened, which is reported.
+    None if it can't be opened, which `skipped` reports.
     """
     folders: list[str] = []
     files: list[str] = []
@@ -214,7 +216,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]] | None:
                     # It might also be the name of a class.
                     _note_skipped(entry.path, "it has the name of a folder of training runs")
     except OSError as error:
-        info(f"skipped: {printable(str(folder))}: {error.strerror or error}")
+        skipped(str(folder), error.strerror or str(error))
         return None
     return sorted(folders), sorted(files)
 
@@ -226,10 +228,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-@lru_cache(maxsize=1024)
-def _note_skipped(path: str, reason: str) -> None:
-    """Report once that a folder is skipped."""
+def _skipped(path: str, reason: str) -> None:
+    """Report that a folder is skipped."""
     info(f"skipped: {printable(path)}: {printable(reason)}")
+
+
+_note_skipped = lru_cache(maxsize=1024)(_skipped)
+"""The same, once for each folder and reason: folders are listed several times."""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
