@@ -53,7 +53,14 @@ def test_training_leaves_norms_the_statistics_of_augmented_photos():
     assert distance_to_predicted_photos(trained(*STRONG)) > 0.03
 
 
-@pytest.mark.parametrize("more", [(), ("--data.cache", "false"), ("--data.size", "40")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--data.size", "40"),
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(("--data.cache", "false"), marks=pytest.mark.slow),
+    ],
+)
 def test_norms_have_the_statistics_of_photos_as_prediction_shows_them(more):
     renewed = trained(*STRONG, "--trainer.callbacks.norm_photos", "1000", *more)
     assert distance_to_predicted_photos(renewed) < 0.01
