@@ -120,7 +120,6 @@ def _format_of(out: str | None) -> str:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse paths that can't be right, and options that exclude each other."""
-    import glob
     from pathlib import Path
 
     from catordog.errors import CatordogError
@@ -130,10 +129,11 @@ def _check(args: argparse.Namespace) -> None:
         raise CatordogError("PATH '': the name is empty; give a photo or a folder")
     check_outputs({"--out": args.out}, [*args.paths, args.model])
     if args.sort_into is not None:
+        from catordog.photos.inputs import matches_of
+
         check_folder("--sort-into", args.sort_into)
         for path in args.paths:
-            exists = Path(path).exists()
-            for found in [path] if exists else glob.glob(path, recursive=True):  # noqa: PTH207
+            for found in matches_of(path):
                 check_outside("--sort-into", args.sort_into, found, found)
     if args.backend == "ray":
         if not args.out:

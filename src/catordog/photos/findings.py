@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from catordog.errors import PhotoError
 from catordog.escaping import printable
+from catordog.files import expanded
 from catordog.photos.facts import PhotoFacts, facts_of
 from catordog.photos.listing import Unopened
 from catordog.photos.near_copies import HASH_BYTES, Hashes, groups_of_pairs, similar_pairs
@@ -168,7 +169,7 @@ def _unopened(dataset: PhotoDataset) -> list[PhotoError]:
     if not isinstance(source, StoreSource):
         return []
     store = source.store
-    if isinstance(store, Folder) and store.root != Path(dataset.name).expanduser():
+    if isinstance(store, Folder) and store.root != expanded(dataset.name):
         return []  # that of a table: what else is in it doesn't matter
     unopened = {name for name in store.names() if isinstance(name, Unopened)}
     errors = []

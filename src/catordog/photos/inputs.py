@@ -32,10 +32,7 @@ class Inputs:
         self.rules = rules
         self._stores: list[tuple[str, Store]] = []
         for path in paths:
-            # A name with brackets in it is a name if there is such a file. Path.glob takes no
-            # absolute patterns.
-            exists = Path(path).exists()
-            matches = [path] if exists else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+            matches = matches_of(path)
             if not matches:
                 kind = "nothing matches it" if glob.has_magic(path) else "no such file or folder"
                 raise CatordogError(f"{path}: {kind}")
@@ -74,6 +71,13 @@ class Inputs:
                 raise CatordogError(f"{path}: no photos in it")
             total += here
         return total
+
+
+def matches_of(path: str) -> list[str]:
+    """The path itself, if it exists, or what it matches as a pattern, sorted."""
+    # A name with brackets in it is a name if there is such a file. Path.glob takes no absolute
+    # patterns.
+    return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
 
 
 class PhotosByLocation:

@@ -51,7 +51,7 @@ def in_parallel(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # after an error or Ctrl-C, nobody waits for what has not begun
+    finally:  # after an error or Ctrl-C, what has not begun is dropped
         pool.shutdown(cancel_futures=True)
 
 
