@@ -8,6 +8,8 @@ cutmix             in half of the batches, paste a rectangle of another photo in
                    mix the labels by area (Yun et al. 2019)
 lookahead          every fifth step, move halfway back to the slow weights (Zhang et al. 2019)
 zero_init          start each residual block as the identity (Goyal et al. 2017)
+distil             learn from the confidences of other networks on the same crops (Hinton et al.
+                   2015; Beyer et al. 2022): --teacher A.ckpt [--teacher B.ckpt …] [--share 0.7]
 
 Every technique patches private parts of catordog.model and catordog.training.
 """
@@ -167,8 +169,51 @@ def zero_init() -> None:
     module.build_network = build  # type: ignore[assignment]
 
 
+def distil() -> None:
+    import torch
+    import torch.nn.functional as F
+
+    from catordog.model.info import ModelInfo
+    from catordog.model.networks import build_network
+    from catordog.training import module
+
+    parser = argparse.ArgumentParser(prog="variants.py distil", allow_abbrev=False)
+    parser.add_argument("--teacher", action="append", required=True, metavar="F.ckpt")
+    parser.add_argument("--share", type=float, default=0.7)
+    options, sys.argv[1:] = parser.parse_known_args()
+    teachers: list[nn.Module] = []
+    for name in options.teacher:
+        stored = torch.load(name, map_location="cpu", weights_only=True)
+        info = ModelInfo.from_dict(stored["catordog"])
+        network = build_network(info.network, len(info.classes), info.network_args)
+        prefix = "network."
+        weights = stored["state_dict"].items()
+        network.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
+        )
+        teachers.append(network.to(memory_format=torch.channels_last).eval())
+
+    def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        del batch_idx
+        photos, labels = batch
+        with torch.no_grad():
+            answers = [teacher.to(photos.device)(photos).float() for teacher in teachers]
+            taught = torch.stack(answers).mean(0).softmax(1)
+        targets = F.one_hot(labels, len(self.classes)).to(taught).lerp(taught, options.share)
+        logits = self(photos)
+        loss = F.cross_entropy(logits, targets)
+        self.train_accuracy(logits, labels)
+        self.train_loss(F.cross_entropy(logits.detach(), labels), len(labels))
+        self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    module.ClassifierModule.training_step = step  # type: ignore[method-assign,assignment]
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
-    variant.__name__: variant for variant in (alternating_flip, mixup, cutmix, lookahead, zero_init)
+    variant.__name__: variant
+    for variant in (alternating_flip, mixup, cutmix, lookahead, zero_init, distil)
 }
 
 

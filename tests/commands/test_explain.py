@@ -18,7 +18,7 @@ from catordog.model.networks import build_network
 from catordog.photos import synthetic
 from catordog.photos.preprocess import Preprocess
 from catordog.report.explanation import draw, heat
-from conftest import jpeg
+from conftest import jpeg, picture, save
 
 SIZE = 64
 
@@ -140,6 +140,18 @@ class TestTheCommand:
         assert main(["explain", "ü" * 125 + "x.jpg"]) == 0
         (written,) = tmp_path.glob("*.png")
         assert written.name == "ü" * 120 + "-explained.png"
+
+    def test_only_an_explanation_is_replaced(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        words = ["explain", "a.jpg", "--out", "e.png"]
+        assert main(words) == main(words) == 0
+        for content in (save(picture(1), "PNG"), b"a text"):
+            (tmp_path / "e.png").write_bytes(content)
+            capsys.readouterr()
+            assert main(words) == 2
+            assert "--out e.png exists" in capsys.readouterr().err
+            assert (tmp_path / "e.png").read_bytes() == content
 
     @pytest.mark.parametrize(
         ("words", "message"),

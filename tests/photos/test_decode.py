@@ -78,6 +78,19 @@ def test_transparency_of_every_mode_is_composited_exactly(mode):
         assert np.abs(np.asarray(each) - on_white(image)).max() <= 0.51
 
 
+@pytest.mark.parametrize("colour", [(250, 0, 200), (64250, 9, 51400)])
+def test_one_transparent_colour_is_laid_on_white(colour):
+    image = picture(1)
+    image.paste((250, 0, 200), (0, 0, 20, 48))
+    before = np.asarray(image)
+    found = np.asarray(decode(save(image, "PNG", transparency=colour)))
+    if max(colour) > 255:  # Pillow writes no PNG with 16 bits
+        image.info["transparency"] = colour
+        found = np.asarray(to_rgb(image))
+    assert (found[:, :20] == 255).all()
+    assert (found[:, 20:] == before[:, 20:]).all()
+
+
 MEASURE = """
 import resource, sys, threading
 from catordog.photos.decode import decode

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain a photo and write the picture. Returns 0."""
-    import io
     import os
     from pathlib import Path
 
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.files import check_outputs, file_name, is_stream, write_bytes
     from catordog.model.classifier import load
     from catordog.photos.photo import Photo
-    from catordog.report.explanation import draw
+    from catordog.report.explanation import check_replaceable, draw, to_png
     from catordog.terminal import info
 
     photo = args.photo
@@ -44,13 +43,12 @@ def run(args: argparse.Namespace) -> int:
     file = Path(out)
     if not is_stream(file) and file.suffix.lower() != ".png":
         raise CatordogError(f"--out {args.out}: the picture is a PNG file; end its name in .png")
+    check_replaceable("--out", file)
     classifier = load(args.model)
     size = classifier.model.preprocess.size
     image = Photo.from_file(photo, decode_rules(args)).image(near=size)
     explanation = explain(classifier, image)
-    packed = io.BytesIO()
-    draw(image, explanation, classifier.model.preprocess).save(packed, "PNG")
-    write_bytes(file, packed.getvalue())
+    write_bytes(file, to_png(draw(image, explanation, classifier.model.preprocess)))
     info(f"{photo}: {explanation.prediction.in_words()}")
     if not is_stream(file):
         print(file)

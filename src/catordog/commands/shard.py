@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     total = len(dataset.photos)
     with progress("packing photos", total) as done:
         failures = pack(dataset, folder, args.photos, progress=done)
-    shards = len(Shards(folder).shards)
-    info(f"{total - len(failures):,} photos in {shards:,} shards; train on them with:")
+    packed = Shards(folder)
+    info(f"{len(packed):,} photos in {len(packed.shards):,} shards; train on them with:")
     print(shlex.join(["catordog", "train", "--data", args.out]), flush=True)
     report_failures(failures, folder / "unreadable.txt")
     return 1 if failures else 0

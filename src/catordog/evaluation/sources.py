@@ -138,7 +138,7 @@ def predict_split(
     chosen = dataset.split(split, classifier.model.split_fractions, excluded=True)
     photos: list[Photo] = []
     outputs: list[Output] = []
-    failures: list[PhotoError] = []
+    failures = list(dataset.unopened)
     with progress(f"evaluating {split} photos", len(chosen)) as done:
         stream = classifier.stream(chosen, Photo.image)
         for count, (photo, result) in enumerate(stream, 1):

@@ -124,7 +124,7 @@ def calibrate(
     photos = dataset.split(split, classifier.model.split_fractions)
     if split in ("train", "all"):
         info(f"--split {split} includes training photos: confidence fitted to them is too high")
-    failures: list[PhotoError] = []
+    failures = list(dataset.unopened)
     batches = _read(photos, classifier, indices, failures)
     beside = (lambda: _general_ood(photos)) if general else None
     return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures, beside)

@@ -154,7 +154,7 @@ def teach(
         counts=dict(zip(classes, counts, strict=True)),
         learned=layer.learned,
         hardest=_hardest(layer.learned, everything.labels, len(examples.labels), own, classes),
-        failures=tuple(failures),
+        failures=(*photos.unopened, *failures),
         copies=copies,
         contradictions=tuple(contradictions),
         examples_bytes=len(text or ""),

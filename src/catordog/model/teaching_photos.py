@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from catordog.errors import CatordogError
+from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.files import expanded
 from catordog.photos.class_names import check_class_names
@@ -28,11 +28,13 @@ class TeachingPhotos:
         classes: names, one or more.
         photos: each with an index into them as its label.
         name: as the user gave it.
+        unopened: the errors of folders and archives that can't be opened, and are of no class.
     """
 
     classes: tuple[str, ...]
     photos: Sequence[Photo]
     name: str = ""
+    unopened: tuple[PhotoError, ...] = ()
 
 
 def find_photos(
@@ -67,7 +69,7 @@ def find_photos(
         classes = tuple(sorted(set(named)))
         labels = map(classes.index, named)
         chosen = [replace(x, label=label) for x, label in zip(photos, labels, strict=True)]
-        return TeachingPhotos(classes, chosen, name)
+        return TeachingPhotos(classes, chosen, name, dataset.unopened)
     if not dataset.classes:
         raise CatordogError(
             f"{name}: {len(photos):,} photos but no classes: put the photos of each class into a "
@@ -78,7 +80,7 @@ def find_photos(
         photos = [photo for photo in photos if photo.own_split != "test"]
         info(f"{name}: its {len(held_out):,} test photos are left out, for an evaluation")
     _check_classes(name, dataset, photos)
-    return TeachingPhotos(dataset.classes, photos, name)
+    return TeachingPhotos(dataset.classes, photos, name, dataset.unopened)
 
 
 def _decided(photo: Photo, dataset: PhotoDataset) -> str | None:

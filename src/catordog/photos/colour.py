@@ -68,7 +68,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if misread is not None:
         values = np.asarray(upright).view(misread)
         return _grey(values, declared or np.iinfo(values.dtype).max, inverted=inverted)
-    return _rgb(_to_srgb(upright), declared, inverted=inverted)
+    return _rgb(_to_srgb(_with_opacity(upright)), declared, inverted=inverted)
 
 
 def array_to_image(array: npt.NDArray[Any]) -> Image.Image:
@@ -241,6 +241,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         return image
     converted.info.pop("icc_profile", None)
     return converted
+
+
+def _with_opacity(image: Image.Image) -> Image.Image:
+    """RGBA instead of RGB with one transparent colour."""
+    colour = image.info.get("transparency")
+    if image.mode != "RGB" or not isinstance(colour, tuple):
+        return image
+    if max(colour) > 255:  # of a PNG with 16 bits, of which the image has the higher 8
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    return image.convert("RGBA")
 
 
 def _rgb(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from catordog.errors import CatordogError
+from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.files import expanded
 from catordog.photos import shards
@@ -19,7 +19,7 @@ from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.downloads import DOWNLOADS, fetch
 from catordog.photos.exclude import excluded_names
 from catordog.photos.layouts import Labels, labels_from_names, split_named
-from catordog.photos.listing import is_photo_name
+from catordog.photos.listing import Unopened, is_photo_name
 from catordog.photos.oxford_pets import ANNOTATIONS, labels_from_annotations
 from catordog.photos.photo import NO_LABEL, Photos, StoreSource
 from catordog.photos.photo_dataset import PhotoDataset
@@ -167,7 +167,8 @@ def _open_files(data: str, store: Store, rules: DecodeRules, need: Need) -> Phot
         raise CatordogError(
             f"--data {data}: {len(files.photos):,} photos but no labels; give {FORMS}"
         )
-    return _labelled(data, store, found, rules, need, files.photos)
+    dataset = _labelled(data, store, found, rules, need, files.photos)
+    return replace(dataset, unopened=_unopened(files, found))
 
 
 def _labelled(
@@ -203,6 +204,18 @@ def _labelled(
     photos = Photos(StoreSource(store, rules), found.names, labels, found.splits)
     unlabelled, left_out = _left_out(listed, found.names)
     return PhotoDataset(data, classes, photos, unlabelled, left_out)
+
+
+def _unopened(files: _Files, found: Labels) -> tuple[PhotoError, ...]:
+    """Why folders and archives that have no label can't be opened."""
+    unopened = {name for name in files.photos if isinstance(name, Unopened)}
+    errors = []
+    for name in sorted(unopened.difference(found.names)) if unopened else ():
+        try:
+            files.store.read(name)
+        except PhotoError as error:
+            errors.append(error)
+    return tuple(errors)
 
 
 def _left_out(listed: Sequence[str], labelled: Sequence[str]) -> tuple[int, tuple[str, ...]]:

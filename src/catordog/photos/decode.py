@@ -257,7 +257,7 @@ def decoder_versions() -> tuple[str, ...]:
     return (f"rules {_RULES_VERSION}", *(f"{name} {versions[name]}" for name in versions))
 
 
-_RULES_VERSION = 3
+_RULES_VERSION = 4
 """Of this file: a change that gives other pixels for some photo raises it."""
 
 

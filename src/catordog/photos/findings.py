@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -12,14 +12,11 @@ import numpy as np
 
 from catordog.errors import PhotoError
 from catordog.escaping import printable
-from catordog.files import expanded
 from catordog.photos.facts import PhotoFacts, facts_of
-from catordog.photos.listing import Unopened
 from catordog.photos.near_copies import HASH_BYTES, Hashes, groups_of_pairs, similar_pairs
-from catordog.photos.photo import NO_LABEL, Photo, StoreSource
+from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.splits import SplitFractions
-from catordog.photos.stores import Folder
 
 TINY = 32
 """A photo whose shorter side has fewer pixels than this is reported as tiny."""
@@ -50,8 +47,6 @@ class Findings:
             most similar first.
         contradictions: groups of either kind under more than one label, the most similar first.
         groups: for each photo the number of its group of copies, `[N]`.
-        unopened: the errors of folders, and of archives in an archive, that can't be opened and
-            belong to no class. The others are among the photos.
     """
 
     dataset: PhotoDataset
@@ -63,12 +58,11 @@ class Findings:
     near_copies: list[list[int]]
     contradictions: list[list[int]]
     groups: list[int]
-    unopened: list[PhotoError] = field(default_factory=list)
 
     @property
     def failures(self) -> list[PhotoError]:
         """All that can't be read: photos, folders and archives."""
-        return [*self.unreadable, *self.unopened]
+        return [*self.unreadable, *self.dataset.unopened]
 
     @property
     def confirmed(self) -> frozenset[int]:
@@ -160,25 +154,7 @@ def audit(dataset: PhotoDataset) -> Findings:
         ],
         contradictions=[group for group in similar if len({labels[i] for i in group}) > 1],
         groups=groups,
-        unopened=_unopened(dataset),
     )
-
-
-def _unopened(dataset: PhotoDataset) -> list[PhotoError]:
-    source = dataset.photos.source
-    if not isinstance(source, StoreSource):
-        return []
-    store = source.store
-    if isinstance(store, Folder) and store.root != expanded(dataset.name):
-        return []  # that of a table: what else is in it doesn't matter
-    unopened = {name for name in store.names() if isinstance(name, Unopened)}
-    errors = []
-    for name in sorted(unopened.difference(dataset.photos.names)) if unopened else ():
-        try:
-            store.read(name)
-        except PhotoError as error:
-            errors.append(error)
-    return errors
 
 
 def _hashes(facts: Sequence[PhotoFacts | None]) -> Hashes:

@@ -40,12 +40,13 @@ def pack(
         progress: called with the number of photos packed so far.
 
     Returns:
-        One error for each unreadable photo; these are left out.
+        One error for each unreadable photo, and for each folder or archive that can't be opened;
+        these are left out.
 
     Raises:
         CatordogError: the folder can't be written.
     """
-    failures: list[PhotoError] = []
+    failures = list(dataset.unopened)
     listed: list[tuple[str, Split, int]] = []
     done = 0
     splits = dataset.splits(fractions)

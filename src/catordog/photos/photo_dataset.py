@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from catordog.errors import CatordogError
+from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.photos.near_copies import groups_of, labels_of_copies
 from catordog.photos.photo import Photo, Photos, keys_of
@@ -25,6 +25,8 @@ class PhotoDataset:
         photos: in the order of their names.
         unlabelled: number of photos left out because the layout gives them no label.
         left_out: names of these, and of the folders that hold no others; as many as are shown.
+        unopened: the errors of folders, and of archives in an archive, that can't be opened and
+            have no label. Those that have one are among the photos.
         excluded: names of photos that the user has excluded.
         relabelled: names of photos that the user has relabelled, with the label that the dataset
             itself gives them. They stay in the split that it puts them into.
@@ -38,6 +40,7 @@ class PhotoDataset:
     photos: Photos
     unlabelled: int = 0
     left_out: tuple[str, ...] = ()
+    unopened: tuple[PhotoError, ...] = ()
     excluded: frozenset[str] = frozenset()
     relabelled: Mapping[str, int] = field(default_factory=dict)
     confirmed: frozenset[str] = frozenset()

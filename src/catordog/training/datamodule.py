@@ -134,7 +134,7 @@ class PhotosDataModule(L.LightningDataModule):
         self.workers = workers
         self.balance = balance
         self.exclude, self.decisions = exclude, decisions
-        self.failures: list[PhotoError] = []
+        self.failures: list[PhotoError] = list(self.dataset.unopened)
         self._digest: str | None = None
         self._train: DecodedDataset | StreamedDataset | None = None
         self._val: DecodedDataset | StreamedDataset | None = None
