@@ -15,17 +15,9 @@ import pytest
 
 from catordog.errors import CatordogError
 from catordog.escaping import csv_row, encodable, json_text, path_cell, text_cell
-from catordog.files import (
-    PHOTO_SUFFIXES,
-    atomic_path,
-    atomic_writer,
-    check_folder,
-    check_outputs,
-    file_name,
-    locked,
-    write_text,
-)
+from catordog.files import PHOTO_SUFFIXES, atomic_path, atomic_writer, file_name, locked, write_text
 from catordog.folders import write_folder
+from catordog.outputs import check_folder, check_outputs
 from catordog.photos.decode import FORMATS
 from conftest import picture, save
 

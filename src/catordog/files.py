@@ -1,9 +1,8 @@
-"""Write files: atomically, through links and devices, and never over an input."""
+"""Write files: atomically, and through links and devices."""
 
 from __future__ import annotations
 
 import errno
-import glob
 import io
 import os
 import re
@@ -11,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -20,81 +19,6 @@ from typing import IO
 from catordog.errors import CatordogError
 from catordog.escaping import AnyPath, printable
 from catordog.terminal import PLAIN, info
-
-
-def check_outputs(
-    outputs: Mapping[str, AnyPath | None],
-    inputs: Iterable[AnyPath | None] = (),
-    *,
-    pictures: bool = False,
-) -> None:
-    """Refuse outputs that can't be written, or would replace an input or a photo, before any work.
-
-    In `--out *.jpg`, a file name was forgotten, and the shell has put photos there.
-
-    Args:
-        outputs: the path of each option, such as `{"--json": args.json}`; None: not given.
-        inputs: the files, folders, archives and patterns that the command reads. Names such as
-            `drawn` do no harm.
-        pictures: the outputs are pictures themselves.
-
-    Raises:
-        CatordogError: an output can't be written, is an input or a photo, or is named twice.
-    """
-    taken: dict[Path, str] = {}
-    sources = [given for given in inputs if given]
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        if not os.fspath(path):
-            raise CatordogError(f"{option} '': the name is empty; give the name of a file")
-        with _errors_of(path):
-            _check_writable(path)
-            if is_stream(path):
-                continue
-            target = resolved(path)
-        other = taken.setdefault(target, option)
-        if other != option:
-            raise CatordogError(f"{other} and {option} are both {printable(path)}: give two files")
-        if target.exists() and any(_is_input(target, source) for source in sources):
-            raise CatordogError(
-                f"{option} {printable(path)} would replace an input: give another file"
-            )
-        if not pictures and _is_photo(target):
-            raise CatordogError(
-                f"{option} {printable(path)} is a photo, or has the name of one: give the name "
-                "of a file to write"
-            )
-
-
-def check_folder(option: str, path: AnyPath) -> None:
-    """Refuse a folder for outputs that can't be created or written to.
-
-    Raises:
-        CatordogError: it can't, or its name is empty.
-    """
-    if not os.fspath(path):
-        raise CatordogError(f"{option} '': the name is empty; give the name of a folder")
-    with _errors_of(path, "put files into"):
-        _check_folder(resolved(path))
-
-
-def check_outside(option: str, path: AnyPath, source: AnyPath, shown: str) -> None:
-    """Refuse a folder for copies of photos within the folder that the photos are read from.
-
-    Args:
-        option: that names the folder for copies.
-        path: that folder.
-        source: where photos are read from; anything but a folder does no harm.
-        shown: names the source in the error.
-
-    Raises:
-        CatordogError: the folder is within the other: the next run would find the copies.
-    """
-    if Path(source).is_dir() and resolved(path).is_relative_to(resolved(source)):
-        raise CatordogError(
-            f"{option} {printable(path)} is within {printable(shown)}: give a folder outside of it"
-        )
 
 
 def file_name(stem: str, tail: str = "") -> str:
@@ -154,11 +78,11 @@ def atomic_path(path: Path, before: Callable[[], None] = lambda: None) -> Iterat
     """
     temporary: Path | None = None
     try:
-        with _errors_of(path):
+        with errors_of(path):
             stream = is_stream(path)
             target = path if stream else resolved(path)
             if target.is_dir():
-                raise _os_error(errno.EISDIR)
+                raise os_error(errno.EISDIR)
             folder = None if stream else target.parent
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +127,7 @@ def atomic_writer(
         CatordogError: it can't be written. Unless the disk fills up, this is raised on entry,
             before any work.
     """
-    with _errors_of(path):
+    with errors_of(path):
         if is_stream(path):
             with open_stream(path) as raw, _text(raw) as file, _errors_of_others(path):
                 yield file
@@ -213,7 +137,7 @@ def atomic_writer(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
-                raise _os_error(errno.EISDIR)
+                raise os_error(errno.EISDIR)
             with (
                 partial.open("ab" if append else "wb") as raw,
                 _text(raw) as file,
@@ -249,7 +173,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    with _errors_of(path):
+    with errors_of(path):
         target = resolved(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         name = target.name
@@ -288,7 +212,7 @@ def resolved(path: AnyPath) -> Path:
 
 def is_stream(path: AnyPath) -> bool:
     """Whether a path is written into, and not replaced: a device, a pipe, or an open file."""
-    if _descriptor(path) is not None:
+    if descriptor_of(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - of any path
@@ -299,7 +223,7 @@ def is_stream(path: AnyPath) -> bool:
 
 def open_stream(path: AnyPath) -> IO[bytes]:
     """Open a device, a pipe, or an open file of this process such as /dev/stdout, for writing."""
-    number = _descriptor(path)
+    number = descriptor_of(path)
     if number is None:
         return Path(path).open("wb")
     for stream in (sys.stdout, sys.stderr):
@@ -312,7 +236,7 @@ def open_stream(path: AnyPath) -> IO[bytes]:
 _OPEN_FILES = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
-def _descriptor(path: AnyPath) -> int | None:
+def descriptor_of(path: AnyPath) -> int | None:
     """Return the number of the open file that /dev/stdout, /dev/fd/63 or a link to one names."""
     place = Path(path).absolute()
     for _ in range(40):  # as many links as Linux follows
@@ -327,94 +251,20 @@ def _descriptor(path: AnyPath) -> int | None:
     return None
 
 
-def _check_writable(path: AnyPath) -> None:
-    """Raise an `OSError` if a path can't be written; nothing is left behind."""
-    number = _descriptor(path)
-    if number is not None:
-        os.fstat(number)
-        return
-    if is_stream(path):
-        if not os.access(path, os.W_OK):
-            raise _os_error(errno.EACCES)
-        return
-    target = resolved(path)
-    if target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
-        raise _os_error(errno.EISDIR)
-    with suppress(FileNotFoundError):
-        target.lstat()  # too long a name, or a link to itself
-        if not os.access(target, os.W_OK):
-            raise _os_error(errno.EACCES)
-    _check_folder(target.parent)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise an `OSError` if no file can be created in a folder, or the folder itself."""
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise _os_error(errno.ENOTDIR)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".catordog.")
-    os.close(handle)
-    Path(name).unlink()
-
-
-_REPORTS = frozenset({".json", ".jsonl", ".html", ".htm", ".md", ".parquet", ".onnx", ".png"})
-"""Suffixes of what catordog writes; within an input folder, no other file is replaced."""
-
-_LISTS = frozenset({".csv", ".tsv", ".txt"})
-"""Suffixes that lists of labels have, too: within an input folder, ours alone are replaced."""
-
-_OUR_HEADERS = (b"path,label,confidence", b"path,label,predicted", b"path,label,suggested")
-
-
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif"}
     | {".bmp", ".tif", ".tiff", ".heic", ".heif"}
 )
 """Suffixes of photos, in lower case. Content decides on a file's format (`photos.decode`)."""
 
-_PHOTO_START = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*"
-    rb"|.{4}ftyp(avi[fs]|hei[cfmsx]|hev[cmsx]|mif1|msf1)",
-    re.DOTALL,
-)
-
-
-def _is_photo(target: Path) -> bool:
-    """Whether a path has a photo's suffix, or is an existing file with a photo's content."""
-    if target.suffix.lower() in PHOTO_SUFFIXES:
-        return True
-    try:
-        with target.open("rb") as file:
-            return _PHOTO_START.match(file.read(16)) is not None
-    except OSError:  # it does not exist, or can be written but not read
-        return False
-
-
-def _is_input(target: Path, source: AnyPath) -> bool:
-    """Whether an existing file is a source, matches it, or is one of the photos in it."""
-    place = Path(source)
-    if place.is_dir():
-        if not target.is_relative_to(resolved(place)):
-            return False
-        if target.suffix.lower() in _LISTS:
-            with target.open("rb") as file:
-                first = file.readline(4096)
-            return re.search(rb"[,;\t]", first) is not None and not first.startswith(_OUR_HEADERS)
-        return target.suffix.lower() not in _REPORTS
-    if place.exists():
-        return target.samefile(place)
-    matches = glob.glob(os.fspath(source), recursive=True)  # noqa: PTH207 - takes any pattern
-    return any(Path(match).is_file() and target.samefile(match) for match in matches)
-
 
 @contextmanager
-def _errors_of(path: AnyPath, work: str = "write") -> Iterator[None]:
+def errors_of(path: AnyPath, work: str = "write") -> Iterator[None]:
     """Turn errors of the file system into one line that names the output."""
     try:
         yield
     except BrokenPipeError:
-        if _descriptor(path) == 1:  # `catordog … --out /dev/stdout | head` is no error
+        if descriptor_of(path) == 1:  # `catordog … --out /dev/stdout | head` is no error
             raise
         raise CatordogError(f"can't write {printable(path)}: its reader has ended") from None
     except OSError as error:
@@ -438,7 +288,8 @@ def _errors_of_others(ours: Path) -> Iterator[None]:
         raise CatordogError(f"{shown}: {error.strerror or error}") from None
 
 
-def _os_error(number: int) -> OSError:
+def os_error(number: int) -> OSError:
+    """The error of a number such as `errno.EISDIR`."""
     return OSError(number, os.strerror(number))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from catordog.errors import CatordogError
 from catordog.escaping import AnyPath, printable
-from catordog.files import check_folder, resolved
+from catordog.files import resolved
+from catordog.outputs import check_folder
 
 
 def check_replaceable(option: str, path: AnyPath, marker: str) -> None:

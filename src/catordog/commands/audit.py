@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     from catordog.escaping import json_text
     from catordog.evaluation.audit import audit
-    from catordog.files import check_outputs, write_text
+    from catordog.files import write_text
+    from catordog.outputs import check_outputs
     from catordog.report.audit_text import fix_list, report
     from catordog.terminal import info, show
 

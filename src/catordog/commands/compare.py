@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
     from catordog.escaping import json_text
     from catordog.evaluation.compare import compare
-    from catordog.files import check_outputs, write_text
+    from catordog.files import write_text
+    from catordog.outputs import check_outputs
     from catordog.report.comparison_text import report
     from catordog.terminal import info, show
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catordog.errors import CatordogError
-from catordog.files import check_folder
+from catordog.outputs import check_folder
 from catordog.terminal import info
 
 if TYPE_CHECKING:

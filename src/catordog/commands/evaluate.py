@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     from catordog.confidence.ood import ACCEPT
     from catordog.escaping import json_text
     from catordog.evaluation.evaluate import evaluate
-    from catordog.files import check_outputs, write_text
+    from catordog.files import write_text
     from catordog.model.classifier import load
+    from catordog.outputs import check_outputs
     from catordog.report.evaluation_text import report
     from catordog.terminal import info, show
 

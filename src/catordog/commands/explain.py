@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # leave the cores to the network
     from catordog.errors import CatordogError
     from catordog.evaluation.explain import explain
-    from catordog.files import check_outputs, file_name, is_stream, write_bytes
+    from catordog.files import file_name, is_stream, write_bytes
     from catordog.model.classifier import load
+    from catordog.outputs import check_outputs
     from catordog.photos.photo import Photo
     from catordog.report.explanation import check_replaceable, draw, to_png
     from catordog.terminal import info

@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from catordog.errors import CatordogError
-    from catordog.files import check_outputs, write_bytes
+    from catordog.files import write_bytes
     from catordog.folders import check_replaceable, write_folder
     from catordog.model.classifier import load
     from catordog.model.export import format_of
+    from catordog.outputs import check_outputs
     from catordog.terminal import info
 
     model, out = args.model, Path(args.out)

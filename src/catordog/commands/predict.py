@@ -123,7 +123,7 @@ def _check(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from catordog.errors import CatordogError
-    from catordog.files import check_folder, check_outputs, check_outside
+    from catordog.outputs import check_folder, check_outputs, check_outside
 
     if "" in args.paths:
         raise CatordogError("PATH '': the name is empty; give a photo or a folder")

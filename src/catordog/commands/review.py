@@ -193,7 +193,7 @@ def _decisions_file(args: argparse.Namespace) -> Path:
 def _check_appendable(file: Path) -> None:
     """Refuse a file that decisions can't be added to, before anyone makes one."""
     from catordog.errors import CatordogError
-    from catordog.files import check_outputs
+    from catordog.outputs import check_outputs
     from catordog.photos.csv_lists import TABLE_SUFFIXES
 
     if file.suffix.lower() in TABLE_SUFFIXES:
@@ -212,7 +212,7 @@ def _apply(args: argparse.Namespace) -> int:
 
     from catordog.errors import CatordogError
     from catordog.escaping import printable
-    from catordog.files import check_folder
+    from catordog.outputs import check_folder
     from catordog.photos.datasets import open_dataset
     from catordog.photos.decisions import apply, read_decisions
     from catordog.report.labelled_folders import check_new_folder, write_labelled_folders

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from catordog.errors import CatordogError
-    from catordog.files import check_folder
+    from catordog.outputs import check_folder
     from catordog.photos.datasets import open_dataset
     from catordog.photos.pack import pack
     from catordog.photos.reading import report_failures

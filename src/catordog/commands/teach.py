@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     from catordog.commands.unreadable import print_unreadable
     from catordog.errors import CatordogError
-    from catordog.files import check_outputs
     from catordog.model.teach import teach
+    from catordog.outputs import check_outputs
     from catordog.report.teach_text import teach_text
     from catordog.terminal import info
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
-from catordog.files import check_outside
+from catordog.outputs import check_outside
 from catordog.photos.photo import NO_LABEL
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.report.sorted_folders import SortedFolders
