@@ -18,7 +18,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
-from catordog.photos import archives
+from catordog.photos import unpacking
 from catordog.photos.datasets import open_dataset
 from catordog.photos.findings import audit
 from catordog.photos.inputs import Inputs
@@ -93,7 +93,7 @@ def test_an_archive_nested_for_ever_is_read_to_a_depth_only(tmp_path):
 @pytest.mark.parametrize("outer", PACKERS)
 @pytest.mark.parametrize("inner", PACKERS)
 def test_archives_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, outer, inner):
-    monkeypatch.setattr(archives, "MAX_INNER_ARCHIVE_BYTES", 100_000)
+    monkeypatch.setattr(unpacking, "MAX_INNER_ARCHIVE_BYTES", 100_000)
     bomb = PACKERS[inner]({"zeros": bytes(60_000), "more": bytes(60_000)})
     path = tmp_path / f"pets{outer}"
     path.write_bytes(PACKERS[outer]({f"a{inner}": bomb, f"b{inner}": bomb, **named(2)}))
@@ -154,7 +154,7 @@ def test_a_damaged_archive_in_an_archive_is_one_unreadable_photo(tmp_path, capsy
 
 @pytest.mark.parametrize("outer", PACKERS)
 def test_the_limit_of_unpacking_is_one_for_all_archives_in_an_archive(tmp_path, monkeypatch, outer):
-    monkeypatch.setattr(archives, "MAX_INNER_ARCHIVE_BYTES", 200_000)
+    monkeypatch.setattr(unpacking, "MAX_INNER_ARCHIVE_BYTES", 200_000)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     inner = {f"{i}.tar.gz": gzipped({"zeros": bytes(60_000)}) for i in range(8)}

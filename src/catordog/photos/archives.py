@@ -5,47 +5,28 @@ No member is ever written under its own name, and none is read beyond the size t
 
 from __future__ import annotations
 
-import atexit
-import bz2
-import gzip
-import io
 import lzma
 import os
 import re
-import shutil
 import struct
 import tarfile
-import tempfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, Any
+from pathlib import Path, PurePath
+from typing import IO
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import encodable, printable
 from catordog.photos.listing import Unopened, check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
-from catordog.terminal import info, progress
-
-MAX_INNER_ARCHIVE_BYTES = 16 * 2**30
-"""The most bytes that are unpacked to read an archive and all archives in it, at any depth."""
-
-MAX_TAR_HEADER_BYTES = 2**20
-"""A file in a tar with more metadata than this is a mistake or an attack; they are not read."""
-
-_MAX_NAME = 4096
-"""The longest path in a tar; no system opens longer ones."""
+from catordog.photos.tars import OPEN_COMPRESSED, members_of_tar, plain_tar
+from catordog.photos.unpacking import ArchiveError, Budget, safe_name, temporary_folder
+from catordog.terminal import info
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_OPEN_COMPRESSED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b\x08": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
-"""How to open a compressed file, by its first bytes."""
 
 
 def open_archive(
@@ -72,35 +53,10 @@ def open_archive(
     if words := _unsupported(path, head):
         raise ArchiveError(shown, words)
     name = path.name.lower()
-    tar = head[257:262] == b"ustar" or head.startswith(tuple(_OPEN_COMPRESSED))
+    tar = head[257:262] == b"ustar" or head.startswith(tuple(OPEN_COMPRESSED))
     if head.startswith(b"PK\x03\x04") or (name.endswith(".zip") and not tar):
         return Zip(path, shown, depth, budget)
     return Tar(path, shown, depth, budget) if tar or name.endswith(_TAR_SUFFIXES) else None
-
-
-class ArchiveError(PhotoError):
-    """An archive that can't be opened. In another archive, it counts as one unreadable photo."""
-
-
-class Budget:
-    """How much may still be unpacked from an archive and all archives in it.
-
-    Args:
-        shown: the path of the outermost archive.
-    """
-
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
-        self._left = MAX_INNER_ARCHIVE_BYTES
-
-    def spend(self, size: int) -> None:
-        """Count bytes before they are written. Raises `CatordogError` if they are too many."""
-        self._left -= size
-        if self._left < 0:
-            raise CatordogError(
-                f"{self._shown} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
-                "unpack it, and give the folder"
-            )
 
 
 def is_archive_name(name: str) -> bool:
@@ -182,7 +138,7 @@ class Zip:
         for member in self._archive().infolist():
             if member.is_dir() or is_litter_path(member.filename):
                 continue
-            name = _safe(member.filename)
+            name = safe_name(member.filename)
             if self._inner.is_archive(name):
                 self._inner.add(name, member.file_size, partial(self._open, member))
             else:
@@ -283,7 +239,7 @@ class _Inner:
         """
         shown = encodable(f"{self._shown}/{name}")
         suffix = next(x for x in (".zip", *_TAR_SUFFIXES) if name.lower().endswith(x))
-        target = _temporary_folder() / f"inner{suffix}"
+        target = temporary_folder() / f"inner{suffix}"
         try:
             try:
                 with open_member() as packed, target.open("wb") as file:
@@ -379,11 +335,11 @@ class Tar:
         self.root = path
         self._shown = shown = str(path) if shown is None else shown
         budget = budget or Budget(shown)
-        self._tar = _plain_tar(path, shown, budget)
+        self._tar = plain_tar(path, shown, budget)
         self._members: dict[str, tuple[int, int]] = {}
         self._inner = _Inner(shown, depth, budget)
         try:
-            self._members.update(_members_of_tar(self._tar))
+            self._members.update(members_of_tar(self._tar))
         except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
             raise ArchiveError(
                 shown, f"not a complete tar archive ({error}): copy or download it again"
@@ -425,80 +381,3 @@ class Tar:
     def file(self, name: str) -> Path | None:  # noqa: D102
         del name
         return None
-
-
-class _Headers(io.BufferedReader):
-    """The file of a tar, of which `tarfile` takes metadata whole into memory, of any size.
-
-    Attributes:
-        left: how many more bytes may be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self.left = MAX_TAR_HEADER_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.left -= MAX_TAR_HEADER_BYTES if size is None or size < 0 else size
-        if self.left < 0:
-            raise tarfile.ReadError(f"metadata of over {MAX_TAR_HEADER_BYTES:,} bytes")
-        return super().read(size)
-
-
-def _members_of_tar(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The name, offset and size of each regular file in a tar that is not compressed."""
-    with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            if len(member.name) > _MAX_NAME:
-                raise tarfile.ReadError(f"a name of {len(member.name):,} characters")
-            if member.isreg() and not member.issparse() and not is_litter_path(member.name):
-                yield _safe(member.name), (member.offset_data, member.size)
-            archive.members.clear()  # type: ignore[attr-defined]  # 1 kB each
-            archive.pax_headers.clear()  # type: ignore[attr-defined]  # of all files
-            file.left = MAX_TAR_HEADER_BYTES
-
-
-def _plain_tar(path: Path, shown: str, budget: Budget) -> Path:
-    """The tar itself, or the temporary file that it is decompressed into."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    opener = next((way for magic, way in _OPEN_COMPRESSED.items() if head.startswith(magic)), None)
-    if opener is None:
-        return path
-    target = _temporary_folder() / "unpacked.tar"
-    try:
-        with (
-            opener(path, "rb") as packed,
-            target.open("wb") as file,
-            progress(f"unpacking {PurePath(shown).name}, in MiB") as done,
-        ):
-            size = 0
-            while block := packed.read(2**20):
-                size += len(block)
-                budget.spend(len(block))
-                file.write(block)
-                done(size // 2**20)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ArchiveError(
-            shown, f"can't be unpacked ({error}): copy or download it again"
-        ) from None
-    return target
-
-
-def _safe(name: str) -> str:
-    """A member's name without parts that could lead out of a folder."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return "/".join(part for part in parts if part not in {"/", "..", "."}) or "unnamed"
-
-
-def _temporary_folder() -> Path:
-    """A folder that is deleted when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="catordog-"))
-    owner = os.getpid()
-
-    def delete() -> None:
-        if os.getpid() == owner:  # not by a forked worker's exit
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(delete)
-    return folder
