@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from catordog import __version__
 from catordog.errors import CatordogError, missing_package
+from catordog.escaping import printable
 from catordog.terminal import discard, prepare_streams
 
 COMMANDS = {
@@ -263,7 +264,7 @@ def _nearest(word: str, names: Iterable[str]) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, CatordogError):
         return text
     if isinstance(error, OSError) and error.strerror:

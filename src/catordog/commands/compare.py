@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print the result and write the files. Returns 1 if a photo was unreadable."""
     from pathlib import Path
 
-    from catordog.escaping import json_text
+    from catordog.escaping import json_text, printable
     from catordog.evaluation.compare import compare
     from catordog.files import write_text
     from catordog.outputs import check_outputs
@@ -52,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
         write_text(Path(args.html), comparison_page(result))
     failures = result.results[0].failures
     for failure in failures:
-        info(f"unreadable: {failure}")
+        info(f"unreadable: {printable(str(failure))}")
     return 1 if failures else 0

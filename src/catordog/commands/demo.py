@@ -64,26 +64,27 @@ def draw_new_pictures(folder: Path) -> list[Path]:
         The pictures: cats and dogs, then one animal that morphs from cat to dog.
 
     Raises:
-        CatordogError: the folder can't be created.
+        CatordogError: they can't be written, or would replace pictures of others.
     """
     import numpy as np
 
+    from catordog.files import write_bytes
     from catordog.photos import synthetic
+    from catordog.report.pictures import check_replaceable, to_png
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatordogError(f"can't create the folder {folder}: {error.strerror}") from None
-    pictures = []
+    drawn = {}
     for index in range(4):
         drawing = synthetic.draw(index, NEW_SEED, size=128)
-        pictures.append(folder / f"{synthetic.CLASSES[drawing.label]}-{index}.png")
-        drawing.image.save(pictures[-1])
+        drawn[folder / f"{synthetic.CLASSES[drawing.label]}-{index}.png"] = drawing.image
     for step in range(7):
-        knob = step / 6
-        pictures.append(folder / f"morph-{step}-of-6.png")
-        synthetic.picture(knob, np.random.default_rng((NEW_SEED, MORPHED)), 128).save(pictures[-1])
-    contact_sheet(rows=7).save(folder / "contact-sheet.png")
+        generator = np.random.default_rng((NEW_SEED, MORPHED))
+        drawn[folder / f"morph-{step}-of-6.png"] = synthetic.picture(step / 6, generator, 128)
+    pictures = list(drawn)
+    drawn[folder / "contact-sheet.png"] = contact_sheet(rows=7)
+    for path in drawn:
+        check_replaceable("--out", path, "demo")
+    for path, image in drawn.items():
+        write_bytes(path, to_png(image, "demo"))
     return pictures
 
 

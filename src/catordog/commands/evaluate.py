@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     from catordog.commands.unreadable import report_unreadable
     from catordog.confidence.ood import ACCEPT
-    from catordog.escaping import json_text
+    from catordog.escaping import json_text, printable
     from catordog.evaluation.evaluate import evaluate
     from catordog.files import write_text
     from catordog.model.classifier import load
@@ -106,5 +106,5 @@ def run(args: argparse.Namespace) -> int:
     }
     for option, failures in unreadable.items():
         for failure in failures:
-            info(f"{option}: can't be read: {failure}")
+            info(f"{option}: can't be read: {printable(str(failure))}")
     return 1 if result.failures or any(unreadable.values()) else 0

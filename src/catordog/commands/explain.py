@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from catordog.model.classifier import load
     from catordog.outputs import check_outputs
     from catordog.photos.photo import Photo
-    from catordog.report.explanation import check_replaceable, draw, to_png
+    from catordog.report.explanation import draw
+    from catordog.report.pictures import check_replaceable, to_png
     from catordog.terminal import info
 
     photo = args.photo
@@ -44,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
     file = Path(out)
     if not is_stream(file) and file.suffix.lower() != ".png":
         raise CatordogError(f"--out {args.out}: the picture is a PNG file; end its name in .png")
-    check_replaceable("--out", file)
+    check_replaceable("--out", file, "explain")
     classifier = load(args.model)
     size = classifier.model.preprocess.size
     image = Photo.from_file(photo, decode_rules(args)).image(near=size)
     explanation = explain(classifier, image)
-    write_bytes(file, to_png(draw(image, explanation, classifier.model.preprocess)))
+    drawn = draw(image, explanation, classifier.model.preprocess)
+    write_bytes(file, to_png(drawn, "explain"))
     info(f"{photo}: {explanation.prediction.in_words()}")
     if not is_stream(file):
         print(file)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from catordog.errors import PhotoError
     from catordog.model.classifier import Classifier
     from catordog.model.export import Content, Precision
     from catordog.photos.splits import Split
@@ -55,9 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export a model, compare it with the original, and write it. Returns 0."""
+    """Export a model, compare it with the original, and write it.
+
+    Returns:
+        0, or 1 if a photo of `--data` was unreadable.
+    """
     from pathlib import Path
 
+    from catordog.commands.unreadable import print_unreadable
     from catordog.errors import CatordogError
     from catordog.files import write_bytes
     from catordog.folders import check_replaceable, write_folder
@@ -80,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise CatordogError("--runtime is for a page: let --out end in .html")
     classifier = load(model)
     is_onnx = model == "bundled" or Path(model).suffix.lower() == ".onnx"
-    content, facts = _content(classifier, args, is_onnx=is_onnx)
+    failures: dict[str, PhotoError] = {}
+    content, facts = _content(classifier, args, failures, is_onnx=is_onnx)
     if isinstance(content, bytes):
         write_bytes(out, content)
         size = len(content)
@@ -91,14 +98,19 @@ def run(args: argparse.Namespace) -> int:
     info(f"{out}: {size / 1e6:.1f} MB{first}")
     for fact in others:
         info(fact)
+    print_unreadable(list(failures.values()))
     print(out)
-    return 0
+    return 1 if failures else 0
 
 
 def _content(
-    classifier: Classifier, args: argparse.Namespace, *, is_onnx: bool
+    classifier: Classifier,
+    args: argparse.Namespace,
+    failures: dict[str, PhotoError],
+    *,
+    is_onnx: bool,
 ) -> tuple[Content, list[str]]:
-    """What to write, and what is known of it as text.
+    """What to write, and what is known of it as text; `failures` gets what was unreadable, by path.
 
     Raises:
         CatordogError: the model can't be exported in this format.
@@ -123,7 +135,7 @@ def _content(
             from catordog.web.runtime import open_runtime
 
             open_runtime(settings.runtime)  # if it is missing, say so before the long work
-        file, facts = _export_checkpoint(classifier, args)
+        file, facts = _export_checkpoint(classifier, args, failures)
         if form.from_onnx:
             return export(read_back(file, ".onnx"), out, settings), facts
         return file, facts
@@ -139,7 +151,9 @@ def _precision(args: argparse.Namespace) -> Precision:
     return "int8" if args.int8 else "float16" if args.half else "float32"
 
 
-def _export_checkpoint(classifier: Classifier, args: argparse.Namespace) -> tuple[bytes, list[str]]:
+def _export_checkpoint(
+    classifier: Classifier, args: argparse.Namespace, failures: dict[str, PhotoError]
+) -> tuple[bytes, list[str]]:
     """Export a checkpoint as an ONNX file that gives the same logits.
 
     Returns:
@@ -154,7 +168,7 @@ def _export_checkpoint(classifier: Classifier, args: argparse.Namespace) -> tupl
     from catordog.model.export import Settings, export
     from catordog.model.export.check import check_deterministic
 
-    read = _reader(classifier, args.data)  # refuses data of other classes before any work
+    read = _reader(classifier, args.data, failures)  # refuses data of other classes before any work
     precision = _precision(args)
     try:
         check_deterministic(classifier)
@@ -196,7 +210,7 @@ def _compare(
     return len(pixels), difference, before, after
 
 
-def _reader(classifier: Classifier, data: str | None) -> _Read:
+def _reader(classifier: Classifier, data: str | None, failures: dict[str, PhotoError]) -> _Read:
     """A function that reads photos of a split, evenly spaced, with the model's labels.
 
     Raises:
@@ -215,11 +229,14 @@ def _reader(classifier: Classifier, data: str | None) -> _Read:
     # A model that has learnt from all photos of its own holds none of them out.
     fractions = classifier.model.split_fractions if data else SplitFractions()
 
+    failures.update((error.path, error) for error in dataset.unopened)
+
     def read(split: Split, most: int) -> tuple[Any, Any]:
         photos = dataset.split(split, fractions)
         step = max(1, len(photos) // most)
         chosen = [photos[index] for index in range(0, len(photos), step)][:most]
         found = read_pixels(chosen, classifier.model.preprocess)
+        failures.update((error.path, error) for error in found.failures)
         labels = [indices[photo.label] for photo in found.photos if photo.label is not None]
         return found.pixels, np.array(labels)
 

@@ -129,12 +129,14 @@ def _check(args: argparse.Namespace) -> None:
         raise CatordogError("PATH '': the name is empty; give a photo or a folder")
     check_outputs({"--out": args.out}, [*args.paths, args.model])
     if args.sort_into is not None:
-        from catordog.photos.inputs import matches_of
+        from catordog.photos.inputs import matches_of, searched_folder
 
         check_folder("--sort-into", args.sort_into)
         for path in args.paths:
             for found in matches_of(path):
                 check_outside("--sort-into", args.sort_into, found, found)
+            if folder := searched_folder(path):
+                check_outside("--sort-into", args.sort_into, folder, path)
     if args.backend == "ray":
         if not args.out:
             raise CatordogError("--backend ray writes Parquet: it needs --out FILE.parquet")

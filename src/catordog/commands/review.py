@@ -180,14 +180,15 @@ def _decisions_file(args: argparse.Namespace) -> Path:
     """The file of `--decisions`; by default beside the data."""
     from pathlib import Path
 
+    from catordog.photos.archives import stem_of
+
     if args.decisions:
         return Path(args.decisions)
     data = Path(args.unlabelled or args.data)
     if not data.exists():  # a name, such as drawn:n=100
         return Path(f"{args.data.partition(':')[0]}-decisions.jsonl")
     data = data.absolute()
-    name = data.name if data.is_dir() else data.name.partition(".")[0] or data.name
-    return data.with_name(f"{name}-decisions.jsonl")
+    return data.with_name(f"{stem_of(data)}-decisions.jsonl")
 
 
 def _check_appendable(file: Path) -> None:

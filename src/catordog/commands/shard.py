@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from catordog.errors import CatordogError
     from catordog.outputs import check_folder
     from catordog.photos.datasets import open_dataset
-    from catordog.photos.pack import pack
+    from catordog.photos.pack import check_interrupted, pack
     from catordog.photos.reading import report_failures
     from catordog.photos.shards import INDEX, Shards
     from catordog.photos.splits import SplitFractions
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise CatordogError(f"--out {args.out} is --data, too: give another folder")
     if (folder / INDEX).exists():
         raise CatordogError(f"--out {args.out}: it has shards already; give another folder")
+    check_interrupted(folder)
     dataset = open_dataset(
         args.data, rules=decode_rules(args), exclude=args.exclude, decisions=args.decisions
     )

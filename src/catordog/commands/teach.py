@@ -93,10 +93,10 @@ def _default_out(data: str) -> str:
     from catordog.files import expanded
     from catordog.model.onnx_file import open_onnx
     from catordog.model.taught_layer import NETWORK
+    from catordog.photos.archives import stem_of
 
     path = expanded(data).resolve()
-    stem = path.name if path.is_dir() else path.name.partition(".")[0]
-    out = Path(f"{stem or 'taught'}.onnx")
+    out = Path(f"{stem_of(path) or 'taught'}.onnx")
     if out.exists() and open_onnx(out)[1].network != NETWORK:
         raise CatordogError(
             f"{out} exists, and is not a model of 'catordog teach': give another name with --out"

@@ -179,8 +179,11 @@ def _lightning_options(args: argparse.Namespace) -> list[str]:
     return [f"--{key}={values[key]}" for key in keys if values[key] is not None]
 
 
-_TRIES = {"find", "help", "print_config", "trainer.fast_dev_run"}
-"""Options that end without a model; `--folds` has no effect on them."""
+def _ends_without_model(given: Mapping[str, Any]) -> bool:
+    """Whether the settings only print something or try something out: `--folds` has no effect."""
+    tried = (given.get(name) for name in ("find", "trainer.fast_dev_run"))
+    off = {None, False, "", "0", "false", "False"}
+    return bool({"help", "print_config"} & given.keys()) or any(x not in off for x in tried)
 
 
 def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
@@ -199,7 +202,7 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
     prepare_process()
     files = [find_config(name) for name in configs]
     given = given_settings(files, options)
-    if given.get("folds") and not given.keys() & _TRIES:
+    if given.get("folds") and not _ends_without_model(given):
         from catordog.commands.train_folds import train_folds
 
         return train_folds(files, options, given, start)
@@ -286,6 +289,7 @@ def _report_decisions(best: Path, data: Any) -> None:
         exclude=data.exclude,
         decisions=data.decisions,
         rules=data.rules,
+        name=str(best),
     )
     accuracy, with_excluded = found.metrics.accuracy, found.accuracy_with_excluded
     if data.dataset.excluded:

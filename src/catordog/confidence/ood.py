@@ -138,20 +138,24 @@ def check_enough(n: int) -> None:
         )
 
 
-def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
+def fit_ood(
+    features: Floats, seed: int = 0, groups: npt.NDArray[np.integer[Any]] | None = None
+) -> OodDetector:
     """Fit a detector on photos of the classes that took no part in training.
 
-    The distance of each of them is measured to the other photos, not to itself.
+    The distance of each of them is measured to the other photos, not to itself and its copies.
 
     Args:
         features: of the layer before the logits, `[N, D]`.
         seed: chooses the neighbours, where there are more than `MOST_PHOTOS`.
+        groups: `[N]`; copies share a number. None: no copies.
 
     Raises:
-        CatordogError: there are fewer than `LEAST_PHOTOS` photos.
+        CatordogError: there are fewer than `LEAST_PHOTOS` different photos.
     """
     n = len(features)
-    check_enough(n)
+    group = np.arange(n) if groups is None else groups
+    check_enough(len(set(group.tolist())))
     rows = _normalised(features)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:MOST_PHOTOS])
     step = np.abs(rows[chosen]).max() / 127 or 1.0
@@ -159,9 +163,10 @@ def fit_ood(features: Floats, seed: int = 0) -> OodDetector:
     cosine = np.empty(n)
     for start in range(0, n, 1000):
         cosines = rows[start : start + 1000] @ bank.T
-        itself = chosen[None, :] == np.arange(start, start + len(cosines))[:, None]
-        cosine[start : start + 1000] = np.where(itself, -np.inf, cosines).max(axis=1)
-    distances = np.quantile(1 - cosine, LEVELS[GRID])
+        copies = group[chosen][None, :] == group[start : start + len(cosines), None]
+        cosine[start : start + 1000] = np.where(copies, -np.inf, cosines).max(axis=1)
+    # Where there are more than `MOST_PHOTOS`, only copies of a photo may have been chosen.
+    distances = np.quantile(1 - cosine[np.isfinite(cosine)], LEVELS[GRID])
     return OodDetector(bank.astype(np.float32), distances.astype(np.float32))
 
 

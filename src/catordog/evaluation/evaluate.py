@@ -213,7 +213,7 @@ def evaluate(
         )
     if ood_photos and classifier.model.ood is None:
         raise ood_unavailable()
-    check_own_split(data, split)
+    check_own_split(data, split, name if isinstance(model, Classifier) else model)
     source = open_source(classifier, data, rules, exclude, decisions)
     others = [open_source(classifier, name, rules) for name in also]
     photos, outputs, failures = predict_split(classifier, source.dataset, split)

@@ -8,7 +8,7 @@ whose maps are as coarse as the last convolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,17 +55,28 @@ def explain(classifier: Classifier, image: Image.Image) -> Explanation:
     backbone = classifier.backbone
     general = None if backbone is None else [backbone.preprocess.pixels(image)]
     (output,) = classifier.outputs([pixels], general)
+    steady = _without_bound(classifier)
     blur = ImageFilter.GaussianBlur(len(pixels) / 10)
     hidden = np.asarray(Image.fromarray(pixels).filter(blur), np.float32)
     visible = pixels.astype(np.float32)
     logits = np.concatenate([
-        classifier.logits_of_pixels(
+        steady.logits_of_pixels(
             np.rint(visible + (hidden - visible) * row[..., None]).astype(np.uint8)
         )
         for row in windows
     ])  # fmt: skip
-    drop = (output.logits - logits).T.reshape(-1, GRID, GRID)
+    drop = (steady.logits_of_pixels(pixels[None]) - logits).T.reshape(-1, GRID, GRID)
     return Explanation(classifier.judge(output), dict(zip(classifier.classes, drop, strict=True)))
+
+
+def _without_bound(classifier: Classifier) -> Classifier:
+    """The classifier; without the flip, if it is averaged only below a confidence.
+
+    Hiding a region may cross that bound, and the map would show the flip instead of the region.
+    """
+    if not classifier.model.tta_flip or classifier.model.tta_flip_below >= 1:
+        return classifier
+    return Classifier(classifier.backend, replace(classifier.model, tta_flip=False))
 
 
 def _windows(size: int) -> Floats:

@@ -31,6 +31,7 @@ from catordog.model.onnx_graph import metadata_of
 from catordog.model.own_split import check_own_split
 from catordog.photos.datasets import open_dataset
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
+from catordog.photos.near_copies import Hashes, copy_groups, hashes_of_pixels
 from catordog.photos.photo import Photo
 from catordog.photos.reading import decoded, none_read
 from catordog.photos.splits import Split
@@ -102,7 +103,7 @@ def calibrate(
         split: which photos of the dataset. Confidence fitted to training photos is too high.
         general: fit the ood detector on features of the package's general backbone, not on those of
             the model's own network. It rejects more, above all for networks that were trained from
-            scratch, and runs on every photo that is predicted.
+            scratch, and runs on every photo that is predicted. A model that has it keeps it.
         exclude: a CSV file with a column `path`: photos to leave out.
         decisions: a file of decisions: labels to replace, photos to leave out.
         rules: which photos are decoded.
@@ -118,7 +119,7 @@ def calibrate(
             f"the bundled model can't be calibrated in place: copy {BUNDLED}, and give the copy"
         )
     classifier = load(model)
-    check_own_split(str(data), split)
+    check_own_split(str(data), split, model)
     dataset = open_dataset(str(data), rules=rules, exclude=exclude, decisions=decisions)
     indices = match_classes(dataset.classes, classifier.classes, str(data))
     photos = dataset.split(split, classifier.model.split_fractions)
@@ -126,6 +127,7 @@ def calibrate(
         info(f"--split {split} includes training photos: confidence fitted to them is too high")
     failures = list(dataset.unopened)
     batches = _read(photos, classifier, indices, failures)
+    general = general or classifier.model.backbone is not None  # as it was
     beside = (lambda: _general_ood(photos)) if general else None
     return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures, beside)
 
@@ -160,7 +162,10 @@ def _calibrate(
     needs = next((names for names in _OOD_NEEDS if set(names) <= set(outputs)), ())
     if general is not None:
         needs = ()
-    parts = [(*classifier.run(pixels, "logits", *needs), labels) for pixels, labels in batches]
+    parts, hashes = [], []
+    for pixels, labels in batches:
+        parts.append((*classifier.run(pixels, "logits", *needs), labels))
+        hashes.append(hashes_of_pixels(pixels))
     if not parts:
         raise (
             none_read(failures)
@@ -168,7 +173,10 @@ def _calibrate(
             else CatordogError(f"{path} can't be calibrated: there are no {what}")
         )
     logits, *needed, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    ood, backbone = general() if general else (_ood(path, needs, needed, labels), None)
+    if general:
+        ood, backbone = general()
+    else:
+        ood, backbone = _ood(path, needs, needed, labels, _groups(hashes)), None
     model = replace(classifier.model, ood=ood, backbone=backbone)
     return _fit(path, model, logits, labels, what, failures)
 
@@ -257,6 +265,7 @@ def _ood(
     needs: tuple[str, ...],
     outputs: Sequence[npt.NDArray[np.float32]],
     labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
 ) -> Detector | None:
     """Fit a detector on the outputs that it needs; none where it needs none."""
     try:
@@ -264,12 +273,12 @@ def _ood(
             return fit_output(*outputs)
         if needs == OodDetector.needs:
             (features,) = outputs
-            return fit_ood(features)
+            return fit_ood(features, groups=groups)
         if needs == GeneralOodDetector.needs:
             features, concepts = outputs
             shapes = features.shape[1], concepts.shape[1]
             knowledge = Knowledge.of(metadata_of(path.read_bytes()), *shapes)
-            return knowledge.fit_ood(features, concepts, labels=labels)
+            return knowledge.fit_ood(features, concepts, groups, labels)
     except (CatordogError, ValueError) as error:
         info(f"no photo will be called 'neither': {error}")
     return None
@@ -281,6 +290,7 @@ def _general_ood(photos: list[Photo]) -> tuple[Detector | None, str]:
     features: list[npt.NDArray[np.float32]] = []
     labels: list[int] = []
     pixels: list[npt.NDArray[np.uint8]] = []
+    hashes: list[Hashes] = []
     with progress("comparing", len(photos)) as done:
         results = decoded(photos, backbone.preprocess)
         for count, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
@@ -289,9 +299,21 @@ def _general_ood(photos: list[Photo]) -> tuple[Detector | None, str]:
                 labels.append(photo.label or 0)
             if pixels and (len(pixels) == BATCH or count == len(photos)):
                 features.append(backbone.features(np.stack(pixels)))
+                hashes.append(hashes_of_pixels(pixels))
                 pixels = []
             done(count)
     rows = np.concatenate(features)
     concepts = backbone.concepts(rows)
-    detector = backbone.knowledge.fit_ood(rows, concepts, labels=np.array(labels))
+    detector = backbone.knowledge.fit_ood(rows, concepts, _groups(hashes), np.array(labels))
     return detector, backbone.digest
+
+
+def _groups(hashes: Sequence[Hashes]) -> npt.NDArray[np.int64]:
+    """A number for each photo of all batches, `[N]`; copies and near copies share one.
+
+    They are all in one split, so a photo would be its copy's nearest neighbour.
+    """
+    plain, mirrored = (
+        np.concatenate([getattr(each, name) for each in hashes]) for name in ("plain", "mirrored")
+    )
+    return copy_groups(Hashes(plain, mirrored))

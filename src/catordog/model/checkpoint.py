@@ -127,18 +127,19 @@ def open_checkpoint(path: Path) -> tuple[Backend, ModelInfo]:
     """
     checkpoint = load_checkpoint(path)
     from catordog.model.backends.torch import TorchBackend
-    from catordog.model.networks import build_network
+    from catordog.model.networks import build_network, check_weights
 
     model = checkpoint.model
-    network = build_network(
-        model.network, len(model.classes), model.network_args, size=model.preprocess.size
-    )
     weights = {
         key.removeprefix("network."): value
         for key, value in checkpoint.state.items()
         if key.startswith("network.")
     }
     try:
+        check_weights(model.network, len(model.classes), model.network_args, weights)
+        network = build_network(
+            model.network, len(model.classes), model.network_args, size=model.preprocess.size
+        )
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()

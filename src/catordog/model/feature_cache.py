@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from catordog.errors import PhotoError
 from catordog.model.backbone import Backbone
 from catordog.model.backends import BATCH
 from catordog.photos.decode import DecodeRules
-from catordog.photos.near_copies import HASH_BYTES, grey_thumbnail, hashes_of_thumbnails
+from catordog.photos.near_copies import HASH_BYTES, hashes_of_pixels
 from catordog.photos.parallel import batched
 from catordog.photos.photo import Photo, keys_of
 from catordog.photos.reading import decoded
@@ -119,7 +118,7 @@ def records_of(
         backbone: that computes their features.
     """
     records = np.zeros(len(pixels), record_type(backbone.width))
-    hashes = hashes_of_thumbnails(np.stack([grey_thumbnail(Image.fromarray(x)) for x in pixels]))
+    hashes = hashes_of_pixels(pixels)
     records["key"] = list(keys)
     records["hash"], records["mirrored"] = hashes.plain, hashes.mirrored
     records["features"] = backbone.features(np.stack(pixels))

@@ -213,6 +213,30 @@ def build_network(
     return built
 
 
+def check_weights(
+    network: str, num_classes: int, args: Mapping[str, Any], state: Mapping[str, Any]
+) -> None:
+    """Compare weights with a network before memory is taken for it: its arguments are untrusted.
+
+    Args:
+        network: its name; a class of the user can't be compared.
+        num_classes: C.
+        args: further arguments of the network.
+        state: its state dict.
+
+    Raises:
+        RuntimeError: a name or a shape differs.
+    """
+    if "." in network:
+        return
+    try:
+        with torch.device("meta"):
+            shell = _build(network, num_classes, dict(args))
+    except CatordogError:  # some compute with tensors when they are built
+        return
+    shell.load_state_dict(state, assign=True)
+
+
 def _build(network: str, num_classes: int, args: dict[str, Any]) -> nn.Module:
     if network in _OWN:
         return _construct(_OWN[network], network, {"num_classes": num_classes, **args})
@@ -262,7 +286,7 @@ def _imported(path: str) -> type[nn.Module]:
 def _construct(builder: Any, name: str, args: dict[str, Any]) -> nn.Module:
     try:
         built: nn.Module = builder(**args)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise CatordogError(f"can't build the network {name!r} with {args}: {error}") from None
     return built
 

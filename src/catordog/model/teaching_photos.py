@@ -95,6 +95,14 @@ def _own_name(path: Path) -> str | None:
     return class_name(path.resolve().name) if path.is_dir() else None
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder has nothing in it; not one that can't be opened, which is reported."""
+    try:
+        return all(is_litter(inner.name) for inner in folder.iterdir())
+    except OSError:
+        return False
+
+
 def _check_classes(name: str, dataset: PhotoDataset, photos: Sequence[Photo]) -> None:
     """Refuse classes without photos: those of which all are excluded, and empty folders."""
     labels = {photo.label for photo in photos}
@@ -102,7 +110,7 @@ def _check_classes(name: str, dataset: PhotoDataset, photos: Sequence[Photo]) ->
     folder = expanded(name)
     if folder.is_dir():
         folders = (x for x in sorted(folder.iterdir()) if x.is_dir() and not is_litter(x.name))
-        empty += [x.name for x in folders if all(is_litter(inner.name) for inner in x.iterdir())]
+        empty += [x.name for x in folders if _is_empty(x)]
     if empty:
         raise CatordogError(
             f"{name}: no photo of {' and '.join(map(repr, map(printable, empty)))}: add photos, or "

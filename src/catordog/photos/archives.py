@@ -13,7 +13,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from typing import IO
@@ -64,6 +64,28 @@ def is_archive_name(name: str) -> bool:
     path = PurePath(name)
     suffixes = (".zip", ".7z", ".rar", *_TAR_SUFFIXES)
     return path.name.lower().endswith(suffixes) or _is_part(path)
+
+
+def stem_of(path: Path) -> str:
+    """The name of a folder, or of a file without its suffix, of which an archive may have two.
+
+    >>> stem_of(Path("pets.v2.tar.gz"))
+    'pets.v2'
+    """
+    if path.is_dir():
+        return path.name
+    suffix = next((x for x in _TAR_SUFFIXES if path.name.lower().endswith(x)), path.suffix)
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def note_archives(place: str, names: Sequence[str]) -> None:
+    """Say which archives in a folder or an archive are not looked into, if there are any."""
+    if names:
+        shown = ", ".join(map(printable, sorted(names)[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
+        info(f"{printable(place)}: not looked into: {shown}; unpack it, or name its path")
+
+
+_SHOWN = 3
 
 
 def _is_part(path: PurePath) -> bool:
@@ -136,13 +158,11 @@ class Zip:
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._inner = _Inner(shown, depth, budget or Budget(shown))
         for member in self._archive().infolist():
-            if member.is_dir() or is_litter_path(member.filename):
-                continue
-            name = safe_name(member.filename)
-            if self._inner.is_archive(name):
-                self._inner.add(name, member.file_size, partial(self._open, member))
-            else:
-                self._members[name] = member
+            if not (member.is_dir() or is_litter_path(member.filename)):
+                self._members[safe_name(member.filename)] = member
+        for name in [name for name in self._members if self._inner.is_archive(name)]:
+            member = self._members.pop(name)
+            self._inner.add(name, member.file_size, partial(self._open, member), self._members)
         self._inner.report(alone=not self._members)
 
     def names(self) -> Iterator[str]:  # noqa: D102
@@ -231,8 +251,20 @@ class _Inner:
         """Whether a member is an archive that is looked into."""
         return name.lower().endswith((".zip", *_TAR_SUFFIXES)) and self._depth < _MAX_DEPTH
 
-    def add(self, name: str, size: int, open_member: Callable[[], IO[bytes]]) -> None:
+    def add(
+        self,
+        name: str,
+        size: int,
+        open_member: Callable[[], IO[bytes]],
+        taken: Container[str],
+    ) -> None:
         """Extract an archive: reading it takes seeking, which inflating can't do.
+
+        Args:
+            name: of the archive.
+            size: that it declares.
+            open_member: opens it.
+            taken: names in the outer archive, which files in this one can't have.
 
         Raises:
             CatordogError: the archives unpack to too much.
@@ -255,14 +287,15 @@ class _Inner:
         inner_names = list(store.names())
         # Kaggle's train.zip holds train/: don't repeat it.
         start = "" if all(inner.startswith(prefix) for inner in inner_names) else prefix
+        if any(start + inner in taken or start + inner in self._files for inner in inner_names):
+            start = name + "/"  # beside cat.zip there is cat/, or cat.tar
         for inner in inner_names:
             self._files[type(inner)(start + inner)] = (store, inner)
 
     def _copy(self, packed: IO[bytes], file: IO[bytes], size: int) -> None:
         left = size
         while left > 0 and (block := packed.read(min(left, 2**20))):
-            self._budget.spend(len(block))
-            file.write(block)
+            self._budget.write(file, block)
             left -= len(block)
 
     def report(self, *, alone: bool) -> None:
@@ -346,7 +379,7 @@ class Tar:
             ) from None
         for name in [name for name in self._members if self._inner.is_archive(name)]:
             offset, size = self._members.pop(name)
-            self._inner.add(name, size, partial(self._open_at, offset))
+            self._inner.add(name, size, partial(self._open_at, offset), self._members)
         self._inner.report(alone=not self._members)
 
     def _open_at(self, offset: int) -> IO[bytes]:

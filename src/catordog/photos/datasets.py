@@ -11,7 +11,7 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.files import expanded
 from catordog.photos import shards
-from catordog.photos.archives import is_archive_name
+from catordog.photos.archives import is_archive_name, note_archives
 from catordog.photos.class_names import check_class_names
 from catordog.photos.csv_lists import TABLE_SUFFIXES
 from catordog.photos.decisions import apply, read_decisions
@@ -77,6 +77,8 @@ def open_dataset(
 
 
 def _open(data: str, rules: DecodeRules, need: Need) -> PhotoDataset:
+    if not data:
+        raise CatordogError(f"--data '': the name is empty; give {FORMS}")
     path = expanded(data)
     if not path.exists():
         if data.partition(":")[0] == "drawn":
@@ -155,10 +157,14 @@ def _open_files(data: str, store: Store, rules: DecodeRules, need: Need) -> Phot
         )
     if not files.photos:
         raise CatordogError(f"--data {data}: no photos in it; give {FORMS}")
+    note_archives(f"--data {data}", files.archives)
     try:
         found = next((labels for layout in LAYOUTS if (labels := layout(files)).names), Labels())
     except CatordogError as error:
-        raise CatordogError(f"--data {data}: {error}") from None
+        if need == "required":
+            raise CatordogError(f"--data {data}: {error}") from None
+        info(f"{data}: {error}")
+        found = Labels()
     if not found.names and need == "optional":
         count = len(files.photos)
         photos = Photos(StoreSource(store, rules), files.photos, [NO_LABEL] * count, [None] * count)

@@ -256,13 +256,25 @@ def _parsed(data: bytes, name: str) -> Iterator[Decision]:
         try:
             yield Decision.from_json(line.decode())
         except ValueError as error:
-            if number == len(lines) or (not lines[number].strip(b"\r") and number + 1 < len(lines)):
+            last = number == len(lines)
+            if _is_torn(line, error) and (
+                last or (not lines[number].strip(b"\r") and number + 1 < len(lines))
+            ):
                 continue
             reason = "it is no JSON" if isinstance(error, json.JSONDecodeError) else str(error)
             reason = "it is no text in UTF-8" if isinstance(error, UnicodeError) else reason
             raise CatordogError(
                 f"{name}, line {number}: {printable(reason)}: correct or delete the line"
             ) from None
+
+
+def _is_torn(line: bytes, error: ValueError) -> bool:
+    """Whether a line is the beginning of a decision that was being written when power failed.
+
+    A disk may have zeros in its place.
+    """
+    begun = line.startswith(b"{") or not line.strip(b"\0")
+    return begun and isinstance(error, json.JSONDecodeError | UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)

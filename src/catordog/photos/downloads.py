@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,17 +85,18 @@ def _oxford_pets() -> Path:
 
     packed = data_folder() / "oxford-iiit-pet"
     by_hand = f"put the two archives into {packed}"
-    for url, md5 in OxfordIIITPet._RESOURCES:
-        remote = Remote(url, "md5", md5)
-        if not (packed / remote.name).exists():
-            fetch_file(remote, packed / remote.name, by_hand)
-        _verify(packed / remote.name, remote)
+    remotes = [Remote(url, "md5", md5) for url, md5 in OxfordIIITPet._RESOURCES]
+    archives = [packed / remote.name for remote in remotes]
+    for remote, archive in zip(remotes, archives, strict=True):
+        if not archive.exists():
+            fetch_file(remote, archive, by_hand)
+        _verify(archive, remote)
     # torchvision expects the archives in the folder where it unpacks them; it verifies them again.
     try:
         with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".oxford-pets-") as folder:
             inside = Path(folder) / "oxford-iiit-pet"
             inside.mkdir()
-            for archive in packed.glob("*.tar.gz"):
+            for archive in archives:
                 _link_or_copy(archive, inside / archive.name)
             info("unpacking")
             OxfordIIITPet(folder, target_types="binary-category", download=True)
@@ -106,7 +108,10 @@ def _oxford_pets() -> Path:
             f"--data oxford-pets: the archives in {packed} can't be unpacked ({error}): delete "
             "them, and run the command again"
         ) from None
-    shutil.rmtree(packed, ignore_errors=True)
+    with suppress(OSError):  # torchvision's folder of the same name may hold other files
+        for archive in archives:
+            archive.unlink()
+        packed.rmdir()
     return target
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from catordog.errors import CatordogError
+from catordog.photos.archives import is_archive_name, note_archives
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.listing import is_photo_name
 from catordog.photos.photo import Photo, StoreSource
@@ -59,14 +62,15 @@ class Inputs:
                 yield root, name, store.path(name)
 
     def count(self) -> int:
-        """Return how many there are.
+        """Return how many there are, and name the archives in folders, which are not looked into.
 
         Raises:
             CatordogError: a folder or archive has no photo.
         """
         total = 0
         for path, store in self._stores:
-            here = sum(1 for _ in _photo_names(store))
+            here, archives = _counted(store)
+            note_archives(path, archives)
             if not here:
                 raise CatordogError(f"{path}: no photos in it")
             total += here
@@ -78,6 +82,14 @@ def matches_of(path: str) -> list[str]:
     # A name with brackets in it is a name if there is such a file. Path.glob takes no absolute
     # patterns.
     return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+
+
+def searched_folder(path: str) -> str | None:
+    """The folder that a pattern with `**` searches at any depth; None if it is no such pattern."""
+    parts = Path(path).parts
+    if "**" not in parts or Path(path).exists():
+        return None
+    return str(Path(*takewhile(lambda part: not glob.has_magic(part), parts)))
 
 
 class PhotosByLocation:
@@ -99,7 +111,23 @@ class PhotosByLocation:
 
 
 def _store_at(path: str) -> Store:
-    return open_store(Path(path)) or SingleFile(Path(path))
+    file = Path(path)
+    if file.is_file() and not os.access(file, os.R_OK):
+        return SingleFile(file)  # reading it says why, and stops no run
+    return open_store(file) or SingleFile(file)
+
+
+def _counted(store: Store) -> tuple[int, list[str]]:
+    """How many photos are in a store, and the archives in it that are not looked into."""
+    if isinstance(store, SingleFile):
+        return 1, []
+    photos, archives = 0, []
+    for name in store.names():
+        if is_photo_name(name):
+            photos += 1
+        elif is_archive_name(name):
+            archives.append(name)
+    return photos, archives
 
 
 def _photo_names(store: Store) -> Iterator[str]:

@@ -83,6 +83,11 @@ def hashes_of_thumbnails(thumbnails: Bits) -> Hashes:
     return Hashes(plain, mirrored)
 
 
+def hashes_of_pixels(pixels: Iterable[Bits]) -> Hashes:
+    """Perceptual hashes of photos, each `uint8 [S, S, 3]`."""
+    return hashes_of_thumbnails(np.stack([grey_thumbnail(Image.fromarray(x)) for x in pixels]))
+
+
 def _cosines() -> npt.NDArray[np.float64]:
     """The first rows of the cosine transform (DCT-II), `[16, 32]`."""
     frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(THUMBNAIL_SIZE)[None, :]

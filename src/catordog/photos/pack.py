@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catordog.errors import PhotoError
+from catordog.errors import CatordogError, PhotoError
+from catordog.escaping import printable
 from catordog.files import write_bytes, write_text
 from catordog.photos.photo import Photo
 from catordog.photos.photo_dataset import PhotoDataset
@@ -71,6 +72,20 @@ def pack(
     return failures
 
 
+def check_interrupted(out: Path) -> None:
+    """Refuse a folder with tars that are not of an interrupted `pack`: they could be replaced.
+
+    Raises:
+        CatordogError: none of them has an index beside it, which `pack` writes first.
+    """
+    tars = sorted(out.glob("*.tar"))
+    if tars and not any(tar.with_suffix(".npy").is_file() for tar in tars):
+        raise CatordogError(
+            f"--out {printable(out)} has {printable(tars[0].name)}, and nothing of an interrupted "
+            "'catordog shard': give another folder"
+        )
+
+
 def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[PhotoError]]:
     """Write a shard and its index, unless both exist and hold these photos."""
     read: list[tuple[Photo, int]] = []
@@ -101,8 +116,8 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
     if rows:
         index = io.BytesIO()
         np.save(index, packed_rows, allow_pickle=False)
+        write_bytes(file.with_suffix(".npy"), index.getvalue())  # first: see `check_interrupted`
         write_bytes(file, packed.getvalue())
-        write_bytes(file.with_suffix(".npy"), index.getvalue())
     return packed_rows, failures
 
 

@@ -92,7 +92,7 @@ class PhotoDataset:
         if not own:
             return self._by_content(range(len(self.photos)), fractions)
         splits: list[Split] = [split or "train" for split in self.photos.own_splits]
-        if "train" in own and "val" not in own:
+        if "train" in splits and "val" not in own:
             train = [index for index, split in enumerate(splits) if split == "train"]
             only_val = SplitFractions(fractions.val / (1 - fractions.test), 0)
             for index, split in zip(train, self._by_content(train, only_val), strict=True):

@@ -96,13 +96,18 @@ class SingleFile:
     def __init__(self, path: Path) -> None:
         self.root = path
         self.name = path.name
+        self._passed: bytes | None = None
 
     def names(self) -> Iterator[str]:  # noqa: D102
         yield self.name
 
     def read(self, name: str) -> bytes:  # noqa: D102
         del name
-        return read_file(self.root)
+        if not is_passed_by_shell(self.root):
+            return read_file(self.root)
+        if self._passed is None:  # a pipe can be read only once
+            self._passed = read_file(self.root)
+        return self._passed
 
     def key(self, name: str) -> int:  # noqa: D102
         return content_key_of(self.read(name))

@@ -43,14 +43,22 @@ def labels_from_table_file(file: Path) -> tuple[Labels, list[str]]:
     if table.width < 2:
         raise CatordogError(f"{option}: neither a folder nor an archive nor a table of two columns")
 
-    def is_file(name: str) -> bool:
-        # Any cell may be asked for; Path.is_file raises OSError for one of 300 letters.
-        return name != file.name and os.path.isfile(folder / name)  # noqa: PTH113
+    top = os.path.abspath(folder)  # noqa: PTH100 - as normpath, and unlike resolve()
 
-    found = labels_from_table(table, PhotoFinder((), is_file), option)
+    def located(name: str) -> str | None:
+        # Any cell may be asked for; Path.is_file raises OSError for one of 300 letters.
+        if name == file.name or not os.path.isfile(folder / name):  # noqa: PTH113
+            return None
+        # One name for `a.png`, `../pets/a.png` and its absolute path: it is one photo.
+        place = Path(os.path.normpath(os.path.join(top, name)))  # noqa: PTH118
+        if place.is_relative_to(top) and place.is_file():
+            return place.relative_to(top).as_posix()
+        return name
+
+    found = labels_from_table(table, PhotoFinder((), located), option)
     if len(found.names) < len(table.rows):  # ids, or paths from another folder
         listed = list(filter(is_photo_name, Folder(folder).names()))
-        found = labels_from_table(table, PhotoFinder(listed, is_file), option)
+        found = labels_from_table(table, PhotoFinder(listed, located), option)
     if not found.names and table.rows:
         raise CatordogError(
             f"{option}: none of the {len(table.rows):,} photos that it lists is in {folder}; "
@@ -67,13 +75,14 @@ class PhotoFinder:
 
     Args:
         names: of the photos, relative POSIX.
-        exists: whether there is a file of such a name besides; it may be outside of the dataset.
+        located: the name of a photo that a file of such a path is, if there is one besides; it may
+            be outside of the dataset.
     """
 
     def __init__(
-        self, names: Sequence[str], exists: Callable[[str], bool] = lambda _: False
+        self, names: Sequence[str], located: Callable[[str], str | None] = lambda _: None
     ) -> None:
-        self._exists = exists
+        self._located = located
         self._by_path = {_key(name): name for name in names}
         self._by_path |= {_key(name.rpartition(".")[0]): name for name in names}
         self._by_file_name: dict[str, str | None] = {}
@@ -94,8 +103,8 @@ class PhotoFinder:
                   for parent in PurePosixPath(folder, "x").parents]  # fmt: skip
         for path in dict.fromkeys((cell, cell.replace("\\", "/"))):
             name = Path(path).as_posix()
-            if self._exists(name):
-                return name
+            if (file := self._located(name)) is not None:
+                return file
             key = tail = _key(name)
             while tail:  # pets/images/1.jpg may be images/1.jpg here
                 for start in starts:
@@ -134,9 +143,7 @@ def labels_from_table(table: Table, finder: PhotoFinder, name: str, folder: str 
     if paths is None:
         return Labels()
     label = _label_column(table, paths, name)
-    split = next(
-        (index for index in table.find(SPLIT_COLUMNS) if index not in {paths, label}), None
-    )
+    split = _split_column(table, {paths, label})
     entries: dict[str, tuple[str, Split | None]] = {}
     missing: list[str] = []
     splits = table.column(split) if split is not None else [""] * len(table.rows)
@@ -227,6 +234,16 @@ def _path_column(table: Table, finder: PhotoFinder, folder: str) -> int | None:
         if count > most:
             best, most = index, count
     return best
+
+
+def _split_column(table: Table, others: set[int]) -> int | None:
+    """The column of splits. One called `set` or `dataset` may say instead where a photo is from."""
+    unclear = table.find(("set", "dataset"))
+    for index in table.find(SPLIT_COLUMNS):
+        cells = filter(None, table.column(index))
+        if index not in others and (index not in unclear or all(map(split_named, cells))):
+            return index
+    return None
 
 
 def _label_column(table: Table, paths: int, name: str) -> int:

@@ -78,8 +78,7 @@ def plain_tar(path: Path, shown: str, budget: Budget) -> Path:
             size = 0
             while block := packed.read(2**20):
                 size += len(block)
-                budget.spend(len(block))
-                file.write(block)
+                budget.write(file, block)
                 done(size // 2**20)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ArchiveError(

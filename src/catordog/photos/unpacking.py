@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from catordog.errors import CatordogError, PhotoError
 
@@ -29,14 +30,26 @@ class Budget:
         self._shown = shown
         self._left = MAX_INNER_ARCHIVE_BYTES
 
-    def spend(self, size: int) -> None:
-        """Count bytes before they are written. Raises `CatordogError` if they are too many."""
-        self._left -= size
+    def write(self, file: IO[bytes], block: bytes) -> None:
+        """Write unpacked bytes.
+
+        Raises:
+            CatordogError: they are too many, or the disk is full.
+        """
+        self._left -= len(block)
         if self._left < 0:
             raise CatordogError(
                 f"{self._shown} unpacks to over {MAX_INNER_ARCHIVE_BYTES / 2**30:.0f} GiB: "
                 "unpack it, and give the folder"
             )
+        try:
+            file.write(block)
+            file.flush()
+        except OSError as error:
+            raise CatordogError(
+                f"can't unpack {self._shown} into {tempfile.gettempdir()}: "
+                f"{error.strerror or error}: make room there, or set TMPDIR to another folder"
+            ) from None
 
 
 def safe_name(name: str) -> str:

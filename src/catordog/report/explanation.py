@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
 
 from catordog.confidence.softmax import format_percent
-from catordog.errors import CatordogError
 from catordog.escaping import printable
 from catordog.evaluation.explain import Explanation, Floats, explain
-from catordog.files import resolved
 from catordog.model.classifier import Classifier
 from catordog.photos.photo import Photo
 from catordog.photos.preprocess import Preprocess
@@ -21,8 +16,6 @@ FOR, AGAINST = (230, 97, 1), (94, 60, 153)
 """Orange and purple: colour-blind people can tell them apart (colorbrewer2.org, PuOr)."""
 
 _HEIGHT = 360
-
-_SOFTWARE = "catordog explain"
 
 
 def draw(image: Image.Image, explanation: Explanation, preprocess: Preprocess) -> Image.Image:
@@ -53,36 +46,6 @@ def draw(image: Image.Image, explanation: Explanation, preprocess: Preprocess) -
         pen.text((left, gap + _HEIGHT + 6), title, fill="black", font=font)
         pen.text((left, gap + _HEIGHT + 6 + line), words, fill=(70, 70, 70), font=font)
     return page
-
-
-def to_png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file that says what has drawn it."""
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Software", _SOFTWARE)
-    packed = io.BytesIO()
-    picture.save(packed, "PNG", pnginfo=text)
-    return packed.getvalue()
-
-
-def check_replaceable(option: str, path: Path) -> None:
-    """Refuse to replace a picture that is no explanation: it may be a photo.
-
-    Raises:
-        CatordogError: there is such a file.
-    """
-    file = resolved(path)
-    if not file.is_file():
-        return
-    try:
-        with Image.open(file) as picture:
-            ours = picture.info.get("Software") == _SOFTWARE
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        ours = False
-    if not ours:
-        raise CatordogError(
-            f"{option} {printable(path)} exists, and is no picture of 'catordog explain': give "
-            "another name"
-        )
 
 
 def heat(photo: Image.Image, values: Floats, preprocess: Preprocess) -> Image.Image:

@@ -9,7 +9,8 @@ from pathlib import Path
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.outputs import check_outside
-from catordog.photos.photo import NO_LABEL
+from catordog.photos.listing import is_photo_name
+from catordog.photos.photo import NO_LABEL, Photo
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.report.sorted_folders import SortedFolders
 from catordog.terminal import info, progress
@@ -80,7 +81,7 @@ def _write(dataset: PhotoDataset, out: Path, *, link: bool) -> LabelledFolders:
     written: set[Path] = set()
     counts = Counter(dict.fromkeys(dataset.classes, 0))
     same = unlabelled = 0
-    failures = []
+    failures = list(dataset.unopened)
     with progress("linking photos" if link else "copying photos", len(dataset.photos)) as done:
         for number, photo in enumerate(dataset.photos, 1):
             done(number)
@@ -94,7 +95,7 @@ def _write(dataset: PhotoDataset, out: Path, *, link: bool) -> LabelledFolders:
                 folders[root] = SortedFolders(root, dataset.classes, link=link)
             label = dataset.classes[photo.label]
             try:
-                target = folders[root].put(photo, label)
+                target = folders[root].put(photo, label, _missing_suffix(photo))
             except PhotoError as error:
                 failures.append(error)
                 continue
@@ -102,3 +103,15 @@ def _write(dataset: PhotoDataset, out: Path, *, link: bool) -> LabelledFolders:
             counts[label] += target not in written
             written.add(target)
     return LabelledFolders(dict(counts), same, unlabelled, failures, names)
+
+
+def _missing_suffix(photo: Photo) -> str:
+    """What a name that a table lists may lack: in the new folder, suffixes tell photos from others.
+
+    Raises:
+        PhotoError: it can't be read.
+    """
+    if is_photo_name(photo.name):
+        return ""
+    form = photo.examine(near=64)[0].format
+    return {"JPEG": ".jpg", "MPO": ".jpg", "HEIF": ".heic"}.get(form, f".{form.lower()}")

@@ -189,8 +189,9 @@ class Rows:
         if not len(self._known):
             return None
         digest = _digest(path)
-        index = int(np.searchsorted(self._known, digest))
-        if index == len(self._known) or int(self._known[index]) != digest:
+        # The last of several rows: of a photo that was replaced while its folder was watched.
+        index = int(np.searchsorted(self._known, digest, side="right")) - 1
+        if index < 0 or int(self._known[index]) != digest:
             return None
         return self._verdict_names[int(self._verdicts[index])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import re
 import secrets
@@ -48,11 +49,16 @@ class SortedFolders:
         self.names[verdict] = next(name for name in names if _same(name) not in self._taken)
         self._taken.add(_same(self.names[verdict]))
 
-    def put(self, photo: Photo, verdict: str) -> Path:
+    def put(self, photo: Photo, verdict: str, suffix: str = "") -> Path:
         """Put a photo into the folder of its verdict.
 
         Nothing is overwritten: another photo of the same name gets a number, and a photo that is
         there already is not copied again. A name that is too long is shortened.
+
+        Args:
+            photo: the photo.
+            verdict: names the folder.
+            suffix: to add to the photo's name.
 
         Returns:
             The path of the copy or link.
@@ -66,7 +72,7 @@ class SortedFolders:
         folder = self.root / self.names[verdict]
         file = photo.file
         # The path is escaped where it is no Unicode; the copy has the bytes of the original name.
-        name = PurePath(photo.path if file is None else file).name
+        name = PurePath(photo.path if file is None else file).name + suffix
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._link and file is not None and file.is_file():
@@ -92,7 +98,7 @@ def _same(name: str) -> str:
 
 def _linked(file: Path, folder: Path, name: str) -> Path:
     for target in _targets(folder, name):
-        if target.exists() and target.samefile(file):
+        if target.exists() and (target.samefile(file) or _is_copy(target, file)):
             return target
         try:
             os.link(file, target)
@@ -125,10 +131,29 @@ def _copied(photo: Photo, folder: Path, name: str) -> Path:
             with suppress(FileNotFoundError):  # it has been removed meanwhile
                 found = photo.file.stat()
                 os.utime(temporary, ns=(found.st_atime_ns, found.st_mtime_ns))
-        temporary.rename(target)
+        while not _moved(temporary, target):  # another process has been faster
+            target = next(each for each in _targets(folder, name) if not os.path.lexists(each))
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def _moved(temporary: Path, target: Path) -> bool:
+    """Give a file its name, unless there is one of this name."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links on this disk
+        if os.path.lexists(target):
+            return False
+        temporary.rename(target)
+    return True
+
+
+def _is_copy(target: Path, file: Path) -> bool:
+    """Whether a run without links has put the file there."""
+    return target.is_file() and filecmp.cmp(target, file, shallow=False)
 
 
 def _has(target: Path, data: bytes) -> bool:

@@ -222,13 +222,14 @@ class LastCheckpoint(Checkpoint):
         self._check_finite(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save after every epoch."""
+        """Save after a validation within an epoch."""
         del pl_module
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
+        fitting = not trainer.sanity_checking and trainer.state.fn == "fit"
+        if fitting and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save after an epoch without validation."""
+        """Save after every epoch, when other callbacks have seen its validation loss."""
         if trainer.global_step != self._saved_step:
             self._check_finite(trainer, pl_module)
             self._save(trainer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,9 +55,10 @@ def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
             f"--find lr needs {_MIN_STEPS} batches of photos, and there are {batches}: choose a "
             "smaller --data.batch_size"
         )
-    finder = Tuner(trainer).lr_find(
-        module, datamodule=data, min_lr=1e-4, max_lr=10, num_training=steps, update_attr=False
-    )
+    with _ratios_kept(module):
+        finder = Tuner(trainer).lr_find(
+            module, datamodule=data, min_lr=1e-4, max_lr=10, num_training=steps, update_attr=False
+        )
     found = finder.suggestion() if finder else None
     if finder is None or found is None or not math.isfinite(found):
         raise CatordogError("--find lr: the loss falls at no learning rate; check the labels")
@@ -64,6 +67,31 @@ def _lr(trainer: L.Trainer, module: Any, data: Any, folder: Path) -> str:
     info(f"learning rates from 1e-4, {steps} steps: the loss falls fastest at {found:.3g}")
     info(f"plot: {plot}")
     return f"--model.lr {found:.3g}"
+
+
+@contextmanager
+def _ratios_kept(module: Any) -> Iterator[None]:
+    """Scale the learning rates of all parameter groups, where the finder would make them equal."""
+    configure = module.configure_optimizers
+
+    def configured() -> Any:
+        found = configure()
+        optimizer = found["optimizer"]
+        lr = module.hparams["lr"]
+        ratios = [group["initial_lr"] / lr for group in optimizer.param_groups]
+
+        def scale(*_: Any) -> None:
+            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                group["lr"] *= ratio  # the finder sets it anew after every step
+
+        optimizer.register_step_pre_hook(scale)
+        return found
+
+    module.configure_optimizers = configured
+    try:
+        yield
+    finally:
+        del module.configure_optimizers
 
 
 def _batch_size(trainer: L.Trainer, module: Any, data: Any) -> str:

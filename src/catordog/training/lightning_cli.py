@@ -115,6 +115,7 @@ class TrainCLI(LightningCLI):
         words += with_checked_configs(options)
         self.found = ResumePoint()
         given = given_settings(configs, options)
+        _check_seed(given.get("seed_everything"))
         ckpt_path = given.get("ckpt_path")
         if ckpt_path and not {"--help", "-h"} & {*options}:
             self.found = find_checkpoint(str(ckpt_path), runs_folder(given, configs))
@@ -274,7 +275,8 @@ class TrainCLI(LightningCLI):
         # As an argument, it would become absolute, and a moved run would forget its best loss.
         best.dirpath = folder and str(folder)
         last = LastCheckpoint(self.config.save_every, folder)
-        callbacks = [last, best, TensorBoardFigures(), EpochLines(), LongValidationInterval()]
+        # The last one after the best, so that it holds what the best has found out.
+        callbacks = [best, last, TensorBoardFigures(), EpochLines(), LongValidationInterval()]
         if self.config.trainer.logger not in (False, []):
             callbacks.append(LearningRateMonitor("step"))
         return callbacks
@@ -283,6 +285,11 @@ class TrainCLI(LightningCLI):
         """Unlock the run's folder."""
         if self.run_folder:
             self.run_folder.release()
+
+
+def _check_seed(seed: Any) -> None:
+    if seed is not None and not (str(seed).isdecimal() and int(seed) < 2**32):
+        raise CatordogError(f"seed_everything {seed}: give a whole number from 0 to {2**32 - 1}")
 
 
 def given_settings(configs: Sequence[Path], options: Sequence[str]) -> dict[str, Any]:

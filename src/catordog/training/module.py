@@ -130,6 +130,7 @@ class ClassifierModule(L.LightningModule):
         self.split_fractions = SplitFractions()
         self.class_weights: Tensor | None = None
         self._whitened = False
+        self._fixed: set[nn.Parameter] | None = None
         self.network: nn.Module = build_network(
             network, len(classes), self.network_args, weights, size=size
         ).to(memory_format=torch.channels_last)
@@ -183,7 +184,9 @@ class ClassifierModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Freeze the layers that don't learn in this epoch."""
-        self.transfer.apply(self.network, self._head[0], self.current_epoch)
+        if self._fixed is None:
+            self._fixed = {p for p in self.network.parameters() if not p.requires_grad}
+        self.transfer.apply(self.network, self._head[0], self.current_epoch, self._fixed)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed draws within the network (dropout …) by the step, so that resuming repeats them."""

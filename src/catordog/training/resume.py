@@ -22,8 +22,11 @@ Settings = dict[str, Any]
 
 _LINKED = ("classes", "size", "seed")
 """Settings of the module that `catordog train` takes from the data and from the seed."""
-_FIXED = ("network", "network_args", "optimizer")
-"""Settings of the module without which a checkpoint's state does not fit."""
+_FIXED = (
+    *("network", "network_args", "optimizer"),
+    *("lr", "other_lr", "momentum", "weight_decay"),
+)
+"""Settings of the module that are in a checkpoint's state: others would not fit, or not count."""
 
 _MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 """Settings of the trainer that say where a run was started, which may be elsewhere now."""

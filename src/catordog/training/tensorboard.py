@@ -55,7 +55,7 @@ class TensorBoardFigures(L.Callback):
         """Log a grid of augmented training photos at the start of every epoch."""
         del outputs
         writer = _writer(trainer)
-        if writer is None or batch_idx > 0:
+        if writer is None or batch_idx > 0 or not len(batch[1]):
             return
         from torchvision.utils import make_grid
 
@@ -76,8 +76,12 @@ class TensorBoardFigures(L.Callback):
             writer.add_figure("confusion matrix", figure, trainer.current_epoch)
 
 
+_WIDEST = 20
+"""Classes whose counts a confusion matrix shows; of more, text would take seconds and gigabytes."""
+
+
 def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figure:
-    """The confusion matrix as a figure.
+    """The confusion matrix as a figure; with many classes, in colours only.
 
     Args:
         counts: `[C][C]`, a row per true class, a column per predicted class.
@@ -85,10 +89,14 @@ def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.6 + len(classes), 1.2 + len(classes)), layout="constrained")
+    side = min(len(classes), _WIDEST)
+    figure = Figure(figsize=(1.6 + side, 1.2 + side), layout="constrained")
     axes = figure.add_subplot()
+    axes.set(xlabel="predicted", ylabel="true")
     fractions = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) > _WIDEST:
+        return figure
     for true, row in enumerate(counts):
         for predicted, count in enumerate(row):
             fraction = fractions[true][predicted]
@@ -100,9 +108,8 @@ def confusion_figure(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
                 va="center",
                 color="white" if fraction > 0.5 else "black",
             )
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(len(classes)), classes, parse_math=False)  # a class may be called $5_$10
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     return figure
 
 

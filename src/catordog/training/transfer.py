@@ -8,7 +8,7 @@ at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -54,10 +54,21 @@ class Transfer:
         """Whether running statistics of pretrained batch norms stay as they are, even at first."""
         return self.frozen_norms or self.frozen > 0 or self.head_epochs > 0
 
-    def apply(self, network: nn.Module, head: nn.Module, epoch: int) -> None:
+    def apply(
+        self,
+        network: nn.Module,
+        head: nn.Module,
+        epoch: int,
+        fixed: Collection[nn.Parameter] = frozenset(),
+    ) -> None:
         """Freeze the layers that don't learn in this epoch, and unfreeze the others.
 
-        The defaults change nothing, so that layers stay frozen which a custom network has frozen.
+        Args:
+            network: whose layers they are.
+            head: the last layer.
+            epoch: from 0.
+            fixed: parameters that never learn, because the network itself or whitening has frozen
+                them.
         """
         if self == Transfer():
             return
@@ -66,7 +77,7 @@ class Transfer:
         for layer in layers(network):
             learns = layer in in_head or (epoch >= self.head_epochs and layer not in frozen)
             for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(learns)
+                parameter.requires_grad_(learns and parameter not in fixed)
         for module in network.modules():
             if isinstance(module, _BATCH_NORMS):
                 updates = not self.frozen_norms and epoch >= self.head_epochs

@@ -139,6 +139,10 @@ def _session(data: bytes, threads: int = 0) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or int(os.environ.get("CATORDOG_THREADS", "0"))  # 0: all
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights in other files, which a model file may name, would be found only in this "folder".
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", f"{os.devnull}/none"
+    )
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class

@@ -21,9 +21,38 @@ Scale = tuple[float, int]
 """Scale and zero point of a quantised tensor."""
 
 
+_LINEAR = {"Gemm", "MatMul"}
+
+
 def linear(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """The linear layers among nodes."""
-    return [node for node in nodes if node.op_type in {"Gemm", "MatMul"}]
+    return [node for node in nodes if node.op_type in _LINEAR]
+
+
+def first_convolutions(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The convolutions among nodes, in their order, that follow no other layer."""
+    after: set[str] = set()  # outputs that depend on a layer
+    first = []
+    for node in nodes:
+        if not after.isdisjoint(node.input):
+            after.update(node.output)
+        elif node.op_type in {"Conv", *_LINEAR}:
+            after.update(node.output)
+            first += [node] if node.op_type == "Conv" else []
+    return first
+
+
+def last_linear(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The linear layers among nodes, in their order, that no other linear layer follows."""
+    before: set[str] = set()  # inputs that a linear layer depends on
+    last = []
+    for node in reversed(nodes):
+        linear_node = node.op_type in _LINEAR
+        if linear_node and before.isdisjoint(node.output):
+            last.append(node)
+        if linear_node or not before.isdisjoint(node.output):
+            before.update(node.input)
+    return last[::-1]
 
 
 def quantise(

@@ -112,7 +112,8 @@ def halve(proto: Any) -> None:
 def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     """Quantise an ONNX file of `to_onnx` to 8 bits. The first and the last layer stay in 32 bits.
 
-    A computed first layer, as `whiten` makes it, amplifies what 8 bits round off.
+    So do those of each network in an ensemble. A computed first layer, as `whiten` makes it,
+    amplifies what 8 bits round off.
 
     Args:
         proto: the file.
@@ -131,8 +132,7 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
         raise missing_package(error, "export") from None
 
     def ends(nodes: Sequence[Any]) -> list[Any]:
-        convolutions = [node for node in nodes if node.op_type == "Conv"]
-        return convolutions[:1] + eight_bits.linear(nodes)[-1:]
+        return [*eight_bits.first_convolutions(nodes), *eight_bits.last_linear(nodes)]
 
     preprocess = classifier.model.preprocess
     batches = (preprocess.normalise(pixels[None]) for pixels in photos)

@@ -13,10 +13,13 @@ export const state = {
   done: stored("done"), undone: stored("undone"),
 };
 
-// Undo survives a reload of the tab.
+// Undo survives a reload of the tab. The address has the token of this review: the ids of another
+// one, on the same port, are those of other photos.
+const keyOf = (name) => `${name} ${location.pathname}`;
+
 function stored(name) {
   try {
-    return JSON.parse(sessionStorage.getItem(name)) ?? [];
+    return JSON.parse(sessionStorage.getItem(keyOf(name))) ?? [];
   } catch {
     return [];
   }
@@ -24,7 +27,9 @@ function stored(name) {
 
 export function store() {
   try {
-    for (const name of ["done", "undone"]) sessionStorage.setItem(name, JSON.stringify(state[name]));
+    for (const name of ["done", "undone"]) {
+      sessionStorage.setItem(keyOf(name), JSON.stringify(state[name]));
+    }
   } catch {
     // A full storage only means that undo starts anew after a reload.
   }
