@@ -10,6 +10,7 @@ from PIL import Image
 from catordog.cli import main
 from catordog.commands import demo
 from catordog.errors import CatordogError
+from conftest import jpeg
 
 
 @pytest.mark.slow
@@ -58,3 +59,15 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(CatordogError, match="taken/pictures"):
         demo.draw_new_pictures(tmp_path / "taken" / "pictures")
+
+
+def test_only_its_own_pictures_are_replaced(tmp_path):
+    drawn = {path: path.read_bytes() for path in demo.draw_new_pictures(tmp_path)}
+    assert {path: path.read_bytes() for path in demo.draw_new_pictures(tmp_path)} == drawn
+    mine = tmp_path / "dog-1.png"
+    mine.write_bytes(jpeg(1))
+    (tmp_path / "cat-0.png").unlink()
+    with pytest.raises(CatordogError, match=r"dog-1\.png exists, and is no picture of 'catordog"):
+        demo.draw_new_pictures(tmp_path)
+    assert mine.read_bytes() == jpeg(1)
+    assert not (tmp_path / "cat-0.png").exists()

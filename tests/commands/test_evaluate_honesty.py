@@ -15,7 +15,7 @@ from catordog.evaluation.evaluate import evaluate
 from catordog.report.evaluation_page import evaluation_page
 from catordog.report.evaluation_text import also_rows, ood_rows
 from conftest import jpeg, named, picture, save, write_folder
-from model.small import write_model
+from model.small import write_checkpoint, write_model
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +208,18 @@ class TestAFolderThatIsOneSplit:
     @pytest.mark.parametrize("split", ["train", "all"])
     def test_they_can_be_evaluated_as_what_they_are(self, data, split):
         assert evaluate("bundled", str(data / "pets" / "train"), split).split == split
+
+    def test_a_model_of_this_very_folder_has_held_photos_of_it_out(self, data, tmp_path):
+        train = data / "pets" / "train"
+        (tmp_path / "checkpoints").mkdir()
+        model = write_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+        for source in (train, train.parent):
+            (tmp_path / "config.yaml").write_text(f"data:\n  source: {source}\n")
+            if source == train:
+                assert evaluate(str(model), str(train), "test").split == "test"
+            else:
+                with pytest.raises(CatordogError, match="so it has no test photos"):
+                    evaluate(str(model), str(train), "test")
 
     def test_a_folder_of_test_photos_can_be_tested(self, data):
         assert evaluate("bundled", str(data / "pets" / "test")).split == "test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,3 +179,15 @@ def test_very_long_and_very_tall_photos_can_be_drawn(classifier):
         page = draw(image, explain(classifier, image), classifier.model.preprocess)
         assert page.width < 4000
         assert page.height < 600
+
+
+def test_a_flip_below_a_confidence_leaves_no_trace(classifier):
+    """Hiding a corner may lower the confidence below it, and the flip would be averaged."""
+    image = synthetic.draw(3, 31, size=SIZE).image
+    backend = classifier.backend
+    plain = Classifier(backend, replace(classifier.model, tta_flip=False))
+    confidence = max(plain.predict(image).confidences.values())
+    below = replace(classifier.model, tta_flip=True, tta_flip_below=confidence - 1e-6)
+    expected, found = explain(plain, image), explain(Classifier(backend, below), image)
+    for name, values in expected.maps.items():
+        assert np.array_equal(values, found.maps[name])

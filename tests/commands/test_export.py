@@ -260,6 +260,18 @@ class TestUntrustedFiles:
         Path("secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
         self.refused(tmp_path, capsys, graph("logits", external="secret.bin"))
 
+    def test_a_complete_model_with_weights_elsewhere_is_refused(
+        self, tmp_path, capsys, monkeypatch, exported
+    ):
+        monkeypatch.chdir(tmp_path)
+        proto = onnx.load_from_string(exported.read_bytes())
+        weights = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        Path("secret.bin").write_bytes(weights.raw_data)
+        weights.ClearField("raw_data")
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="secret.bin")
+        self.refused(tmp_path, capsys, proto.SerializeToString())
+
     @pytest.mark.parametrize(
         "change",
         [

@@ -11,7 +11,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.photos.decisions import Decision, DecisionLog
-from conftest import jpeg, named, write_folder
+from conftest import jpeg, named, picture, save, write_folder, write_zip
 
 
 @pytest.fixture
@@ -181,3 +181,18 @@ def test_a_wrong_option_is_refused_in_a_line_before_any_work(
     assert message in err
     assert len(err.splitlines()) == 1
     assert tree(tmp_path) == before
+
+
+def test_a_photo_without_a_suffix_gets_one_and_a_lost_folder_is_reported(tmp_path, capsys):
+    files = {"a.jpg": jpeg(0), "b": save(picture(1), "PNG"), "c.jpg": jpeg(1), "d": jpeg(3)}
+    folder = write_folder(tmp_path / "pets", files)
+    (folder / "labels.csv").write_text("path,label\na.jpg,cat\nb,cat\nc.jpg,dog\nd,dog\n")
+    kept = (Decision(name, "keep", "cat", "cat") for name in ("a.jpg", "cat.0.jpg"))
+    DecisionLog(tmp_path / "d.jsonl").append(*kept)
+    words = ["review", "--apply", "--decisions", str(tmp_path / "d.jsonl"), "--out"]
+    out = tmp_path / "out"
+    assert main([*words, str(out), "--data", str(folder / "labels.csv")]) == 0
+    assert sorted(tree(out)) == ["cat/a.jpg", "cat/b.png", "dog/c.jpg", "dog/d.jpg"]
+    packed = write_zip(tmp_path / "a.zip", {**named(4), "more.zip": b"PK\x03\x04"})
+    assert main([*words, str(tmp_path / "new"), "--data", str(packed)]) == 1
+    assert "not copied: " in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 import catordog
 from catordog.cli import main
+from catordog.commands.train import _ends_without_model
 from catordog.photos.datasets import open_dataset
 from catordog.photos.splits import folds_of
 from conftest import jpeg, write_folder
@@ -182,3 +183,19 @@ class TestFolds:
             (split == "test") == name.startswith("test/")
             for split, name in zip(splits, data.photos.names, strict=True)
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "tries"),
+    [
+        ({"find": None, "trainer.fast_dev_run": False}, False),
+        ({"trainer.fast_dev_run": "false"}, False),
+        ({"trainer.fast_dev_run": "true"}, True),
+        ({"trainer.fast_dev_run": 2}, True),
+        ({"find": "lr"}, True),
+        ({"print_config": None}, True),
+        ({}, False),
+    ],
+)
+def test_folds_are_trained_unless_something_is_tried_out(given, tries):
+    assert _ends_without_model(given) == tries

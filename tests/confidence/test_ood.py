@@ -182,3 +182,14 @@ def test_letters_that_are_not_base64_are_refused(detector):
     values = detector.to_dict()
     with pytest.raises(ValueError, match="base64"):
         OodDetector.from_dict({**values, "bank": "*" + values["bank"]})
+
+
+def test_copies_are_no_neighbours_of_one_another():
+    """As in validation photos, since copies are in one split."""
+    once = photos(300, 0)[0]
+    twice = fit_ood(np.tile(once, (2, 1)), groups=np.tile(np.arange(300), 2))
+    new = photos(2000, 1)[0]
+    assert (twice.scores(new) <= 0.99).mean() > 0.97
+    assert np.allclose(twice.distances, fit_ood(once).distances, atol=0.01)
+    with pytest.raises(CatordogError, match="too few"):
+        fit_ood(np.tile(once[:3], (200, 1)), groups=np.tile(np.arange(3), 200))

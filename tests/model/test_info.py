@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from typing import Any
 
 import onnx
@@ -153,3 +154,18 @@ def test_numbers_of_a_backbone_that_are_too_large_are_refused():
         text = json.dumps({**values, "steps": [number] * 3})
         with pytest.raises(ValueError, match="is damaged"):
             Knowledge.of({SPECIALTY_KEY: text}, width=1, concept_count=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in KiB on Linux only")
+@pytest.mark.parametrize("widths", [[3000], [2**20]])
+def test_a_description_of_a_huge_network_takes_no_memory(tmp_path, widths):
+    path = write_checkpoint(tmp_path / "m.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["catordog"]["network_args"] = {"widths": widths, "blocks": [1]}
+    torch.save(content, path)
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CatordogError, match="weights don't fit its network"):
+        catordog.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000

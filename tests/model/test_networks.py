@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 import torchvision
@@ -9,6 +10,7 @@ from torch import nn
 
 from catordog.errors import CatordogError
 from catordog.model.contract import RawLogitsError
+from catordog.model.export import eight_bits
 from catordog.model.networks import ResidualNet, build_network
 
 
@@ -149,3 +151,20 @@ def test_no_code_in_a_file_of_weights_is_executed(tmp_path):
 def test_missing_weights_are_an_error(network, weights, words):
     with pytest.raises(CatordogError, match=words):
         build_network(network, 2, weights=weights)
+
+
+def test_each_network_of_an_ensemble_keeps_its_first_and_last_layer_in_32_bits():
+    def node(kind: str, inputs: str, output: str) -> onnx.NodeProto:
+        return onnx.helper.make_node(kind, inputs.split(), [output])
+
+    nodes = [node("Concat", "photos mirrored", "both")]
+    for name in "ab":
+        nodes += [
+            node("Conv", f"both stem_{name}", f"1{name}"),
+            node("Conv", f"1{name} deep_{name}", f"2{name}"),
+            node("Gemm", f"2{name} hidden_{name}", f"3{name}"),
+            node("Gemm", f"3{name} head_{name}", f"4{name}"),
+        ]
+    nodes.append(node("Mean", "4a 4b", "logits"))
+    kept = [*eight_bits.first_convolutions(nodes), *eight_bits.last_linear(nodes)]
+    assert [each.input[1] for each in kept] == ["stem_a", "stem_b", "head_a", "head_b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -266,3 +267,46 @@ def test_an_encrypted_archive_in_an_archive_is_named(tmp_path):
     Path(tmp_path / "pets.zip").write_bytes(inner)
     with pytest.raises(CatordogError, match=r"pets\.zip/train\.zip: encrypted: unpack"):
         open_dataset(str(tmp_path / "pets.zip"))
+
+
+@pytest.mark.parametrize("outer", [".zip", ".tar"])
+def test_an_archive_beside_a_folder_of_its_name_hides_no_photo(tmp_path, outer):
+    path = tmp_path / f"pets{outer}"
+    inner = {f"{i}.jpg": jpeg(2 * i) for i in (1, 2)}
+    files = {"cat/1.jpg": jpeg(40), "cat.zip": zipped(inner), "cat.tar": tarred(inner)}
+    path.write_bytes(PACKERS[outer](files))
+    store = open_store(path)
+    found = {name: store.read(name) for name in store.names()}
+    assert len(found) == len(list(store.names())) == 5
+    assert found["cat/1.jpg"] == jpeg(40)
+    assert Counter(found.values()) == {jpeg(40): 1, jpeg(2): 2, jpeg(4): 2}
+
+
+def test_archives_that_are_not_looked_into_are_named(tmp_path, capsys):
+    folder = write_folder(tmp_path / "pets", {**named(4), "more.zip": zipped(named(2))})
+    deep = {"deep.zip": zipped({"deeper.zip": zipped({"deepest.zip": zipped(named(2))})})}
+    (tmp_path / "all.zip").write_bytes(zipped({**named(4), **deep}))
+    for data, name in ((folder, "more.zip"), (tmp_path / "all.zip", "deepest.zip")):
+        for read in (lambda path: Inputs([path]).count(), open_dataset):
+            read(str(data))
+            note = capsys.readouterr().err.splitlines()[0]
+            assert f"{data}: not looked into: " in note
+            assert name in note
+
+
+@pytest.mark.parametrize("outer", [".zip", ".tar.gz"])
+def test_a_full_disk_is_no_damaged_archive(tmp_path, monkeypatch, outer):
+    path = tmp_path / f"pets{outer}"
+    path.write_bytes(PACKERS[outer]({**named(4), "more.zip": zipped(named(6))}))
+
+    class Full(io.FileIO):
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r": Full(self, "w") if mode == "wb" else opened(self, mode)
+    )
+    with pytest.raises(CatordogError, match=r"No space left on device: make room there") as caught:
+        open_dataset(str(path))
+    assert not isinstance(caught.value, PhotoError)

@@ -257,3 +257,11 @@ def test_a_reader_that_follows_the_file_sees_each_decision_once(log):
     found, offset = log.since(offset)
     assert [each.path for each in found] == ["c.jpg"]
     assert offset == log.path.stat().st_size
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1, "photos": ["q"]}', b"no JSON at all"])
+def test_a_file_of_something_else_is_not_taken_for_an_empty_one(log, content):
+    log.path.write_bytes(content)
+    with pytest.raises(CatordogError, match="line 1: "):
+        log.decisions()
+    assert log.path.read_bytes() == content

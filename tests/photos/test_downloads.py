@@ -21,7 +21,7 @@ from catordog.photos import downloads
 from catordog.photos.datasets import open_dataset
 from catordog.photos.downloads import Remote, fetch
 from catordog.photos.splits import SplitFractions
-from conftest import jpeg, write_zip
+from conftest import jpeg, write_folder, write_zip
 
 
 @dataclass
@@ -198,10 +198,12 @@ def test_oxford_pets_are_labelled_by_species_and_keep_their_official_split(
         (f"{site.url}/{name}", hashlib.md5(data).hexdigest()) for name, data in site.files.items()
     ]
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", tuple(resources))
+    own = write_folder(tmp_path / "data" / "oxford-iiit-pet", {"images/mine.jpg": jpeg(0)})
     found = open_dataset("oxford-pets")
     assert Counter(found.classes[x] for x in found.photos.labels) == {"cat": 12, "dog": 12}
     assert Counter(found.splits(SplitFractions(0, 0.2))) == {"train": 12, "test": 12}
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["oxford-pets"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"oxford-pets", own.name}
+    assert [path.name for path in own.rglob("*")] == ["images", "mine.jpg"]
     before = len(site.requests)
     open_dataset("oxford-pets")
     assert len(site.requests) == before

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from catordog.photos.inputs import Inputs
+from catordog.errors import PhotoError
+from catordog.photos.inputs import Inputs, searched_folder
 from conftest import jpeg, write_folder, write_zip
 
 
@@ -40,3 +44,38 @@ def test_a_pattern_for_files_alone_takes_each_of_them(pets):
 def test_a_file_that_is_named_itself_is_always_taken(pets):
     named = ["pets/notes.txt", "pets/1.jpg", "pets/1.jpg", "pets"]
     assert [photo.path for photo in Inputs(named)][:4] == [*named[:3], "pets/1.jpg"]
+
+
+def test_a_file_that_cannot_be_opened_is_one_unreadable_photo(pets, monkeypatch):
+    access, opened = os.access, Path.open
+
+    def refused(path: object) -> bool:
+        return Path(str(path)).name == "1.jpg"
+
+    def without_right(self: Path, *args: object, **kwargs: object) -> object:
+        if refused(self):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: not refused(path) and access(path, mode))
+    monkeypatch.setattr(Path, "open", without_right)
+    locked, other = Inputs(["pets/1.jpg", "pets/sub/2.jpg"])
+    assert other.read() == jpeg(2)
+    with pytest.raises(PhotoError, match="Permission denied"):
+        locked.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no /dev/fd")
+def test_a_pipe_can_be_read_again():
+    reader, writer = os.pipe()
+    os.write(writer, jpeg(1))
+    os.close(writer)
+    (photo,) = Inputs([f"/dev/fd/{reader}"])
+    assert photo.read() == photo.read() == jpeg(1)
+    os.close(reader)
+
+
+def test_the_folder_that_a_pattern_searches(pets):
+    assert searched_folder("pets/**/*.jpg") == "pets"
+    assert searched_folder("**/*.jpg") == "."
+    assert searched_folder("pets/*.jpg") is searched_folder("pets") is None

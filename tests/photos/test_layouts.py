@@ -99,6 +99,7 @@ def test_photos_outside_the_splits_inside_class_folders_are_for_training(tmp_pat
     found = open_dataset(str(write_folder(tmp_path, dict.fromkeys(photos, b"x"))))
     assert Counter(found.photos.own_splits) == {None: 6, "test": 6}
     assert set(found.splits(SplitFractions(0, 0.2))) == {"train", "test"}
+    assert set(found.splits(SplitFractions(0.5, 0.2))) == {"train", "val", "test"}
 
 
 def test_a_split_inside_one_class_only_is_no_split_and_is_named(tmp_path, capsys):

@@ -180,3 +180,10 @@ def test_two_processes_stopped_within_an_epoch_resume_and_end_with_the_weights_o
     run(forks, 2, [*command, "--ckpt_path", "last"], tmp_path / "two")
     assert close(tmp_path / "one", tmp_path / "two")
     assert not (tmp_path / "two/data/cache").exists()  # decoded photos aren't cached
+
+
+def test_tars_of_others_are_not_replaced(pets, tmp_path, capsys):
+    (tmp_path / "train-00000.tar").write_bytes(b"of others")
+    assert main(["shard", "--data", str(pets), "--out", str(tmp_path)]) == 2
+    assert "train-00000.tar, and nothing of an interrupted" in capsys.readouterr().err
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of others"]

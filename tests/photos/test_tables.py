@@ -170,3 +170,28 @@ def test_a_quote_that_is_not_closed_is_named(tmp_path):
     root = write_folder(tmp_path, IMAGES | {"labels.csv": "\n".join(rows).encode()})
     with pytest.raises(CatordogError, match="a cell has over 131,072 characters: is it a table"):
         open_dataset(str(root / "labels.csv"))
+
+
+def test_a_column_called_dataset_may_say_where_a_photo_is_from(tmp_path):
+    rows = table("id,label,dataset", "{number:03},{breed},kaggle")
+    found = open_dataset(str(write_folder(tmp_path / "a", IMAGES | {"labels.csv": rows})))
+    assert {photo.own_split for photo in found.photos} == {None}
+    rows = table("id,label,dataset", "{number:03},{breed},test")
+    found = open_dataset(str(write_folder(tmp_path / "b", IMAGES | {"labels.csv": rows})))
+    assert {photo.own_split for photo in found.photos} == {"test"}
+
+
+def test_a_photo_that_a_table_lists_under_several_paths_counts_once(tmp_path):
+    folder = write_folder(tmp_path / "pets", {f"{number}.jpg": number.encode() for number in "12"})
+    lines = ["path,label", "1.jpg,cat", "../pets/1.jpg,cat", f"{folder}/1.jpg,cat", "2.jpg,dog"]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    assert open_dataset(str(folder / "labels.csv")).photos.names == ["1.jpg", "2.jpg"]
+
+
+def test_where_labels_are_optional_a_table_without_labels_is_no_error(tmp_path, capsys):
+    rows = table("file,width,height", "{number:03}.jpg,{number},{number}")
+    data = str(write_folder(tmp_path / "pets", IMAGES | {"sizes.csv": rows}))
+    with pytest.raises(CatordogError, match="which of its columns has the labels"):
+        open_dataset(data)
+    assert len(open_dataset(data, labels="optional").photos) == 6
+    assert "which of its columns has the labels" in capsys.readouterr().err

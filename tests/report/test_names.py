@@ -17,7 +17,7 @@ from catordog.evaluation.predictions import Predictions
 from catordog.photos.photo import Photo
 from catordog.report.figures import figures_of, svg
 from catordog.report.sorted_folders import SortedFolders
-from conftest import jpeg
+from conftest import jpeg, write_folder
 from model.small import write_checkpoint
 
 NAMES = ["caf\udce9", "$\\frac{$", "two\nlines", "x" * 300, "\u05e7\u05d8", "$", "\\", "a_b^c"]
@@ -77,3 +77,31 @@ def test_a_class_called_like_a_verdict_is_kept_apart_from_it(name, tmp_path):
     for number, verdict in enumerate(verdicts):
         folders.put(Photo.from_bytes(jpeg(number), f"{number}.jpg"), verdict)
     assert {path.name for path in (tmp_path / "sorted").iterdir()} == set(verdicts)
+
+
+def test_a_name_that_another_process_takes_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    folders = SortedFolders(tmp_path / "sorted")
+    change, others = os.utime, []
+
+    def slow(*words, **options) -> None:
+        if not others:
+            others.append(SortedFolders(tmp_path / "sorted"))
+            others[0].put(Photo.from_file(two), "cat")
+        change(*words, **options)
+
+    one, two = tmp_path / "1" / "a.jpg", tmp_path / "2" / "a.jpg"
+    write_folder(tmp_path, {"1/a.jpg": b"one", "2/a.jpg": b"two"})
+    monkeypatch.setattr(os, "utime", slow)
+    assert folders.put(Photo.from_file(one), "cat").name == "a (2).jpg"
+    files = {path.name: path.read_bytes() for path in (tmp_path / "sorted/cat").iterdir()}
+    assert files == {"a.jpg": b"two", "a (2).jpg": b"one"}
+
+
+def test_linking_after_copying_puts_no_photo_there_twice(tmp_path):
+    write_folder(tmp_path, {"1/a.jpg": b"one", "2/a.jpg": b"two"})
+    for link in (False, True):
+        for number in "12":
+            photo = Photo.from_file(tmp_path / number / "a.jpg")
+            SortedFolders(tmp_path / "sorted", link=link).put(photo, "cat")
+    names = sorted(path.name for path in (tmp_path / "sorted/cat").iterdir())
+    assert names == ["a (2).jpg", "a.jpg"]

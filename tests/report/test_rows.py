@@ -291,3 +291,14 @@ def test_rows_can_be_read_back(tmp_path, style):
     assert [row["label"] or "" for row in rows] == ["cat", "dog", "", "dog"]
     assert [row["error"] or "" for row in rows] == ["", "", "truncated file", ""]
     assert float(rows[0]["confidence"]) == RESULTS["a.jpg"].confidence
+
+
+def test_of_several_rows_of_a_photo_the_last_has_its_verdict(tmp_path):
+    out = tmp_path / "r.csv"
+    with Rows(out, "csv", CLASSES) as rows:
+        for number, logits in enumerate(([9.0, 0.0], [0.0, 9.0])):
+            rows.write("changed.jpg", judge(logits, CLASSES))
+            rows.write(f"{number}.jpg", judge(logits, CLASSES))
+    with Rows(out, "csv", CLASSES, resume=True) as rows:
+        assert rows.verdict_of("changed.jpg") == CLASSES[-1]
+        assert rows.verdict_of("gone.jpg") is None

@@ -14,6 +14,7 @@ from catordog.photos.preprocess import Preprocess
 from catordog.photos.splits import SplitFractions
 from catordog.photos.synthetic import draw
 from catordog.training.module import ClassifierModule
+from catordog.training.tensorboard import confusion_figure
 
 SIZE = 32
 NETWORK = {"widths": [8, 16], "blocks": [1, 1]}
@@ -95,3 +96,13 @@ def test_whitening_needs_photos(dataset, tmp_path):
 def test_class_names_that_results_could_not_tell_apart_are_refused(name, reason):
     with pytest.raises(CatordogError, match=reason):
         ClassifierModule(["cat", name], size=32)
+
+
+@pytest.mark.parametrize("classes", [3, 200])
+def test_the_confusion_figure_takes_any_names_and_any_number_of_classes(classes):
+    names = tuple(f"${number}_to_$10" for number in range(classes))
+    figure = confusion_figure([[1] * classes for _ in names], names)
+    assert max(figure.get_size_inches()) < 25
+    figure.canvas.draw()
+    texts = figure.axes[0].texts
+    assert len(texts) == (9 if classes == 3 else 0)

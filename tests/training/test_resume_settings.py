@@ -96,6 +96,8 @@ def test_a_checkpoint_without_its_run_needs_data_and_has_the_other_settings_insi
         (["--model.network", "resnet18"], "was trained with model.network residual"),
         (["--model.network_args", "{widths: [8]}"], "was trained with model.network_args"),
         (["--model.optimizer", "sgd"], "was trained with model.optimizer adamw, and this run has"),
+        (["--model.lr", "0.5"], "was trained with model.lr 0.01, and this run has 0.5"),
+        (["--model.weight_decay", "0.3"], "was trained with model.weight_decay"),
         (["--trainer.max_epochs", "1", "--name", "new"], "give a higher --trainer.max_epochs"),
     ],
 )

@@ -106,3 +106,9 @@ def test_a_batch_of_one_photo_in_a_users_own_loop_is_explained():
                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     with pytest.raises(CatordogError, match="batch norm needs at least 2 photos"):
         trainer.fit(module, torch.utils.data.DataLoader(batch))
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999", "true", "1.5", "x"])
+def test_a_seed_out_of_range_is_one_line(capsys, seed):
+    assert main(["train", "--data", "drawn:n=20", "--seed_everything", seed]) == 2
+    assert f"seed_everything {seed}: give a whole number" in capsys.readouterr().err

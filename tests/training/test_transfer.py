@@ -61,6 +61,12 @@ class TestLayers:
         assert learning(network) == {"head.weight", "head.bias"}
         assert not any(m.training for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
+    def test_what_was_frozen_before_never_learns(self, network):
+        fixed = set(network.stem.parameters())
+        for epoch in range(3):
+            Transfer(head_epochs=1, head_lr=2).apply(network, network.head, epoch, fixed)
+            assert not any(name.startswith("stem") for name in learning(network))
+
     def test_then_all_layers_learn(self, network):
         transfer = Transfer(head_epochs=2)
         transfer.apply(network, network.head, epoch=0)

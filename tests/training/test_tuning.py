@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shlex
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from catordog.cli import main
 from catordog.errors import CatordogError
 from catordog.photos.synthetic import draw, label_of
 from catordog.training.datamodule import PhotosDataModule
+from catordog.training.find import _ratios_kept
+from catordog.training.module import ClassifierModule
 from catordog.training.samplers import BalancedSampler, EpochShuffle, RankSampler, ShardShuffle
 from conftest import jpeg, named, write_folder, write_zip
 from training.callbacks import Recorder
@@ -83,6 +86,29 @@ class TestFinders:
         assert 1e-3 < float(command[-1]) < 5
         assert main(command[1:]) == 0
         assert accuracies(capsys.readouterr().err)[-1] > 0.45  # of three classes
+
+    def test_the_learning_rates_of_all_layers_keep_their_ratios(self, monkeypatch):
+        """The finder would make them equal, whatever `head_lr`, `first_lr` and `other_lr` say."""
+        found = []
+
+        class Seen(torch.optim.SGD):
+            def step(self, *args, **kwargs):
+                super().step(*args, **kwargs)
+                found.append([group["lr"] for group in self.param_groups])
+
+        def optimizer(*_: object) -> Seen:
+            layer = torch.nn.Linear(1, 1)
+            return Seen([{"params": [layer.weight], "lr": 0.5}, {"params": [layer.bias]}], lr=0.05)
+
+        monkeypatch.setattr("catordog.training.module.build_optimizer", optimizer)
+        module = ClassifierModule(["cat", "dog"], 32, lr=0.05)
+        module.trainer = types.SimpleNamespace(estimated_stepping_batches=10, max_epochs=1)
+        with _ratios_kept(module):
+            seen = module.configure_optimizers()["optimizer"]
+        for group in seen.param_groups:
+            group["lr"] = 0.001
+        seen.step()
+        assert found == [[pytest.approx(0.01), pytest.approx(0.001)]]
 
     @pytest.mark.slow
     def test_the_batch_size_finder_stops_at_half_of_the_photos(self, capsys):

@@ -248,6 +248,21 @@ def test_the_slurm_script_requeues_itself_only_after_a_signal(tmp_path, code, re
         assert (tmp_path / "asked").read_text() == "requeue 7\n"
 
 
+@pytest.mark.parametrize(("restarts", "resumes"), [(None, False), ("0", False), ("1", True)])
+def test_only_a_requeued_slurm_job_resumes(tmp_path, restarts, resumes):
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/{name}.txt\n')
+        (tmp_path / name).chmod(0o755)
+    subprocess.run(
+        ["bash", ROOT / "scripts/train.slurm", "--config", "cluster.yaml"], check=False,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7",
+             "SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "4",
+             "SLURM_JOB_NODELIST": "node[1-2]"}
+        | ({"SLURM_RESTART_COUNT": restarts} if restarts else {}),
+    )  # fmt: skip
+    assert ("--ckpt_path last" in (tmp_path / "srun.txt").read_text()) == resumes
+
+
 def test_a_batch_that_cant_be_divided_is_one_line(forks, pets, tmp_path):
     runs = start(forks, 2, words(pets, "--data.batch_size", "33"), tmp_path)
     assert [each.wait() for each in runs] == [2, 2]
