@@ -42,8 +42,9 @@ lint: $(READY)
 # pip-audit asks PyPI for known vulnerabilities; packages that PyPI doesn't answer for are counted.
 audit: $(READY)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
-	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off > $(VENV)/audit.txt 2>&1; \
+	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off > $(VENV)/audit.txt 2>&1; code=$$?; \
 	  if grep -A 99 '^Found [1-9]' $(VENV)/audit.txt; then exit 1; fi; \
+	  if [ $$code -ne 0 ]; then echo "pip-audit could not check: $$(tail -n 1 $(VENV)/audit.txt)" >&2; exit 0; fi; \
 	  echo "pip-audit: no known vulnerability; $$(grep -c 'could not be audited' $(VENV)/audit.txt) packages" \
 	    "could not be checked"
 

@@ -389,6 +389,11 @@ CHECKS: dict[str, tuple[Callable[[Visit], str], float]] = {
 """Each check, and how many seconds must be left to begin it."""
 
 
+def _absolute(name: str) -> str:
+    """A path that stays valid in another folder; names such as `drawn` stay as they are."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -414,7 +419,7 @@ def main() -> int:
     if not args.dry_run and not torch.cuda.is_available():
         parser.error("no GPU is here: try --dry-run")
     failed = False
-    data = "drawn:n=256,size=32" if args.dry_run else str(Path(args.data).resolve())
+    data = "drawn:n=256,size=32" if args.dry_run else _absolute(args.data)
     with tempfile.TemporaryDirectory() as folder:
         deadline = time.monotonic() + (1800 if args.dry_run else 60 * args.minutes)
         visit = Visit(data, Path(folder), deadline, args.dry_run)
@@ -426,9 +431,9 @@ def main() -> int:
                 continue
             try:
                 print(f"{name}: {check(visit)}", flush=True)
-            except CheckError as error:
+            except Exception as error:  # the others go on, whatever it is
                 failed = True
-                print(f"{name}: FAILED: {error}", flush=True)
+                print(f"{name}: FAILED: {error or type(error).__name__}", flush=True)
             if args.json:
                 args.json.write_text(json.dumps(visit.results, indent=1), encoding="utf-8")
     return 1 if failed else 0

@@ -67,7 +67,7 @@ def test_only_its_own_pictures_are_replaced(tmp_path):
     mine = tmp_path / "dog-1.png"
     mine.write_bytes(jpeg(1))
     (tmp_path / "cat-0.png").unlink()
-    with pytest.raises(CatordogError, match=r"dog-1\.png exists, and is no picture of 'catordog"):
+    with pytest.raises(CatordogError, match=r"dog-1\.png exists and was not drawn by 'catordog"):
         demo.draw_new_pictures(tmp_path)
     assert mine.read_bytes() == jpeg(1)
     assert not (tmp_path / "cat-0.png").exists()

@@ -147,6 +147,8 @@ class TestTheCommand:
         (tmp_path / "a.jpg").write_bytes(jpeg(0))
         words = ["explain", "a.jpg", "--out", "e.png"]
         assert main(words) == main(words) == 0
+        (tmp_path / "e.png").write_bytes(b"")  # as a shell makes it
+        assert main(words) == 0
         for content in (save(picture(1), "PNG"), b"a text"):
             (tmp_path / "e.png").write_bytes(content)
             capsys.readouterr()

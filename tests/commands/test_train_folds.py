@@ -192,6 +192,8 @@ class TestFolds:
         ({"trainer.fast_dev_run": "false"}, False),
         ({"trainer.fast_dev_run": "true"}, True),
         ({"trainer.fast_dev_run": 2}, True),
+        ({"trainer.fast_dev_run": "no"}, False),
+        ({"find": ["lr"]}, True),
         ({"find": "lr"}, True),
         ({"print_config": None}, True),
         ({}, False),

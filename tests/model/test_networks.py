@@ -165,6 +165,8 @@ def test_each_network_of_an_ensemble_keeps_its_first_and_last_layer_in_32_bits()
             node("Gemm", f"2{name} hidden_{name}", f"3{name}"),
             node("Gemm", f"3{name} head_{name}", f"4{name}"),
         ]
-    nodes.append(node("Mean", "4a 4b", "logits"))
+    nodes += [node("Concat", "4a 4b", "all"), node("ReduceMean", "all", "logits")]
     kept = [*eight_bits.first_convolutions(nodes), *eight_bits.last_linear(nodes)]
     assert [each.input[1] for each in kept] == ["stem_a", "stem_b", "head_a", "head_b"]
+    after = eight_bits.following(nodes, eight_bits.last_linear(nodes))
+    assert [each.op_type for each in after] == ["Concat", "ReduceMean"]

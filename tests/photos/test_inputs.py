@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from catordog.errors import PhotoError
-from catordog.photos.inputs import Inputs, searched_folder
+from catordog.photos.inputs import Inputs, searched_folders
 from conftest import jpeg, write_folder, write_zip
 
 
@@ -75,7 +75,8 @@ def test_a_pipe_can_be_read_again():
     os.close(reader)
 
 
-def test_the_folder_that_a_pattern_searches(pets):
-    assert searched_folder("pets/**/*.jpg") == "pets"
-    assert searched_folder("**/*.jpg") == "."
-    assert searched_folder("pets/*.jpg") is searched_folder("pets") is None
+def test_the_folders_that_a_pattern_searches(pets):
+    assert searched_folders("pets/**/*.jpg") == ["pets"]
+    assert searched_folders("pe*/s?b/**/*.jpg") == ["pets/sub"]
+    assert searched_folders("**/*.jpg") == ["."]
+    assert searched_folders("pets/*.jpg") == searched_folders("pets") == []

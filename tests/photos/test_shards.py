@@ -13,6 +13,7 @@ import pytest
 
 from catordog.cli import main
 from catordog.errors import CatordogError, PhotoError
+from catordog.photos import pack
 from catordog.photos.datasets import open_dataset
 from catordog.photos.findings import audit
 from catordog.photos.shards import INDEX
@@ -185,5 +186,26 @@ def test_two_processes_stopped_within_an_epoch_resume_and_end_with_the_weights_o
 def test_tars_of_others_are_not_replaced(pets, tmp_path, capsys):
     (tmp_path / "train-00000.tar").write_bytes(b"of others")
     assert main(["shard", "--data", str(pets), "--out", str(tmp_path)]) == 2
-    assert "train-00000.tar, and nothing of an interrupted" in capsys.readouterr().err
+    assert "already holds train-00000.tar, which" in capsys.readouterr().err
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of others"]
+
+
+def test_a_tar_of_photos_that_have_changed_since_is_not_taken_for_the_new_one(
+    pets, tmp_path, monkeypatch
+):
+    """The disk is full after the new index, and the old tar is as long as the new one."""
+    assert main(["shard", "--data", str(pets), "--out", str(tmp_path)]) == 0
+    (tmp_path / "shards.json").unlink()
+    index = np.load(tmp_path / "train-00000.npy")
+    index["key"] += 1
+    np.save(tmp_path / "train-00000.npy", index)
+    write = pack.write_bytes
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".tar":
+            raise CatordogError("the disk is full")
+        write(path, data)
+
+    monkeypatch.setattr(pack, "write_bytes", full)
+    assert main(["shard", "--data", str(pets), "--out", str(tmp_path)]) == 2
+    assert not (tmp_path / "train-00000.tar").exists()

@@ -195,3 +195,19 @@ def test_where_labels_are_optional_a_table_without_labels_is_no_error(tmp_path, 
         open_dataset(data)
     assert len(open_dataset(data, labels="optional").photos) == 6
     assert "which of its columns has the labels" in capsys.readouterr().err
+
+
+def test_other_faults_of_a_table_are_errors_also_where_labels_are_optional(tmp_path):
+    rows = table("id,label", "{number:03},{breed}") + b"000,pug\n"
+    data = str(write_folder(tmp_path / "pets", IMAGES | {"labels.csv": rows}))
+    with pytest.raises(CatordogError, match="listed twice, differently"):
+        open_dataset(data, labels="optional")
+
+
+def test_a_photo_beyond_a_link_is_not_taken_for_another_of_its_name(tmp_path):
+    write_folder(tmp_path, {"pets/a.png": b"here", "far/a.png": b"there", "far/in/b.png": b"b"})
+    (tmp_path / "pets" / "link").symlink_to(tmp_path / "far" / "in", target_is_directory=True)
+    listed = tmp_path / "pets" / "labels.csv"
+    listed.write_text("path,label\nlink/../a.png,cat\na.png,dog\n")
+    found = open_dataset(str(listed))
+    assert {photo.read() for photo in found.photos} == {b"here", b"there"}

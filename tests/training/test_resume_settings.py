@@ -98,6 +98,8 @@ def test_a_checkpoint_without_its_run_needs_data_and_has_the_other_settings_insi
         (["--model.optimizer", "sgd"], "was trained with model.optimizer adamw, and this run has"),
         (["--model.lr", "0.5"], "was trained with model.lr 0.01, and this run has 0.5"),
         (["--model.weight_decay", "0.3"], "was trained with model.weight_decay"),
+        (["--model.other_lr", "0.5"], "was trained with model.other_lr None, and this run has 0.5"),
+        (["--model.transfer.head_lr", "7"], "was trained with model.transfer.head_lr 1.0"),
         (["--trainer.max_epochs", "1", "--name", "new"], "give a higher --trainer.max_epochs"),
     ],
 )

@@ -89,26 +89,22 @@ class TestFinders:
 
     def test_the_learning_rates_of_all_layers_keep_their_ratios(self, monkeypatch):
         """The finder would make them equal, whatever `head_lr`, `first_lr` and `other_lr` say."""
-        found = []
-
-        class Seen(torch.optim.SGD):
-            def step(self, *args, **kwargs):
-                super().step(*args, **kwargs)
-                found.append([group["lr"] for group in self.param_groups])
-
-        def optimizer(*_: object) -> Seen:
-            layer = torch.nn.Linear(1, 1)
-            return Seen([{"params": [layer.weight], "lr": 0.5}, {"params": [layer.bias]}], lr=0.05)
-
-        monkeypatch.setattr("catordog.training.module.build_optimizer", optimizer)
+        layer = torch.nn.Linear(1, 1)
+        groups = [{"params": [layer.weight], "lr": 0.5}, {"params": [layer.bias]}]
+        optimizer = torch.optim.SGD(groups, lr=0.05)
+        monkeypatch.setattr("catordog.training.module.build_optimizer", lambda *_: optimizer)
         module = ClassifierModule(["cat", "dog"], 32, lr=0.05)
         module.trainer = types.SimpleNamespace(estimated_stepping_batches=10, max_epochs=1)
         with _ratios_kept(module):
-            seen = module.configure_optimizers()["optimizer"]
-        for group in seen.param_groups:
+            module.configure_optimizers()
+        for group in optimizer.param_groups:
             group["lr"] = 0.001
-        seen.step()
-        assert found == [[pytest.approx(0.01), pytest.approx(0.001)]]
+        before = [parameter.item() for parameter in layer.parameters()]
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        moved = [was - now.item() for was, now in zip(before, layer.parameters(), strict=True)]
+        assert moved == [pytest.approx(0.01, rel=1e-3), pytest.approx(0.001, rel=1e-3)]
 
     @pytest.mark.slow
     def test_the_batch_size_finder_stops_at_half_of_the_photos(self, capsys):

@@ -183,6 +183,18 @@ def test_sessions_are_few_and_idle_ones_are_dropped():
     assert len(sessions) == 1
 
 
+def test_a_session_with_photos_is_not_dropped_for_a_new_one():
+    now = [0.0]
+    sessions = Sessions(Limits(sessions=1, idle_seconds=1000), lambda: now[0])
+    first = sessions.new()
+    sessions.get(first).examples[1] = object()
+    now[0] = 900
+    with pytest.raises(BusyError):
+        sessions.new()
+    now[0] = 2000
+    assert sessions.new()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_in_a_browser_the_model_improves_with_each_photo(url, tmp_path):  # noqa: F811
     from playwright.sync_api import expect, sync_playwright

@@ -129,13 +129,13 @@ def _check(args: argparse.Namespace) -> None:
         raise CatordogError("PATH '': the name is empty; give a photo or a folder")
     check_outputs({"--out": args.out}, [*args.paths, args.model])
     if args.sort_into is not None:
-        from catordog.photos.inputs import matches_of, searched_folder
+        from catordog.photos.inputs import matches_of, searched_folders
 
         check_folder("--sort-into", args.sort_into)
         for path in args.paths:
             for found in matches_of(path):
                 check_outside("--sort-into", args.sort_into, found, found)
-            if folder := searched_folder(path):
+            for folder in searched_folders(path):
                 check_outside("--sort-into", args.sort_into, folder, path)
     if args.backend == "ray":
         if not args.out:

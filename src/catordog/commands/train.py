@@ -182,8 +182,10 @@ def _lightning_options(args: argparse.Namespace) -> list[str]:
 def _ends_without_model(given: Mapping[str, Any]) -> bool:
     """Whether the settings only print something or try something out: `--folds` has no effect."""
     tried = (given.get(name) for name in ("find", "trainer.fast_dev_run"))
-    off = {None, False, "", "0", "false", "False"}
-    return bool({"help", "print_config"} & given.keys()) or any(x not in off for x in tried)
+    off = {"none", "", "false", "no", "off", "0"}
+    return bool({"help", "print_config"} & given.keys()) or any(
+        str(value).lower() not in off for value in tried
+    )
 
 
 def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
@@ -210,7 +212,8 @@ def _train(configs: Sequence[str], options: Sequence[str]) -> TrainResult:
     try:
         if cli.config.find:
             found = find_setting(cli.config.find, cli.trainer, cli.model, cli.datamodule, cli.runs)
-            return TrainResult(0, found=found)
+            failures = tuple(cli.datamodule.failures)
+            return TrainResult(1 if failures else 0, found=found, unreadable=failures)
         if not (cli.found.checkpoint or cli.config.trainer.overfit_batches) and (
             advice := advice_on_few_photos(cli.model, cli.datamodule)
         ):

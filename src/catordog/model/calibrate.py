@@ -25,7 +25,7 @@ from catordog.model.bundled import BUNDLED
 from catordog.model.class_matching import match_classes
 from catordog.model.classifier import Classifier, load
 from catordog.model.formats import format_of
-from catordog.model.info import ModelInfo
+from catordog.model.info import ENSEMBLE, ModelInfo
 from catordog.model.knowledge import Knowledge
 from catordog.model.onnx_graph import metadata_of
 from catordog.model.own_split import check_own_split
@@ -103,7 +103,7 @@ def calibrate(
         split: which photos of the dataset. Confidence fitted to training photos is too high.
         general: fit the ood detector on features of the package's general backbone, not on those of
             the model's own network. It rejects more, above all for networks that were trained from
-            scratch, and runs on every photo that is predicted. A model that has it keeps it.
+            scratch, and runs on every photo that is predicted. A model of `--folds` always has it.
         exclude: a CSV file with a column `path`: photos to leave out.
         decisions: a file of decisions: labels to replace, photos to leave out.
         rules: which photos are decoded.
@@ -127,7 +127,8 @@ def calibrate(
         info(f"--split {split} includes training photos: confidence fitted to them is too high")
     failures = list(dataset.unopened)
     batches = _read(photos, classifier, indices, failures)
-    general = general or classifier.model.backbone is not None  # as it was
+    # The features of an ensemble are those of its last network, which has learnt from most photos.
+    general = general or classifier.model.network == ENSEMBLE
     beside = (lambda: _general_ood(photos)) if general else None
     return _calibrate(Path(model), classifier, batches, _PHOTOS[split], failures, beside)
 
@@ -165,7 +166,8 @@ def _calibrate(
     parts, hashes = [], []
     for pixels, labels in batches:
         parts.append((*classifier.run(pixels, "logits", *needs), labels))
-        hashes.append(hashes_of_pixels(pixels))
+        if needs:
+            hashes.append(hashes_of_pixels(pixels))
     if not parts:
         raise (
             none_read(failures)
@@ -176,7 +178,7 @@ def _calibrate(
     if general:
         ood, backbone = general()
     else:
-        ood, backbone = _ood(path, needs, needed, labels, _groups(hashes)), None
+        ood, backbone = _ood(path, needs, needed, labels, hashes), None
     model = replace(classifier.model, ood=ood, backbone=backbone)
     return _fit(path, model, logits, labels, what, failures)
 
@@ -265,7 +267,7 @@ def _ood(
     needs: tuple[str, ...],
     outputs: Sequence[npt.NDArray[np.float32]],
     labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
+    hashes: Sequence[Hashes],
 ) -> Detector | None:
     """Fit a detector on the outputs that it needs; none where it needs none."""
     try:
@@ -273,12 +275,12 @@ def _ood(
             return fit_output(*outputs)
         if needs == OodDetector.needs:
             (features,) = outputs
-            return fit_ood(features, groups=groups)
+            return fit_ood(features, groups=_groups(hashes))
         if needs == GeneralOodDetector.needs:
             features, concepts = outputs
             shapes = features.shape[1], concepts.shape[1]
             knowledge = Knowledge.of(metadata_of(path.read_bytes()), *shapes)
-            return knowledge.fit_ood(features, concepts, groups, labels)
+            return knowledge.fit_ood(features, concepts, _groups(hashes), labels)
     except (CatordogError, ValueError) as error:
         info(f"no photo will be called 'neither': {error}")
     return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from catordog.errors import CatordogError
 from catordog.files import write_bytes
-from catordog.model.info import ModelInfo
+from catordog.model.info import ENSEMBLE, ModelInfo
 from catordog.photos.splits import SplitFractions
 
 if TYPE_CHECKING:
@@ -160,8 +160,6 @@ def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
         CatordogError: a file can't be read, or can't be written.
     """
     import torch
-
-    from catordog.model.networks import ENSEMBLE
 
     members = [load_checkpoint(path) for path in paths]
     first = members[0].model

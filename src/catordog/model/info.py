@@ -30,6 +30,10 @@ _FORMAT_1_KEYS = {
 }
 
 
+ENSEMBLE = "ensemble"
+"""The network of a model whose raw logits are the mean of several networks' (`--folds`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Everything in a model file except the weights. Plain data, so that loading runs no code.

@@ -16,15 +16,20 @@ from torch import Tensor, nn
 from catordog.errors import CatordogError
 from catordog.files import expanded
 from catordog.model.contract import check_raw_logits
+from catordog.model.info import ENSEMBLE
 from catordog.model.lite import Lite2, bundled_weights
 
-OURS, PRETRAINED, ENSEMBLE = "residual", "lite2", "ensemble"
+OURS, PRETRAINED = "residual", "lite2"
 DEFAULT = "DEFAULT"
 """The name of a network's usual pretrained weights, as torchvision has it."""
 
 _Activation = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, _Activation] = {"relu": F.relu_, "gelu": F.gelu}
 _DOWNSAMPLING = ("stride", "pool")
+
+
+_MOST_BLOCKS = 500
+"""Each takes time and memory before any weight is read."""
 
 
 class ResidualNet(nn.Module):
@@ -71,6 +76,8 @@ class ResidualNet(nn.Module):
             raise CatordogError(
                 f"a network needs as many widths as blocks, all above 0; got {widths} and {blocks}"
             )
+        if sum(blocks) > _MOST_BLOCKS:
+            raise CatordogError(f"a network has {_MOST_BLOCKS} blocks at most; got {sum(blocks)}")
         self.activation = _ACTIVATIONS[activation]
         self.stem = _conv_norm(3, widths[0], stride=2)
         stages: list[nn.Module] = []

@@ -44,7 +44,7 @@ def check_own_split(data: str, split: str, model: object = None) -> None:
 
 def _is_of_run(folder: Path, model: object) -> bool:
     """Whether the settings beside a model say that it was trained on this folder."""
-    if not isinstance(model, str | PathLike):
+    if not isinstance(model, str | PathLike) or Path(model).parent.name != "checkpoints":
         return False
     import yaml
 

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO
 
 from catordog.errors import CatordogError, PhotoError
@@ -82,7 +82,8 @@ def note_archives(place: str, names: Sequence[str]) -> None:
     """Say which archives in a folder or an archive are not looked into, if there are any."""
     if names:
         shown = ", ".join(map(printable, sorted(names)[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
-        info(f"{printable(place)}: not looked into: {shown}; unpack it, or name its path")
+        advice = "unpack them, or give the path of a zip or tar"
+        info(f"{printable(place)}: archives not searched: {shown}: {advice}")
 
 
 _SHOWN = 3
@@ -274,7 +275,7 @@ class _Inner:
         target = temporary_folder() / f"inner{suffix}"
         try:
             try:
-                with open_member() as packed, target.open("wb") as file:
+                with open_member() as packed, target.open("wb", buffering=0) as file:
                     self._copy(packed, file, size)
             except _UNREADABLE as error:
                 raise ArchiveError(shown, _reason(error)) from None
@@ -287,10 +288,11 @@ class _Inner:
         inner_names = list(store.names())
         # Kaggle's train.zip holds train/: don't repeat it.
         start = "" if all(inner.startswith(prefix) for inner in inner_names) else prefix
-        if any(start + inner in taken or start + inner in self._files for inner in inner_names):
-            start = name + "/"  # beside cat.zip there is cat/, or cat.tar
         for inner in inner_names:
-            self._files[type(inner)(start + inner)] = (store, inner)
+            own = start + inner
+            if own in taken or own in self._files:  # beside cat.zip there is cat/, or cat.tar
+                own = _renamed(own, PurePath(name).name)
+            self._files[type(inner)(own)] = (store, inner)
 
     def _copy(self, packed: IO[bytes], file: IO[bytes], size: int) -> None:
         left = size
@@ -328,6 +330,16 @@ class _Inner:
             raise PhotoError(path, self._unusable[name].reason)
         store, inner = self._files[name]
         return store.key(inner)
+
+
+def _renamed(name: str, archive: str) -> str:
+    """The name of a file whose own name is taken: that of its archive is added.
+
+    >>> _renamed("cat/1.jpg", "cat.zip")
+    'cat/1 (cat.zip).jpg'
+    """
+    path = PurePosixPath(name)
+    return path.with_name(f"{path.stem} ({archive}){path.suffix}").as_posix()
 
 
 _MAX_DEPTH = 2

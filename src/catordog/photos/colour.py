@@ -249,6 +249,7 @@ def _with_opacity(image: Image.Image) -> Image.Image:
     if image.mode != "RGB" or not isinstance(colour, tuple):
         return image
     if max(colour) > 255:  # of a PNG with 16 bits, of which the image has the higher 8
+        image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in colour)
     return image.convert("RGBA")
 

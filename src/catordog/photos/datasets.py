@@ -25,7 +25,11 @@ from catordog.photos.photo import NO_LABEL, Photos, StoreSource
 from catordog.photos.photo_dataset import PhotoDataset
 from catordog.photos.stores import Folder, Store, open_store, special_kind
 from catordog.photos.synthetic_dataset import synthetic_photos
-from catordog.photos.table_labels import labels_from_table_file, labels_from_tables
+from catordog.photos.table_labels import (
+    NoLabelColumnError,
+    labels_from_table_file,
+    labels_from_tables,
+)
 from catordog.terminal import info, progress
 
 Need = Literal["required", "optional"]
@@ -161,7 +165,7 @@ def _open_files(data: str, store: Store, rules: DecodeRules, need: Need) -> Phot
     try:
         found = next((labels for layout in LAYOUTS if (labels := layout(files)).names), Labels())
     except CatordogError as error:
-        if need == "required":
+        if need == "required" or not isinstance(error, NoLabelColumnError):
             raise CatordogError(f"--data {data}: {error}") from None
         info(f"{data}: {error}")
         found = Labels()

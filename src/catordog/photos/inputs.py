@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from catordog.errors import CatordogError
@@ -84,12 +83,13 @@ def matches_of(path: str) -> list[str]:
     return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
 
 
-def searched_folder(path: str) -> str | None:
-    """The folder that a pattern with `**` searches at any depth; None if it is no such pattern."""
+def searched_folders(path: str) -> list[str]:
+    """The folders that a pattern with `**` searches at any depth; none if it is no such pattern."""
     parts = Path(path).parts
     if "**" not in parts or Path(path).exists():
-        return None
-    return str(Path(*takewhile(lambda part: not glob.has_magic(part), parts)))
+        return []
+    before = parts[: parts.index("**")]
+    return matches_of(str(Path(*before))) if before else ["."]
 
 
 class PhotosByLocation:

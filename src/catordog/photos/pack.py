@@ -81,8 +81,8 @@ def check_interrupted(out: Path) -> None:
     tars = sorted(out.glob("*.tar"))
     if tars and not any(tar.with_suffix(".npy").is_file() for tar in tars):
         raise CatordogError(
-            f"--out {printable(out)} has {printable(tars[0].name)}, and nothing of an interrupted "
-            "'catordog shard': give another folder"
+            f"--out {printable(out)} already holds {printable(tars[0].name)}, which 'catordog "
+            "shard' did not write: give another folder"
         )
 
 
@@ -116,6 +116,7 @@ def _pack_one(photos: list[Photo], file: Path) -> tuple[npt.NDArray[Any], list[P
     if rows:
         index = io.BytesIO()
         np.save(index, packed_rows, allow_pickle=False)
+        file.unlink(missing_ok=True)  # of photos that have changed since an interrupted run
         write_bytes(file.with_suffix(".npy"), index.getvalue())  # first: see `check_interrupted`
         write_bytes(file, packed.getvalue())
     return packed_rows, failures

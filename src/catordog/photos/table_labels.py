@@ -49,9 +49,11 @@ def labels_from_table_file(file: Path) -> tuple[Labels, list[str]]:
         # Any cell may be asked for; Path.is_file raises OSError for one of 300 letters.
         if name == file.name or not os.path.isfile(folder / name):  # noqa: PTH113
             return None
+        if ".." not in name and not os.path.isabs(name):  # noqa: PTH117
+            return name
         # One name for `a.png`, `../pets/a.png` and its absolute path: it is one photo.
         place = Path(os.path.normpath(os.path.join(top, name)))  # noqa: PTH118
-        if place.is_relative_to(top) and place.is_file():
+        if place.is_relative_to(top) and place.is_file() and place.samefile(folder / name):
             return place.relative_to(top).as_posix()
         return name
 
@@ -68,6 +70,10 @@ def labels_from_table_file(file: Path) -> tuple[Labels, list[str]]:
     beside = ((parent / name).as_posix() for parent in parents
               for name in photo_names_in(folder / parent))  # fmt: skip
     return found, sorted({*beside, *found.names})
+
+
+class NoLabelColumnError(CatordogError):
+    """A table has photos, but it can't be told which of its columns has labels."""
 
 
 class PhotoFinder:
@@ -259,7 +265,7 @@ def _label_column(table: Table, paths: int, name: str) -> int:
     best = [index for index, n in counts.items() if n == fewest]
     if len(best) != 1:
         columns = ", ".join(table.name(index) for index in range(table.width))
-        raise CatordogError(
+        raise NoLabelColumnError(
             f"{name}: which of its columns has the labels? It has {columns}: name that one 'label'"
         )
     return best[0]

@@ -72,7 +72,7 @@ def plain_tar(path: Path, shown: str, budget: Budget) -> Path:
     try:
         with (
             opener(path, "rb") as packed,
-            target.open("wb") as file,
+            target.open("wb", buffering=0) as file,
             progress(f"unpacking {PurePath(shown).name}, in MiB") as done,
         ):
             size = 0

@@ -33,6 +33,10 @@ class Budget:
     def write(self, file: IO[bytes], block: bytes) -> None:
         """Write unpacked bytes.
 
+        Args:
+            file: without a buffer, which would report a full disk only when it is closed.
+            block: the bytes.
+
         Raises:
             CatordogError: they are too many, or the disk is full.
         """
@@ -43,8 +47,9 @@ class Budget:
                 "unpack it, and give the folder"
             )
         try:
-            file.write(block)
-            file.flush()
+            left = memoryview(block)
+            while left:
+                left = left[file.write(left) :]
         except OSError as error:
             raise CatordogError(
                 f"can't unpack {self._shown} into {tempfile.gettempdir()}: "

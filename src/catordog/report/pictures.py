@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from catordog.errors import CatordogError
 from catordog.escaping import printable
-from catordog.files import resolved
+from catordog.files import is_stream, resolved
 
 
 def to_png(picture: Image.Image, command: str) -> bytes:
@@ -28,7 +28,7 @@ def check_replaceable(option: str, path: Path, command: str) -> None:
         CatordogError: there is such a file.
     """
     file = resolved(path)
-    if not file.is_file():
+    if is_stream(path) or not file.is_file() or not file.stat().st_size:
         return
     try:
         with Image.open(file) as picture:
@@ -37,6 +37,6 @@ def check_replaceable(option: str, path: Path, command: str) -> None:
         ours = False
     if not ours:
         raise CatordogError(
-            f"{option} {printable(path)} exists, and is no picture of 'catordog {command}': give "
+            f"{option} {printable(path)} exists and was not drawn by 'catordog {command}': give "
             "another name"
         )

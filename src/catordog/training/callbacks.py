@@ -202,7 +202,7 @@ class LastCheckpoint(Checkpoint):
             return
         self._check_finite(trainer, pl_module)
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # validation follows, and saves; or there are gradients, which are not saved
+            return  # the end of the epoch saves; or there are gradients, which are not saved
         due = time.monotonic() - self._saved_at > self.seconds
         self.stop_signal = _max_over_ranks(trainer, self.stop_signal)
         if self.stop_signal or _max_over_ranks(trainer, int(due and trainer.is_global_zero)):
@@ -211,7 +211,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop between epochs: the last validation has saved."""
+        """Stop between epochs: the end of the last one has saved."""
         del pl_module
         self.stop_signal = _max_over_ranks(trainer, self.stop_signal)
         if self.stop_signal:

@@ -28,6 +28,9 @@ _FIXED = (
 )
 """Settings of the module that are in a checkpoint's state: others would not fit, or not count."""
 
+_FIXED_TRANSFER = ("first_lr", "head_lr")
+"""Those of `model.transfer`."""
+
 _MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 """Settings of the trainer that say where a run was started, which may be elsewhere now."""
 
@@ -197,11 +200,18 @@ def check_fits(found: ResumePoint, model: Mapping[str, Any]) -> None:
         model: the settings of the module.
 
     Raises:
-        CatordogError: network or optimiser differ, so that the checkpoint's state does not fit.
+        CatordogError: network, optimiser or learning rates differ.
     """
-    for name in _FIXED:
-        was, now = found.settings["model"].get(name), model[name]
-        if was is not None and (was or None) != (json.loads(json.dumps(now)) or None):
+    before = found.settings["model"]
+    pairs = [(name, before[name], model[name]) for name in _FIXED if name in before]
+    transfer = before.get("transfer") or {}
+    pairs += [
+        (f"transfer.{name}", transfer[name], getattr(model["transfer"], name))
+        for name in _FIXED_TRANSFER
+        if name in transfer
+    ]
+    for name, was, now in pairs:
+        if (was or None) != (json.loads(json.dumps(now)) or None):
             raise CatordogError(
                 f"{shown_path(found.checkpoint or Path())} was trained with model.{name} {was}, "
                 f"and this run has {now}: leave the setting out, or start a new run without "

@@ -15,7 +15,7 @@ from catordog.web.batches import BusyError
 from catordog.web.limits import Limits
 
 _SPARED_SECONDS = 60.0
-"""A session that was used so recently is not dropped for a new one."""
+"""A session without photos that was used so recently is not dropped for a new one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,12 +69,15 @@ class Sessions:
         """Start a session, and return its token.
 
         Raises:
-            BusyError: there are too many, all in use.
+            BusyError: there are too many, with photos or just opened.
         """
         self.drop_idle()
         if len(self._sessions) >= self._limits.sessions:
-            oldest = min(self._sessions, key=lambda token: self._sessions[token].used)
-            if self._now() - self._sessions[oldest].used < _SPARED_SECONDS:
+            empty = {
+                token: each.used for token, each in self._sessions.items() if not each.examples
+            }
+            oldest = min(empty, key=lambda token: empty[token], default=None)
+            if oldest is None or self._now() - empty[oldest] < _SPARED_SECONDS:
                 raise BusyError
             del self._sessions[oldest]
         token = secrets.token_urlsafe(24)

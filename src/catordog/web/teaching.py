@@ -251,9 +251,9 @@ class Teaching:
         groups = list(names)
         chosen = [each for each in list(session.examples.values()) if each.group in names]
         labels = np.array([groups.index(each.group) for each in chosen], np.int64)
-        examples = Examples(np.concatenate([each.record for each in chosen]), labels)
-        if len(set(labels.tolist())) < len(groups):
+        if not chosen or len(set(labels.tolist())) < len(groups):
             raise CatordogError("a class has lost its last photo: try again")
+        examples = Examples(np.concatenate([each.record for each in chosen]), labels)
         layer = learn_layer(examples, tuple(names.values()), self._loaded())
         session.layer, session.taught = layer, examples
         return _report(layer, examples)

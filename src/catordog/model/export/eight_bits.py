@@ -24,11 +24,6 @@ Scale = tuple[float, int]
 _LINEAR = {"Gemm", "MatMul"}
 
 
-def linear(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The linear layers among nodes."""
-    return [node for node in nodes if node.op_type in _LINEAR]
-
-
 def first_convolutions(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """The convolutions among nodes, in their order, that follow no other layer."""
     after: set[str] = set()  # outputs that depend on a layer
@@ -53,6 +48,19 @@ def last_linear(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
         if linear_node or not before.isdisjoint(node.output):
             before.update(node.input)
     return last[::-1]
+
+
+def following(
+    nodes: Sequence[onnx.NodeProto], others: Sequence[onnx.NodeProto]
+) -> list[onnx.NodeProto]:
+    """The nodes, in their order, that depend on an output of others."""
+    after = {output for node in others for output in node.output}
+    found = []
+    for node in nodes:
+        if not after.isdisjoint(node.input):
+            after.update(node.output)
+            found.append(node)
+    return found
 
 
 def quantise(

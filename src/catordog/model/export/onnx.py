@@ -112,8 +112,8 @@ def halve(proto: Any) -> None:
 def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
     """Quantise an ONNX file of `to_onnx` to 8 bits. The first and the last layer stay in 32 bits.
 
-    So do those of each network in an ensemble. A computed first layer, as `whiten` makes it,
-    amplifies what 8 bits round off.
+    So do those of each network in an ensemble, and the mean of their logits. A computed first
+    layer, as `whiten` makes it, amplifies what 8 bits round off.
 
     Args:
         proto: the file.
@@ -132,7 +132,8 @@ def quantise(proto: bytes, classifier: Classifier, photos: Pixels) -> bytes:
         raise missing_package(error, "export") from None
 
     def ends(nodes: Sequence[Any]) -> list[Any]:
-        return [*eight_bits.first_convolutions(nodes), *eight_bits.last_linear(nodes)]
+        last = eight_bits.last_linear(nodes)
+        return [*eight_bits.first_convolutions(nodes), *last, *eight_bits.following(nodes, last)]
 
     preprocess = classifier.model.preprocess
     batches = (preprocess.normalise(pixels[None]) for pixels in photos)

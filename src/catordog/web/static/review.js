@@ -58,6 +58,7 @@ function askAll() {
 }
 
 function keyInAll(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   for (const each of byId("all-buttons").children) {
     if (each.querySelector("kbd").textContent === event.key) {
       event.preventDefault();
@@ -69,7 +70,13 @@ function keyInAll(event) {
 
 async function find(words) {
   if (!words.trim()) return;
-  const found = await get("find", { words });
+  let found;
+  try {
+    found = await get("find", { words });
+  } catch (error) {
+    fail(error.message);
+    return;
+  }
   startQueue("found", "");
   add(found);
   if (found.total === 1) openLarge(0, 0);
@@ -159,7 +166,8 @@ function onKey(event) {
   // A field of a dialog that has just closed may still have the focus.
   const typing = event.target.matches("select, input") && !event.target.closest("dialog");
   if (typing && event.key !== "Escape") return;
-  if (event.ctrlKey || event.metaKey) {
+  const altGraph = event.getModifierState("AltGraph"); // some keyboards need it for [ and ]
+  if ((event.ctrlKey || event.metaKey) && !altGraph) {
     const key = event.key.toLowerCase();
     const work = key === "y" || (key === "z" && event.shiftKey) ? redo : key === "z" && undo;
     if (work) {
@@ -168,13 +176,13 @@ function onKey(event) {
     }
     return;
   }
-  if (event.altKey) return;
+  if (event.altKey && !altGraph) return;
   const label = classKeys().find(([key]) => key === event.key)?.[1];
   const work = label === undefined ? KEY_WORK[event.key] : () => relabel(label);
   if (!work) return;
   // Enter on a button of the page presses that button.
   const onButton = event.target.closest("button") && !event.target.closest(".cell");
-  if (onButton && (event.key === "Enter" || event.key === " ") && !state.large) return;
+  if (onButton && (event.key === "Enter" || event.key === " ")) return;
   event.preventDefault();
   if (event.repeat && !event.key.startsWith("Arrow") && event.key !== "u") return;
   work();
@@ -183,7 +191,9 @@ function onKey(event) {
 function listen() {
   document.addEventListener("keydown", onKey);
   listenForClasses();
-  document.addEventListener("click", ({ target }) => {
+  document.addEventListener("click", ({ target, detail }) => {
+    // After a click with the mouse, Enter keeps the photo. It presses a button that Tab has reached.
+    if (detail) target.closest("button:not(.cell)")?.blur();
     const work = target.closest("[data-do]")?.dataset.do;
     if (work) actions[work]();
     const queue = target.closest("[data-queue]")?.dataset.queue;
@@ -195,6 +205,10 @@ function listen() {
     }
     const shown = target.closest("#stage figure");
     if (shown && place().length > 1) move(state.at, [...byId("stage").children].indexOf(shown));
+  });
+  byId("grid").addEventListener("focusin", ({ target }) => {
+    const made = target.closest(".cell");
+    if (made && !made.classList.contains("current")) move(...made.at);
   });
   byId("filter").addEventListener("change", ({ target }) => {
     target.blur();
@@ -211,6 +225,15 @@ function listen() {
 
 // ---- changes elsewhere
 
+const shown = {};
+
+function isNew(part, value) {
+  const text = JSON.stringify(value);
+  const changed = shown[part] !== text;
+  shown[part] = text;
+  return changed;
+}
+
 async function poll() {
   const found = await get("state", { since: state.version });
   state.version = found.version;
@@ -223,9 +246,14 @@ async function poll() {
   }
   take(found.changes);
   byId("progress").textContent = progressWords(found.progress);
-  byId("queues").replaceChildren(...found.queues.map((each) => queueButton(each, state.queue)));
-  showEstimate(byId("estimate"), found.estimate);
-  showRounds(byId("estimate"), found.rounds, found.pays);
+  // What is unchanged stays, with its focus; screen readers say what is new only.
+  if (isNew("queues", [found.queues, state.queue])) {
+    byId("queues").replaceChildren(...found.queues.map((each) => queueButton(each, state.queue)));
+  }
+  if (isNew("estimate", [found.estimate, found.rounds, found.pays])) {
+    showEstimate(byId("estimate"), found.estimate);
+    showRounds(byId("estimate"), found.rounds, found.pays);
+  }
   const idle = !state.large && !state.marked.size && !document.querySelector("dialog[open]");
   if (idle && state.queue && state.queue !== "found" && countOf(state.queue) !== state.counted) {
     openQueue(state.queue);

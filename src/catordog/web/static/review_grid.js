@@ -7,16 +7,19 @@ import { byId, cell, element, updateCell } from "./review_view.js";
 export async function loadMore() {
   if (state.queue === "found" || (state.places.length && state.places.length >= state.total)) return false;
   if (state.loading) return state.loading;
-  state.loading = load().finally(() => (state.loading = null));
-  return state.loading;
+  const own = load().finally(() => {
+    if (state.loading === own) state.loading = null;
+  });
+  state.loading = own;
+  return own;
 }
 
 export async function load() {
-  const { queue, label } = state;
+  const { queue, label, places } = state;
   const parameters = { start: state.places.length, ...(label ? { label } : {}) };
   try {
     const found = await get(`queues/${queue}`, parameters);
-    if (queue !== state.queue || label !== state.label) return false;
+    if (places !== state.places) return false; // the grid has started anew
     state.counted = countOf(queue);
     add(found);
     return found.places.length > 0;
@@ -87,7 +90,9 @@ export function showViews() {
 
 // Empty the grid for another queue, or for what was found.
 export function startQueue(name, label) {
-  Object.assign(state, { queue: name, label, places: [], total: 0, at: 0, item: 0, large: false });
+  const empty = { places: [], total: 0, at: 0, item: 0, large: false, loading: null };
+  Object.assign(state, { queue: name, label, ...empty });
+  byId("filter").value = label;
   unmark();
   byId("grid").replaceChildren();
   byId("end").textContent = "";

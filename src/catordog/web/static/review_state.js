@@ -15,7 +15,9 @@ export const state = {
 
 // Undo survives a reload of the tab. The address has the token of this review: the ids of another
 // one, on the same port, are those of other photos.
-const keyOf = (name) => `${name} ${location.pathname}`;
+function keyOf(name) {
+  return `${name} ${location.pathname}`;
+}
 
 function stored(name) {
   try {
@@ -32,6 +34,7 @@ export function store() {
     }
   } catch {
     // A full storage only means that undo starts anew after a reload.
+    for (const name of ["done", "undone"]) sessionStorage.removeItem(keyOf(name));
   }
 }
 

@@ -29,7 +29,7 @@ function pause(milliseconds) {
 }
 
 // A request of this session; it waits where the server is busy.
-async function ask(path, options = {}) {
+async function ask(path, options = {}, busy = () => {}) {
   for (;;) {
     const headers = session ? { "X-Catordog-Session": session.session } : {};
     const answer = await fetch(path, { ...options, headers });
@@ -37,6 +37,7 @@ async function ask(path, options = {}) {
       if (!answer.ok) throw new Error((await answer.json()).error);
       return answer;
     }
+    busy();
     await pause(1000);
   }
 }
@@ -127,7 +128,11 @@ function drop(owner, photo) {
 
 function forget(photos) {
   const ids = photos.map((photo) => photo.id).filter(Boolean);
-  if (ids.length) ask(`/teach/photos?photo=${ids.join(",")}`, { method: "DELETE" }).then(change);
+  if (!ids.length) return;
+  ask(`/teach/photos?photo=${ids.join(",")}`, { method: "DELETE" }).then(change, (error) => {
+    if (error instanceof TypeError) setTimeout(forget, 1000, photos); // no network: the server has them
+    else change();
+  });
 }
 
 function removePhoto(owner, photo) {
@@ -235,6 +240,9 @@ function report(found) {
     );
   }
   tested.slice(0, TESTED_AGAIN).forEach(predict);
+  for (const { file, card } of tested.slice(TESTED_AGAIN)) {
+    card.querySelector(".name").textContent = `${file.name} (by an earlier model)`;
+  }
   const list = get("hardest").querySelector(".photos");
   const photoOf = new Map(classes.flatMap((owner) => owner.photos.map((photo) => [photo.id, photo])));
   const hard = found.hardest.filter((each) => photoOf.has(each.id));
@@ -318,7 +326,9 @@ async function download() {
 
 async function start() {
   try {
-    session = await (await ask("/teach/session", { method: "POST" })).json();
+    const busy = () => show(null, "The server has as many visitors as it can take. This page waits.");
+    session = await (await ask("/teach/session", { method: "POST" }, busy)).json();
+    show(null, NO_PHOTOS);
   } catch (error) {
     show(null, error.message);
     return;
