@@ -148,6 +148,35 @@ def test_each_decision_is_on_disk_before_the_next_photo_shows(page, review):
     assert len(review.actions()) == 15  # the history is kept
 
 
+def test_undo_survives_a_reload(page, review):
+    open_queue(page, "all")
+    page.keyboard.press("Enter")
+    page.locator("#large").wait_for()
+    press(page, "x")
+    path, action = review.actions()[-1]
+    assert action == "leave_out"
+    page.reload()
+    page.locator(".cell").first.wait_for()
+    page.keyboard.press("u")
+    wait_until(lambda: review.actions()[-1] == (path, "clear"), "the decision is undone")
+
+
+def test_keys_act_on_what_has_the_focus(page, review):
+    open_queue(page, "all")
+    page.locator(".cell.current").focus()
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    focused = page.evaluate("document.activeElement.item.name ?? document.activeElement.title")
+    assert page.evaluate("document.activeElement.classList.contains('current')"), focused
+    page.keyboard.press("Enter")
+    page.locator("#large").wait_for()
+    page.locator("#actions button", has_text="leave out").focus()
+    page.keyboard.press("Enter")
+    wait_until(lambda: review.actions() and review.actions()[-1][1] == "leave_out", "it is stored")
+    page.keyboard.press("u")
+    wait_until(lambda: review.actions()[-1][1] == "clear", "it is undone")
+
+
 def test_of_copies_one_is_kept_and_another_tab_sees_it(page, review):
     other = page.context.new_page()
     other.goto(review.url)

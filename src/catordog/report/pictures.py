@@ -28,7 +28,7 @@ def check_replaceable(option: str, path: Path, command: str) -> None:
         CatordogError: there is such a file.
     """
     file = resolved(path)
-    if is_stream(path) or not file.is_file() or not file.stat().st_size:
+    if not file.is_file() or is_stream(path) or not file.stat().st_size:
         return
     try:
         with Image.open(file) as picture:
