@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from catordog.model.networks import build_network
 from catordog.photos import synthetic
 from catordog.photos.preprocess import Preprocess
 from catordog.report.explanation import draw, heat
+from catordog.report.pictures import check_replaceable
 from conftest import jpeg, picture, save
 
 SIZE = 64
@@ -146,9 +148,10 @@ class TestTheCommand:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "a.jpg").write_bytes(jpeg(0))
         words = ["explain", "a.jpg", "--out", "e.png"]
-        assert main(words) == main(words) == 0
-        (tmp_path / "e.png").write_bytes(b"")  # as a shell makes it
         assert main(words) == 0
+        check_replaceable("--out", Path("e.png"), "explain")
+        (tmp_path / "empty.png").write_bytes(b"")  # as a shell makes it
+        check_replaceable("--out", Path("empty.png"), "explain")
         for content in (save(picture(1), "PNG"), b"a text"):
             (tmp_path / "e.png").write_bytes(content)
             capsys.readouterr()

@@ -169,6 +169,7 @@ except CatordogError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in KiB on Linux only")
 def test_a_description_of_a_huge_network_takes_no_memory(tmp_path):
     path = write_checkpoint(tmp_path / "m.ckpt")

@@ -112,6 +112,7 @@ class TestTheIncludedModel:
         with opened(browser, bundled, viewport={"width": 390, "height": 844}) as driver:
             yield driver
 
+    @pytest.mark.slow
     def test_it_agrees_with_predict_on_drawn_pictures_and_asks_for_nothing(self, page, tmp_path):
         """Among them large ones, transparent ones and ones that the large network answers for."""
         sizes = [(300, 200), (90, 700), (1300, 900), (64, 64)]
