@@ -86,10 +86,14 @@ class MovingAverage(WeightAveraging):
 
 
 class EpochLines(L.Callback):
-    """A plain line per epoch, for logs and for terminals without a progress bar."""
+    """A plain line per epoch, for logs and for terminals without a progress bar.
+
+    It follows when the epoch is saved: what a line says is not lost.
+    """
 
     def __init__(self) -> None:
         self._start = 0.0
+        self._line = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -97,7 +101,7 @@ class EpochLines(L.Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report loss and accuracy of the epoch."""
+        """Prepare the line: loss and accuracy of the epoch."""
         del pl_module
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not metrics:  # the run has resumed at the end of this epoch
@@ -114,7 +118,29 @@ class EpochLines(L.Callback):
             )
             if name in metrics
         ]
-        info("  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"]))
+        self._line = "  ".join([*parts, f"| {time.monotonic() - self._start:.0f} s"])
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the line of the epoch before."""
+        del trainer, pl_module
+        self._print()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the line of the last epoch."""
+        del trainer, pl_module
+        self._print()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Print the line of an epoch that was stopped at its end."""
+        del trainer, pl_module, exception
+        self._print()
+
+    def _print(self) -> None:
+        if self._line:
+            info(self._line)
+        self._line = ""
 
 
 class LongValidationInterval(L.Callback):

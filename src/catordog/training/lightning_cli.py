@@ -24,6 +24,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from catordog.errors import CatordogError
+from catordog.files import write_text
 from catordog.model.networks import find_in_working_folder
 from catordog.terminal import info
 from catordog.training.callbacks import EpochLines, LastCheckpoint, LongValidationInterval
@@ -87,8 +88,8 @@ class SaveConfig(SaveConfigCallback):
         """Save them; Lightning calls this on the first rank."""
         del trainer, pl_module, stage
         if self.folder:
-            path = str(self.folder / "config.yaml")
-            self.parser.save(self.config, path, skip_none=False, overwrite=True)
+            # Atomically: a run that is killed meanwhile could not be resumed without it.
+            write_text(self.folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
 
 class TrainCLI(LightningCLI):
