@@ -106,13 +106,13 @@ def check_parity(rows: list[dict[str, str]], model: object, photos: list[Path], 
         assert row.get("also", "") == "; ".join(prediction.also or ())
 
 
+@pytest.mark.slow
 class TestTheIncludedModel:
     @pytest.fixture(scope="class")
     def page(self, browser, bundled) -> Iterator[OneFilePage]:
         with opened(browser, bundled, viewport={"width": 390, "height": 844}) as driver:
             yield driver
 
-    @pytest.mark.slow
     def test_it_agrees_with_predict_on_drawn_pictures_and_asks_for_nothing(self, page, tmp_path):
         """Among them large ones, transparent ones and ones that the large network answers for."""
         sizes = [(300, 200), (90, 700), (1300, 900), (64, 64)]
