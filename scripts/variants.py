@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -173,25 +174,15 @@ def distil() -> None:
     import torch
     import torch.nn.functional as F
 
-    from catordog.model.info import ModelInfo
-    from catordog.model.networks import build_network
+    from catordog.model.checkpoint import open_checkpoint
     from catordog.training import module
 
     parser = argparse.ArgumentParser(prog="variants.py distil", allow_abbrev=False)
     parser.add_argument("--teacher", action="append", required=True, metavar="F.ckpt")
     parser.add_argument("--share", type=float, default=0.7)
     options, sys.argv[1:] = parser.parse_known_args()
-    teachers: list[nn.Module] = []
-    for name in options.teacher:
-        stored = torch.load(name, map_location="cpu", weights_only=True)
-        info = ModelInfo.from_dict(stored["catordog"])
-        network = build_network(info.network, len(info.classes), info.network_args)
-        prefix = "network."
-        weights = stored["state_dict"].items()
-        network.load_state_dict(
-            {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
-        )
-        teachers.append(network.to(memory_format=torch.channels_last).eval())
+    backends: list[Any] = [open_checkpoint(Path(name))[0] for name in options.teacher]
+    teachers: list[nn.Module] = [backend.network for backend in backends]
 
     def step(self: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         del batch_idx

@@ -180,7 +180,7 @@ def _decisions_file(args: argparse.Namespace) -> Path:
     """The file of `--decisions`; by default beside the data."""
     from pathlib import Path
 
-    from catordog.photos.archives import stem_of
+    from catordog.photos.archive_names import stem_of
 
     if args.decisions:
         return Path(args.decisions)

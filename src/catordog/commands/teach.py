@@ -93,7 +93,7 @@ def _default_out(data: str) -> str:
     from catordog.files import expanded
     from catordog.model.onnx_file import open_onnx
     from catordog.model.taught_layer import NETWORK
-    from catordog.photos.archives import stem_of
+    from catordog.photos.archive_names import stem_of
 
     path = expanded(data).resolve()
     out = Path(f"{stem_of(path) or 'taught'}.onnx")

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import lzma
 import os
-import re
 import struct
 import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO
 
 from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import encodable, printable
+from catordog.photos.archive_names import MULTIPART, TAR_SUFFIXES, is_part_of_zip, unsupported
 from catordog.photos.listing import Unopened, check_size, is_litter_path
 from catordog.photos.splits import content_key, content_key_of
 from catordog.photos.tars import OPEN_COMPRESSED, members_of_tar, plain_tar
 from catordog.photos.unpacking import ArchiveError, Budget, safe_name, temporary_folder
 from catordog.terminal import info
-
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def open_archive(
@@ -50,87 +48,13 @@ def open_archive(
             head = file.read(512)
     except OSError as error:
         raise CatordogError(f"{shown}: {error.strerror or error}") from None
-    if words := _unsupported(path, head):
+    if words := unsupported(path, head):
         raise ArchiveError(shown, words)
     name = path.name.lower()
     tar = head[257:262] == b"ustar" or head.startswith(tuple(OPEN_COMPRESSED))
     if head.startswith(b"PK\x03\x04") or (name.endswith(".zip") and not tar):
         return Zip(path, shown, depth, budget)
-    return Tar(path, shown, depth, budget) if tar or name.endswith(_TAR_SUFFIXES) else None
-
-
-def is_archive_name(name: str) -> bool:
-    """Whether a file of this name is an archive, or a part of one, of any kind."""
-    path = PurePath(name)
-    suffixes = (".zip", ".7z", ".rar", *_TAR_SUFFIXES)
-    return path.name.lower().endswith(suffixes) or _is_part(path)
-
-
-def stem_of(path: Path) -> str:
-    """The name of a folder, or of a file without its suffix, of which an archive may have two.
-
-    >>> stem_of(Path("pets.v2.tar.gz"))
-    'pets.v2'
-    """
-    if path.is_dir():
-        return path.name
-    suffix = next((x for x in _TAR_SUFFIXES if path.name.lower().endswith(x)), path.suffix)
-    return path.name[: len(path.name) - len(suffix)] or path.name
-
-
-def note_archives(place: str, names: Sequence[str]) -> None:
-    """Say which archives in a folder or an archive are not looked into, if there are any."""
-    if names:
-        shown = ", ".join(map(printable, sorted(names)[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
-        advice = "unpack them, or give the path of a zip or tar"
-        info(f"{printable(place)}: archives not searched: {shown}: {advice}")
-
-
-_SHOWN = 3
-
-
-def _is_part(path: PurePath) -> bool:
-    return bool(_PART.fullmatch("".join(path.suffixes[-2:])) or _PART.fullmatch(path.suffix))
-
-
-def _unsupported(path: Path, head: bytes) -> str | None:
-    """What an archive is that can't be read here, and what to do; None if it is none of these.
-
-    Args:
-        path: the file.
-        head: its first bytes.
-    """
-    if is_part_of_zip(path):
-        return _MULTIPART
-    kind = next((name for magic, name in _UNSUPPORTED.items() if head.startswith(magic)), None)
-    if kind is None:
-        return None
-    return f"{kind}, which can't be read here: unpack it, and give the folder, or pack it as a zip"
-
-
-_UNSUPPORTED = {
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!\x1a\x07": "a RAR archive",
-    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
-    b"\x04\x22\x4d\x18": "an LZ4 archive",
-    b"\x1f\x9d": "an archive compressed by 'compress'",
-    b"MSCF": "a Windows cabinet",
-}
-_MULTIPART = (
-    "one part of an archive in several files: put all parts into one folder, unpack the first one "
-    "with 7-Zip or 'zip -s 0', and give the folder"
-)
-_PART = re.compile(
-    r"\.(z\d\d+|r\d\d+|part\d+\.rar|(zip|7z|rar|tar|tgz|gz|bz2|xz)\.\d\d+)", re.IGNORECASE
-)
-
-
-def is_part_of_zip(path: Path) -> bool:
-    """Whether a file is one of several that make up an archive, by its name or its neighbours'."""
-    return _is_part(path) or (
-        path.suffix.lower() == ".zip"
-        and any(path.with_suffix(suffix).exists() for suffix in (".z01", ".Z01"))
-    )
+    return Tar(path, shown, depth, budget) if tar or name.endswith(TAR_SUFFIXES) else None
 
 
 class Zip:
@@ -215,7 +139,7 @@ class Zip:
                 ) from None
             except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as error:
                 if is_part_of_zip(self.root):
-                    raise ArchiveError(self._shown, _MULTIPART) from None
+                    raise ArchiveError(self._shown, MULTIPART) from None
                 raise ArchiveError(
                     self._shown,
                     f"not a complete zip archive ({error}): copy or download it again",
@@ -250,7 +174,7 @@ class _Inner:
 
     def is_archive(self, name: str) -> bool:
         """Whether a member is an archive that is looked into."""
-        return name.lower().endswith((".zip", *_TAR_SUFFIXES)) and self._depth < _MAX_DEPTH
+        return name.lower().endswith((".zip", *TAR_SUFFIXES)) and self._depth < _MAX_DEPTH
 
     def add(
         self,
@@ -271,7 +195,7 @@ class _Inner:
             CatordogError: the archives unpack to too much.
         """
         shown = encodable(f"{self._shown}/{name}")
-        suffix = next(x for x in (".zip", *_TAR_SUFFIXES) if name.lower().endswith(x))
+        suffix = next(x for x in (".zip", *TAR_SUFFIXES) if name.lower().endswith(x))
         target = temporary_folder() / f"inner{suffix}"
         try:
             try:

@@ -11,7 +11,7 @@ from catordog.errors import CatordogError, PhotoError
 from catordog.escaping import printable
 from catordog.files import expanded
 from catordog.photos import shards
-from catordog.photos.archives import is_archive_name, note_archives
+from catordog.photos.archive_names import is_archive_name, note_archives
 from catordog.photos.class_names import check_class_names
 from catordog.photos.csv_lists import TABLE_SUFFIXES
 from catordog.photos.decisions import apply, read_decisions

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catordog.errors import CatordogError
-from catordog.photos.archives import is_archive_name, note_archives
+from catordog.photos.archive_names import is_archive_name, note_archives
 from catordog.photos.decode import DEFAULT_RULES, DecodeRules
 from catordog.photos.listing import is_photo_name
 from catordog.photos.photo import Photo, StoreSource
